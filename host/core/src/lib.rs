@@ -1,0 +1,41 @@
+//! The pure core of Dormouse: what is decided, apart from who does it.
+//!
+//! Everything here is a function of its arguments. Time, ids and randomness come in as values; nothing is read,
+//! written or waited for. That is what makes replay, retries and matching testable by the million, and it is held by
+//! the manifest: no async runtime, database, engine, clock or random source among the dependencies.
+//!
+//! | room | what it decides |
+//! |---|---|
+//! | [`replay`] | what a guest's call is answered with: recorded, to execute, to wait, or diverged |
+//! | [`journal`] | what a run's record consists of, and how it is encoded |
+//! | [`run`] | the states of a run and the transitions between them |
+//! | [`retry`] | whether and when a failed attempt is followed by another |
+//! | [`event`], [`trigger`] | what a valid event is, and which functions it starts |
+//! | [`manifest`] | what a module says of its functions, and whether that makes sense |
+//! | [`step`] | the options of one step |
+//! | [`failure`], [`json`], [`id`], [`digest`], [`name`], [`time`] | the values the rooms speak of |
+//! | [`limit`] | every limit by name, with its default and its reason |
+
+pub mod digest;
+pub mod event;
+pub mod failure;
+pub mod id;
+pub mod journal;
+pub mod json;
+pub mod limit;
+pub mod manifest;
+pub mod name;
+pub mod replay;
+pub mod retry;
+pub mod run;
+pub mod step;
+pub mod time;
+pub mod trigger;
+
+pub use digest::Digest;
+pub use failure::{Failure, Outcome, Retry};
+pub use id::{EventId, RunId};
+pub use journal::{Entry, Seq};
+pub use json::Json;
+pub use name::FunctionName;
+pub use time::Timestamp;

@@ -1,0 +1,91 @@
+//! Every limit by name, with its default and its reason. A limit without a name is a bug.
+//!
+//! The ones an operator may change per module are fields of [`ModuleLimits`]; the others are constants.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The most entries a run's journal may have: a run that takes more is a loop; `continue-with` is for those.
+pub const JOURNAL_ENTRIES_MAX: usize = 30_000;
+/// The most steps (bodies and operations) a run may begin.
+pub const STEPS_MAX: u32 = 10_000;
+/// The most bytes a run's journal may hold.
+pub const JOURNAL_BYTES_MAX: usize = 64 << 20;
+/// The longest step name in bytes: it stands in lists, logs and links.
+pub const STEP_NAME_BYTES_MAX: usize = 255;
+/// A step's output, an operation's input and a function's output, in bytes of JSON.
+pub const OUTPUT_BYTES_MAX: usize = 4 << 20;
+/// A failure's message; the rest is cut with a note.
+pub const FAILURE_MESSAGE_BYTES_MAX: usize = 16 << 10;
+/// A failure's code.
+pub const FAILURE_CODE_BYTES_MAX: usize = 64;
+/// Log lines that a run may keep; later ones are dropped, with a last line that says so.
+pub const LOG_LINES_MAX: u32 = 10_000;
+/// One log line; the rest is cut with a note.
+pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;
+/// The longest sleep: 366 days, as Inngest's.
+pub const SLEEP_MS_MAX: u64 = 366 * 24 * 3600 * 1000;
+/// The most tries of one step: retries 0 to 20, as Inngest's, and the first.
+pub const ATTEMPTS_MAX: u32 = 21;
+/// How often a run may be claimed without a new entry before it is blocked as a crash loop.
+pub const CLAIMS_WITHOUT_ENTRY_MAX: u32 = 5;
+/// How often a leg that ran into a host-dependent limit (CPU, wall time) outside a body is tried in all.
+pub const HOST_TRAP_TRIES_MAX: u32 = 4;
+/// The most operations that may be open in a run at once.
+pub const OPEN_OPERATIONS_MAX: usize = 1_000;
+
+/// A component's size in bytes at upload: large language runtimes are some 20 MiB.
+pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
+/// The most functions a module may have.
+pub const FUNCTIONS_MAX: usize = 256;
+/// A manifest's size in bytes.
+pub const MANIFEST_BYTES_MAX: usize = 256 << 10;
+/// The most triggers a function may have, as Inngest's.
+pub const TRIGGERS_MAX: usize = 10;
+
+/// One event's size in bytes of JSON (Inngest's self-hosted limit).
+pub const EVENT_BYTES_MAX: usize = 3 << 20;
+/// The most events in one request (Inngest's).
+pub const EVENTS_PER_REQUEST_MAX: usize = 5_000;
+/// The most bytes in one request of events.
+pub const EVENT_REQUEST_BYTES_MAX: usize = 16 << 20;
+/// An event name's size in bytes (Inngest's at ingest).
+pub const EVENT_NAME_BYTES_MAX: usize = 512;
+/// An event's own id in bytes.
+pub const EVENT_ID_BYTES_MAX: usize = 512;
+/// For how long an event id keeps a second run of the same function from starting.
+pub const EVENT_DEDUPE: Duration = Duration::from_secs(24 * 3600);
+/// How deep JSON may nest: what a recursive reader of it survives.
+pub const JSON_DEPTH_MAX: usize = 128;
+
+/// What an operator may set for a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModuleLimits {
+    /// Linear memory of one instance in bytes. Growing past it traps.
+    pub memory_bytes: usize,
+    /// CPU time between two calls into the host outside a body, in milliseconds.
+    pub cpu_ms: u64,
+    /// Wall time of a stretch outside bodies, in milliseconds: what the guest may take between two waits.
+    pub stretch_ms: u64,
+    /// CPU time of one body, in milliseconds.
+    pub body_cpu_ms: u64,
+    /// Wall time of one body, in milliseconds, when the step does not say.
+    pub body_ms: u64,
+    /// What a body may write to standard output and error, in bytes.
+    pub stdio_bytes: usize,
+}
+
+impl Default for ModuleLimits {
+    fn default() -> ModuleLimits {
+        ModuleLimits {
+            memory_bytes: 64 << 20,
+            cpu_ms: 1_000,
+            stretch_ms: 10_000,
+            body_cpu_ms: 60_000,
+            body_ms: 300_000,
+            stdio_bytes: 64 << 10,
+        }
+    }
+}

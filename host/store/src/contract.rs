@@ -1,0 +1,149 @@
+//! The [`Store`] trait: what may be asked of a store and what each answer promises.
+//!
+//! What holds for every implementation:
+//! - **One commit per call**, durable when the call returns `Ok`. A call that returns an error other than
+//!   [`Error::Unknown`](crate::Error::Unknown) has written nothing.
+//! - **Dropping a call's future** before it returns does not stop the write; its outcome is then unknown.
+//! - **Fence**: a write that belongs to a run proves its lease (owner and epoch) in the transaction that makes it, or
+//!   writes nothing ([`Appended::Lost`]).
+//! - **Write, commit, then look**: a run may only wait while nothing for it is there; whoever brings something for a
+//!   waiting run makes it ready in the same commit.
+//! - Time is an argument, except that leases between nodes are judged by the database's own clock.
+
+use async_trait::async_trait;
+use dormouse_core::journal::Record;
+use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
+
+use crate::command::Commanded;
+use crate::error::Result;
+use crate::execute::{Append, Appended, Completion, LogLine};
+use crate::ingest::{Created, Ingest};
+use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};
+use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
+use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNode, Node};
+
+/// A durable store. Cheap calls to make from many tasks at once: writes are grouped by the implementation.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    // ---- nodes -------------------------------------------------------------------------------------------------
+
+    /// Registers a node. On SQLite, whose data directory has one process at a time, every other node is declared
+    /// dead by it.
+    async fn join(&self, node: NewNode, now: Timestamp) -> Result<()>;
+
+    /// Says that the node lives. [`Error::DeclaredDead`](crate::Error::DeclaredDead) when it was given up.
+    async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<()>;
+
+    /// Takes up to `limit` runs from nodes that are dead and makes them ready (epoch + 1). Call until it returns 0.
+    async fn take_over(&self, limit: u32, now: Timestamp) -> Result<u32>;
+
+    /// Takes the node off the list. Runs it still owns are then taken over like a dead node's.
+    async fn leave(&self, node: Incarnation, now: Timestamp) -> Result<()>;
+
+    /// All nodes that live.
+    async fn nodes(&self) -> Result<Vec<Node>>;
+
+    // ---- from event to run -------------------------------------------------------------------------------------
+
+    /// Stores events and creates runs. One answer per run, in order.
+    async fn ingest(&self, ingest: Ingest) -> Result<Vec<Created>>;
+
+    /// Leases ready runs to a node, oldest first.
+    async fn claim(&self, claim: Claim) -> Result<ClaimedBatch>;
+
+    /// Fires due timers, earliest first.
+    async fn fire_timers(&self, fire: FireTimers) -> Result<Fired>;
+
+    /// When the `limit` soonest timers due before `until` are due, ascending. For sleeping until then, not for truth.
+    async fn upcoming_timers(&self, until: Timestamp, limit: u32) -> Result<Vec<Timestamp>>;
+
+    // ---- execution ---------------------------------------------------------------------------------------------
+
+    /// Appends to a journal and moves the run on.
+    async fn append(&self, append: Append) -> Result<Appended>;
+
+    /// The journal's rows from `from` on, in order.
+    async fn journal(&self, run: RunId, from: Seq) -> Result<Vec<Record>>;
+
+    /// The completions stored for a run, earliest first.
+    async fn completions(&self, run: RunId) -> Result<Vec<Completion>>;
+
+    // ---- commands ----------------------------------------------------------------------------------------------
+
+    /// Ends a run: terminal status, epoch + 1, its timer, ready row and completions deleted.
+    async fn cancel(&self, run: RunId, now: Timestamp) -> Result<Commanded>;
+
+    /// Completes a sleeping or backing-off run's soonest open operation now (a completion with the result `null`
+    /// for `operation`) and makes the run ready; tries a blocked run again. Refused when it has ended.
+    /// `operation` is what the caller found open in the journal; none for a run that is not waiting.
+    async fn wake(&self, run: RunId, operation: Option<Seq>, now: Timestamp) -> Result<Commanded>;
+
+    /// Makes a module's blocked runs ready again: a new version is active. Returns how many.
+    async fn unblock(&self, module: &str, now: Timestamp) -> Result<u64>;
+
+    // ---- modules -----------------------------------------------------------------------------------------------
+
+    /// Stores a component's bytes. Idempotent.
+    async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()>;
+
+    /// A component's bytes, checked against the digest.
+    async fn component(&self, digest: Digest) -> Result<Option<Vec<u8>>>;
+
+    /// Stores a version and, if asked, makes it active.
+    async fn put_version(&self, version: NewVersion) -> Result<Stored>;
+
+    /// Makes a version active.
+    async fn activate(&self, module: &str, digest: Digest, now: Timestamp) -> Result<Changed>;
+
+    /// Deletes a version that nothing needs.
+    async fn delete_version(&self, module: &str, digest: Digest) -> Result<Changed>;
+
+    /// The active versions.
+    async fn registry(&self) -> Result<Registry>;
+
+    /// A module's versions, newest first; empty when there is no such module.
+    async fn versions(&self, module: &str) -> Result<Vec<Version>>;
+
+    /// One version.
+    async fn version(&self, module: &str, digest: Digest) -> Result<Option<Version>>;
+
+    // ---- configuration -----------------------------------------------------------------------------------------
+
+    /// Stores a configuration document and returns its revision; the same document has the same revision.
+    async fn put_config(&self, document: Json, now: Timestamp) -> Result<i64>;
+
+    /// A configuration document.
+    async fn config(&self, revision: i64) -> Result<Option<Json>>;
+
+    // ---- reads -------------------------------------------------------------------------------------------------
+
+    /// One run.
+    async fn run(&self, run: RunId) -> Result<Option<Run>>;
+
+    /// A page of runs, newest first, without outputs.
+    async fn runs(&self, filter: RunFilter) -> Result<Vec<Run>>;
+
+    /// One event.
+    async fn event(&self, event: EventId) -> Result<Option<StoredEvent>>;
+
+    /// A page of events, newest first.
+    async fn events(&self, filter: EventFilter) -> Result<Vec<StoredEvent>>;
+
+    /// A run's log lines from number `from` on.
+    async fn logs(&self, run: RunId, from: u32, limit: u32) -> Result<Vec<LogLine>>;
+
+    /// Numbers for the overview and the metrics. Cheap: never counts what has ended.
+    async fn counts(&self) -> Result<Counts>;
+
+    // ---- upkeep ------------------------------------------------------------------------------------------------
+
+    /// Whether a write would be durable now: makes one.
+    async fn probe(&self, now: Timestamp) -> Result<()>;
+
+    /// Deletes up to `limit` runs that ended before `ended_before`, with all that belongs to them, and events that no
+    /// run refers to and that are as old. Returns how many runs.
+    async fn prune(&self, ended_before: Timestamp, limit: u32) -> Result<u32>;
+
+    /// Waits for what is queued and closes. Later calls answer [`Error::Unavailable`](crate::Error::Unavailable).
+    async fn close(&self);
+}

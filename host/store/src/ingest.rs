@@ -1,0 +1,73 @@
+//! Events received and the runs they start: one commit, then the answer.
+
+use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp};
+
+use crate::schedule::Incarnation;
+
+/// An event to store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewEvent {
+    /// Its id.
+    pub id: EventId,
+    /// Its name.
+    pub name: String,
+    /// The sender's own id, when it gave one.
+    pub external_id: Option<String>,
+    /// When it happened, by the sender or else by the clock.
+    pub ts: Timestamp,
+    /// When it was received.
+    pub received_at: Timestamp,
+    /// The whole event as functions see it: `{"id","name","data","ts",…}`.
+    pub payload: Json,
+}
+
+/// A run to create.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewRun {
+    /// Its id.
+    pub id: RunId,
+    /// The function.
+    pub function: FunctionName,
+    /// The version it is pinned to.
+    pub version: Digest,
+    /// The configuration revision it keeps.
+    pub config_revision: i64,
+    /// The event that starts it: one of the batch's, or one stored before.
+    pub event_id: EventId,
+    /// What keeps a second run of the function from starting within 24 h: the event's external id. None: no dedupe.
+    pub dedupe: Option<String>,
+    /// Its random seed.
+    pub seed: [u8; 32],
+    /// When it may begin: later than now for an event with a future `ts`.
+    pub start_at: Timestamp,
+    /// The node it is born leased to (epoch 1), which begins it as soon as the commit is done. None: ready for any.
+    /// Ignored when `start_at` is in the future.
+    pub lease: Option<Incarnation>,
+    /// The run it is a rerun of.
+    pub rerun_of: Option<RunId>,
+}
+
+/// Events and runs that are stored together or not at all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ingest {
+    /// The events, in order.
+    pub events: Vec<NewEvent>,
+    /// The runs.
+    pub runs: Vec<NewRun>,
+    /// The registry generation the runs were decided under. Another one in the store: [`crate::Error::StaleRegistry`].
+    pub generation: i64,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What became of one run of an ingest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// It was created, and is leased to the node that asked if it asked and the run may begin now.
+    New {
+        /// Whether it is leased.
+        leased: bool,
+    },
+    /// A run for the same function and event id exists already: this one.
+    Duplicate(RunId),
+}

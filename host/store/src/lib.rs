@@ -1,0 +1,27 @@
+//! Where everything durable is: the [`Store`] trait, its SQLite implementation, an in-memory model of the same
+//! behaviour, and the conformance suite that holds both to it. All SQL of the project is here.
+//!
+//! | room | what it owns |
+//! |---|---|
+//! | [`contract`] | the trait: what may be asked and what each answer promises |
+//! | [`ingest`] | events and the runs they start |
+//! | [`schedule`] | claims, timers, leases, nodes |
+//! | [`execute`] | appending to a journal and what follows the append |
+//! | [`command`] | cancel, wake, unblock |
+//! | [`registry`] | modules, versions, activation |
+//! | [`read`] | what pages and the API show |
+//! | [`error`] | what can go wrong, and which of it is worth trying again |
+//!
+//! Absent on purpose: clocks and randomness (arguments), decisions (core's), and any knowledge of guests.
+
+pub mod command;
+pub mod contract;
+pub mod error;
+pub mod execute;
+pub mod ingest;
+pub mod read;
+pub mod registry;
+pub mod schedule;
+
+pub use contract::Store;
+pub use error::{Error, Result};

@@ -1,0 +1,144 @@
+//! Who drives which run, and what wakes them: nodes, leases, claims, timers.
+//!
+//! A lease is the pair (owner, epoch) on the run's row. Every claim raises the epoch, so that a write can prove that
+//! it comes from the one current owner. Waiting runs have no owner and exactly one timer if they wait for a time.
+
+use std::fmt;
+
+use dormouse_core::run::RunError;
+use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
+
+/// One life of a host process: random at each boot, so that a process that comes back is another one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Incarnation(pub [u8; 16]);
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A node as it registers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewNode {
+    /// This life's id.
+    pub incarnation: Incarnation,
+    /// A name for people: host name and process id.
+    pub name: String,
+    /// The release it runs.
+    pub release: String,
+}
+
+/// A node as the store knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// This life's id.
+    pub incarnation: Incarnation,
+    /// Its name.
+    pub name: String,
+    /// The release it runs.
+    pub release: String,
+    /// When it joined.
+    pub joined_at: Timestamp,
+    /// When it was last heard of.
+    pub heartbeat_at: Timestamp,
+}
+
+/// A run that a node may now drive, with all it needs but the journal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClaimedRun {
+    /// The run.
+    pub id: RunId,
+    /// The lease's epoch: every write names it.
+    pub epoch: i64,
+    /// The function.
+    pub function: FunctionName,
+    /// The version the run is pinned to.
+    pub version: Digest,
+    /// The configuration revision it keeps.
+    pub config_revision: i64,
+    /// The event that started it.
+    pub event_id: EventId,
+    /// That event's payload.
+    pub event: Json,
+    /// What `continue-with` handed on.
+    pub continued: Option<Json>,
+    /// Its random seed.
+    pub seed: [u8; 32],
+    /// When it was queued, or for a delayed one, due: the guest's first `now`.
+    pub queued_at: Timestamp,
+    /// The number of its first entry (greater than 0 after `continue-with`).
+    pub journal_base: Seq,
+    /// The number its next entry will have. A parked instance that stands at the same number may go on.
+    pub journal_next: Seq,
+    /// Log lines kept so far.
+    pub log_lines: u32,
+    /// Bytes of journal so far.
+    pub journal_bytes: u64,
+    /// How often a leg has ended at a host-dependent limit outside a body since the last entry.
+    pub host_traps: u32,
+}
+
+/// A request for ready runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// For whom.
+    pub node: Incarnation,
+    /// How many at most.
+    pub limit: u32,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// A request to fire what is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FireTimers {
+    /// For whom.
+    pub node: Incarnation,
+    /// Timers due at or before this time fire.
+    pub now: Timestamp,
+    /// How many timers at most.
+    pub limit: u32,
+    /// How many of their runs to lease to the node at once; the others become ready.
+    pub claim_limit: u32,
+}
+
+/// What fired.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fired {
+    /// Runs leased to the node.
+    pub claimed: Vec<ClaimedRun>,
+    /// How many became ready beside those.
+    pub readied: u32,
+    /// How many timers fired in all. Equal to the limit: there may be more.
+    pub fired: u32,
+    /// Runs that were blocked instead of claimed again ([`dormouse_core::limit::CLAIMS_WITHOUT_ENTRY_MAX`]).
+    pub blocked: Vec<RunId>,
+}
+
+/// Runs claimed from the ready queue.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClaimedBatch {
+    /// Runs leased to the node.
+    pub claimed: Vec<ClaimedRun>,
+    /// Runs that were blocked instead.
+    pub blocked: Vec<RunId>,
+}
+
+/// The error a crash-looping run is blocked with.
+pub fn crash_loop() -> RunError {
+    RunError::new(
+        "crash-loop",
+        format!(
+            "the run was claimed {} times without getting any further: the process that drove it ended each time. \
+             Look for a crash in the server's log, then wake the run to try again, or cancel it",
+            dormouse_core::limit::CLAIMS_WITHOUT_ENTRY_MAX
+        ),
+    )
+}
