@@ -7,6 +7,8 @@
 //! Encoding: one row has the entry's kind and name in plain columns, the small facts as JSON in `meta`, and the
 //! payload (an outcome or an input) apart, since it may be large. `meta` carries a version; an unknown one is refused.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Outcome};
@@ -413,6 +415,23 @@ impl Entry {
             Event::Cancelled { operation } => format!("the cancellation of entry {operation}"),
         }
     }
+}
+
+/// Of the operations that are open at the end of a journal, the one that comes due by itself soonest.
+pub fn soonest_due(entries: &[Entry]) -> Option<Seq> {
+    let mut open = BTreeMap::new();
+    for entry in entries {
+        match &entry.event {
+            Event::Started { due_at: Some(due_at), .. } | Event::Deferred { due_at, .. } => {
+                open.insert(entry.seq, *due_at);
+            }
+            Event::Delivered { operation, .. } | Event::Cancelled { operation } => {
+                open.remove(operation);
+            }
+            Event::Started { due_at: None, .. } | Event::Step { .. } => {}
+        }
+    }
+    open.into_iter().min_by_key(|(operation, due_at)| (*due_at, *operation)).map(|(operation, _)| operation)
 }
 
 /// An operation in one line.

@@ -38,6 +38,9 @@ pub enum Then {
         reason: String,
         /// When it wakes by itself.
         wake_at: Option<Timestamp>,
+        /// Operations whose stored completions the caller has seen and cannot deliver yet, because the guest does
+        /// not wait for them: these do not keep the run from waiting.
+        known: Vec<Seq>,
     },
     /// Gives up its lease and is ready at once, for any node: drain, or a leg that must be begun again.
     Release {
@@ -72,8 +75,8 @@ pub enum Appended {
     /// All of it is durable.
     Done,
     /// The entries are durable, but these completions (all that are stored for the run, earliest first) came in
-    /// before the run could wait. It keeps its lease: deliver one, or ask again with [`Then::Suspend`] if none of
-    /// them is news (those of delivered or cancelled operations are removed by the append that records that).
+    /// before the run could wait. It keeps its lease: deliver one, or ask again with those it cannot deliver as
+    /// `known` (completions of operations that a record delivers or cancels are removed by that append).
     Completions(Vec<Completion>),
     /// Nothing was written: the lease is gone.
     Lost(Lost),
