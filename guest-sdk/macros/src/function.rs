@@ -1,0 +1,309 @@
+//! `#[dormouse::function]`.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
+use syn::parse::{Parse, ParseStream};
+use syn::spanned::Spanned;
+use syn::{
+    Error, FnArg, Ident, ItemFn, Lit, LitInt, LitStr, Result, ReturnType, Token, parenthesized, parse2,
+};
+
+const TRIGGERS_MAX: usize = 10;
+const RETRIES_MAX: u32 = 20;
+const EVENT_NAME_BYTES_MAX: usize = 512;
+
+pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
+    let function: ItemFn = parse2(item)?;
+    let options: Options = parse2(options)?;
+    check(&function)?;
+    let id = options.id.ok_or_else(|| {
+        Error::new(
+            Span::call_site(),
+            "a function needs an id: #[dormouse::function(id = \"my-function\", on(event = \"…\"))]",
+        )
+    })?;
+    let Some(retries_etc) =
+        (!options.events.is_empty()).then_some((options.retries, options.backoff, options.timeout_ms))
+    else {
+        let message = "a function needs something that starts it: on(event = \"shop/order.placed\")";
+        return Err(Error::new(Span::call_site(), message));
+    };
+
+    let name = &function.sig.ident;
+    let visibility = &function.vis;
+    let docs = function
+        .attrs
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("doc"));
+    let events = &options.events;
+    let retries = optional(retries_etc.0.map(|retries| quote!(#retries)));
+    let backoff = optional(retries_etc.1.map(
+        |Backoff {
+             initial_ms,
+             factor,
+             max_ms,
+         }| { quote!(::dormouse::Backoff::from_millis(#initial_ms, #factor, #max_ms)) },
+    ));
+    let timeout = optional(retries_etc.2.map(|millis| quote!(#millis)));
+
+    let mut arguments = Vec::new();
+    let mut names = Vec::new();
+    for (number, input) in function.sig.inputs.iter().enumerate() {
+        if let FnArg::Typed(argument) = input {
+            let (name, kind) = (format_ident!("argument_{number}"), &argument.ty);
+            // With the argument's own span, an error about it points at it.
+            arguments.push(quote_spanned!(kind.span()=> let #name = <#kind as ::dormouse::__private::Argument>::from_input(input)?;));
+            names.push(name);
+        }
+    }
+    let outcome = match &function.sig.output {
+        ReturnType::Type(_, kind) => {
+            quote_spanned!(kind.span()=> <#kind as ::dormouse::__private::Outcome>::complete(outcome))
+        }
+        ReturnType::Default => unreachable!("checked above"),
+    };
+
+    Ok(quote! {
+        #function
+
+        #(#docs)*
+        #[allow(non_camel_case_types)]
+        #[derive(Debug, Clone, Copy)]
+        #visibility struct #name {}
+
+        impl ::dormouse::Function for #name {
+            const ID: &'static str = #id;
+
+            fn definition() -> ::dormouse::__private::Definition {
+                ::dormouse::__private::Definition {
+                    id: #id,
+                    triggers: ::std::vec![#(::dormouse::function::Trigger { event: #events }),*],
+                    retries: #retries,
+                    backoff: #backoff,
+                    timeout_ms: #timeout,
+                }
+            }
+
+            fn start(
+                input: &::dormouse::__private::Input,
+            ) -> ::dormouse::Result<::dormouse::__private::BoxFuture<::dormouse::Result<::dormouse::__private::Completion>>> {
+                let _ = input;
+                #(#arguments)*
+                ::core::result::Result::Ok(::std::boxed::Box::pin(async move {
+                    let outcome = #name(#(#names),*).await;
+                    #outcome
+                }))
+            }
+        }
+    })
+}
+
+fn optional(value: Option<TokenStream>) -> TokenStream {
+    match value {
+        Some(value) => quote!(::core::option::Option::Some(#value)),
+        None => quote!(::core::option::Option::None),
+    }
+}
+
+fn check(function: &ItemFn) -> Result<()> {
+    let signature = &function.sig;
+    if signature.asyncness.is_none() {
+        return Err(Error::new(
+            signature.fn_token.span,
+            "a Dormouse function is async: write `async fn`",
+        ));
+    }
+    if let Some(receiver) = signature.receiver() {
+        return Err(Error::new(
+            receiver.span(),
+            "a Dormouse function is a free function: it takes no `self`",
+        ));
+    }
+    if !signature.generics.params.is_empty() {
+        return Err(Error::new(
+            signature.generics.span(),
+            "a Dormouse function can't be generic: the server calls it by its id",
+        ));
+    }
+    if matches!(signature.output, ReturnType::Default) {
+        let message = "a Dormouse function returns dormouse::Result<T>; `dormouse::Result<()>` when there is nothing to tell";
+        return Err(Error::new(signature.ident.span(), message));
+    }
+    Ok(())
+}
+
+struct Backoff {
+    initial_ms: u64,
+    factor: f64,
+    max_ms: u64,
+}
+
+#[derive(Default)]
+struct Options {
+    id: Option<LitStr>,
+    events: Vec<LitStr>,
+    retries: Option<u32>,
+    backoff: Option<Backoff>,
+    timeout_ms: Option<u64>,
+}
+
+impl Parse for Options {
+    fn parse(input: ParseStream<'_>) -> Result<Options> {
+        let mut options = Options::default();
+        let mut seen: Vec<Ident> = Vec::new();
+        while !input.is_empty() {
+            let key: Ident = input.parse()?;
+            if key != "on" && seen.contains(&key) {
+                return Err(Error::new(key.span(), format!("`{key}` is given twice")));
+            }
+            match key.to_string().as_str() {
+                "id" => options.id = Some(id(text(input)?)?),
+                "on" => options.add_trigger(input, &key)?,
+                "retries" => options.retries = Some(retries(input)?),
+                "backoff" => options.backoff = Some(backoff(input)?),
+                "timeout" => options.timeout_ms = Some(duration(&text(input)?)?),
+                other => {
+                    let message =
+                        format!("unknown option `{other}`; known are: id, on, retries, backoff, timeout");
+                    return Err(Error::new(key.span(), message));
+                }
+            }
+            seen.push(key);
+            if !input.is_empty() {
+                input.parse::<Token![,]>()?;
+            }
+        }
+        Ok(options)
+    }
+}
+
+impl Options {
+    fn add_trigger(&mut self, input: ParseStream<'_>, on: &Ident) -> Result<()> {
+        let content;
+        parenthesized!(content in input);
+        let key: Ident = content.parse()?;
+        if key != "event" {
+            return Err(Error::new(
+                key.span(),
+                format!("unknown trigger `{key}`; known is: event"),
+            ));
+        }
+        let event = text(&content)?;
+        if !content.is_empty() {
+            return Err(
+                content.error("one trigger has one event; write another on(event = \"…\") for another")
+            );
+        }
+        let name = event.value();
+        if name.is_empty() || name.len() > EVENT_NAME_BYTES_MAX {
+            let message = format!("an event's name has 1 to {EVENT_NAME_BYTES_MAX} bytes");
+            return Err(Error::new(event.span(), message));
+        }
+        if self.events.iter().any(|other| other.value() == name) {
+            return Err(Error::new(event.span(), "this event starts the function already"));
+        }
+        self.events.push(event);
+        if self.events.len() > TRIGGERS_MAX {
+            return Err(Error::new(
+                on.span(),
+                format!("a function has at most {TRIGGERS_MAX} triggers"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn text(input: ParseStream<'_>) -> Result<LitStr> {
+    input.parse::<Token![=]>()?;
+    input.parse()
+}
+
+fn id(id: LitStr) -> Result<LitStr> {
+    let value = id.value();
+    let first = value.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+    let rest = value
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if first && rest && value.len() <= 63 {
+        return Ok(id);
+    }
+    let message = "an id is 1 to 63 of a-z, 0-9 and -, and begins with a letter, such as \"create-workflow\"";
+    Err(Error::new(id.span(), message))
+}
+
+fn retries(input: ParseStream<'_>) -> Result<u32> {
+    input.parse::<Token![=]>()?;
+    let number: LitInt = input.parse()?;
+    number
+        .base10_parse()
+        .ok()
+        .filter(|retries| *retries <= RETRIES_MAX)
+        .ok_or_else(|| Error::new(number.span(), format!("retries is 0 to {RETRIES_MAX}")))
+}
+
+fn backoff(input: ParseStream<'_>) -> Result<Backoff> {
+    let content;
+    let parentheses = parenthesized!(content in input);
+    let (mut initial_ms, mut factor, mut max_ms) = (1_000, 2.0, None);
+    while !content.is_empty() {
+        let key: Ident = content.parse()?;
+        match key.to_string().as_str() {
+            "initial" => initial_ms = duration(&text(&content)?)?,
+            "max" => max_ms = Some(duration(&text(&content)?)?),
+            "factor" => {
+                content.parse::<Token![=]>()?;
+                let number: Lit = content.parse()?;
+                let value = match &number {
+                    Lit::Int(number) => number.base10_parse::<f64>().ok(),
+                    Lit::Float(number) => number.base10_parse::<f64>().ok(),
+                    _ => None,
+                };
+                factor = value
+                    .filter(|factor| (1.0..=100.0).contains(factor))
+                    .ok_or_else(|| Error::new(number.span(), "factor is a number from 1 to 100"))?;
+            }
+            other => {
+                let message = format!("unknown member `{other}` of backoff; known are: initial, factor, max");
+                return Err(Error::new(key.span(), message));
+            }
+        }
+        if !content.is_empty() {
+            content.parse::<Token![,]>()?;
+        }
+    }
+    let max_ms = max_ms.unwrap_or(3_600_000.max(initial_ms));
+    if max_ms < initial_ms {
+        return Err(Error::new(parentheses.span.join(), "max is shorter than initial"));
+    }
+    Ok(Backoff {
+        initial_ms,
+        factor,
+        max_ms,
+    })
+}
+
+/// `500ms`, `30s`, `5m`, `2h`, `1d` in milliseconds.
+fn duration(text: &LitStr) -> Result<u64> {
+    let value = text.value();
+    let digits = value.bytes().take_while(u8::is_ascii_digit).count();
+    let unit = match &value[digits..] {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        "d" => Some(86_400_000),
+        _ => None,
+    };
+    let number: Option<u64> = value[..digits].parse().ok();
+    let millis = unit
+        .zip(number)
+        .and_then(|(unit, number)| number.checked_mul(unit));
+    millis
+        .filter(|millis| (1..=366 * 86_400_000).contains(millis))
+        .ok_or_else(|| {
+            Error::new(
+                text.span(),
+                "a duration is a whole number with ms, s, m, h or d, such as \"30s\"; at most 366d",
+            )
+        })
+}

@@ -1,0 +1,81 @@
+//! The macros of the Dormouse SDK. Use them through the crate `dormouse`, which documents them where they belong.
+
+mod function;
+mod join;
+mod module;
+mod select;
+
+use proc_macro::TokenStream;
+
+/// Makes an `async fn` a durable function.
+///
+/// ```ignore
+/// #[dormouse::function(id = "create-workflow", on(event = "test/hello.world"), retries = 5)]
+/// async fn create_workflow(event: Event<Hello>, step: Step) -> dormouse::Result<Greeting> { … }
+/// ```
+///
+/// Its arguments are any of `Event<T>`, `Events<T>`, `Step`, `Context` and `Continued<T>`, in any order. Next to the
+/// function, which stays as it is, a type of the same name appears for `dormouse::module!` and for tests.
+///
+/// | option | |
+/// |---|---|
+/// | `id = "…"` | its name in its module: `[a-z][a-z0-9-]{0,62}`. Required |
+/// | `on(event = "…")` | the name of events that start it. At least one, at most ten |
+/// | `retries = 4` | how often a failed step is tried again: 0 to 20 |
+/// | `backoff(initial = "1s", factor = 2, max = "1h")` | how the waits between tries grow; each may be left out |
+/// | `timeout = "5m"` | wall time of one try of a step's body |
+///
+/// Durations are whole numbers with `ms`, `s`, `m`, `h` or `d`.
+#[proc_macro_attribute]
+pub fn function(options: TokenStream, item: TokenStream) -> TokenStream {
+    function::expand(options.into(), item.into())
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}
+
+/// Makes the crate a component with these functions: `dormouse::module!(create_workflow, orders::ship);`.
+///
+/// Once in a crate, whose `crate-type` is `["cdylib"]`. Natively it only checks.
+#[proc_macro]
+pub fn module(functions: TokenStream) -> TokenStream {
+    module::expand(functions.into())
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}
+
+/// Waits for all of several futures: `let (a, b) = join!(fetch_a, fetch_b);`.
+///
+/// They are polled in the order they are written, so bodies of steps run one after the other in it; what overlaps is
+/// operations.
+#[proc_macro]
+pub fn join(futures: TokenStream) -> TokenStream {
+    join::expand(futures.into(), false)
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}
+
+/// Waits for all of several futures, or for the first that fails: `let (a, b) = try_join!(fetch_a, fetch_b)?;`. When one
+/// fails, the others are dropped, which cancels their operations.
+#[proc_macro]
+pub fn try_join(futures: TokenStream) -> TokenStream {
+    join::expand(futures.into(), true)
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}
+
+/// Waits for the first of several futures and drops the others, which cancels their operations.
+///
+/// ```ignore
+/// let outcome = select! {
+///     charged = step.run("charge", || charge()) => Some(charged?),
+///     _ = step.sleep("give up", Duration::from_secs(60)) => None,
+/// };
+/// ```
+///
+/// They are polled in the order they are written: of several that are ready, the first wins.
+#[proc_macro]
+pub fn select(branches: TokenStream) -> TokenStream {
+    select::expand(branches.into())
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}
