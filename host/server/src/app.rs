@@ -1,0 +1,262 @@
+//! The commands: everything that a person or a program may ask of the server, whichever door it comes through.
+//!
+//! API and pages both call these and nothing else; reads go to the store directly. Absent on purpose: HTTP.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use dormouse_core::event::{self, Seed};
+use dormouse_core::journal::Entry;
+use dormouse_core::run::State;
+use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp};
+use dormouse_engine::{Engine, Instances};
+use dormouse_store::Store;
+use dormouse_store::command::Commanded;
+use dormouse_store::registry::Changed;
+use tokio::sync::broadcast;
+
+use crate::clock::Clock;
+use crate::feed::{Change, Feed};
+use crate::problem::Problem;
+use crate::registry::{Deployed, Registry};
+use crate::router::{Router, SentEvent};
+use crate::scheduler::Scheduler;
+
+/// The server's commands. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) router: Router,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) feed: Feed,
+    pub(crate) engine: Engine,
+    pub(crate) draining: AtomicBool,
+}
+
+/// What sending events came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sent {
+    /// The ids, in the order of the request.
+    pub ids: Vec<EventId>,
+    /// The runs that were created.
+    pub runs: Vec<RunId>,
+}
+
+impl App {
+    pub(crate) fn new(inner: Inner) -> App {
+        App(Arc::new(inner))
+    }
+
+    /// The store, for reads.
+    pub fn store(&self) -> &dyn Store {
+        &*self.0.store
+    }
+
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    /// What changes, as it changes. A receiver that lags misses some; it should then read anew.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.0.feed.subscribe()
+    }
+
+    /// The modules and functions that are active.
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    /// Stores events and starts what they trigger; returns once that is durable. All or nothing.
+    ///
+    /// `texts` holds one JSON object for each event.
+    ///
+    /// # Errors
+    /// The first event that is not valid, with its index in the message; or the store's trouble.
+    pub async fn send_events(&self, texts: &[&str], seed: Option<Seed>) -> Result<Sent, Problem> {
+        self.accepting()?;
+        let now = self.now();
+        let mut events = Vec::with_capacity(texts.len());
+        for (index, text) in texts.iter().enumerate() {
+            let id = match seed {
+                Some(seed) => seed.id(u32::try_from(index).unwrap_or(u32::MAX)),
+                None => self.0.router.new_event_id(now),
+            };
+            let accepted = event::accept(text, id, now).map_err(|error| {
+                let place = if texts.len() > 1 { format!("event {index}: ") } else { String::new() };
+                Problem::new(400, error.code(), format!("{place}{error}"))
+            })?;
+            // A repeated request repeats its ids: with a seed, the id stands in for one that the sender did not give.
+            let dedupe = accepted.external_id.clone().or_else(|| seed.map(|_| id.to_string()));
+            events.push(SentEvent { id, accepted, dedupe });
+        }
+        let ids = events.iter().map(|event| event.id).collect();
+        let app = self.clone();
+        let runs = uncancelled(async move {
+            let runs = app.0.router.route(events, now).await?;
+            Ok(app.0.scheduler.begin(runs))
+        })
+        .await?;
+        Ok(Sent { ids, runs })
+    }
+
+    /// Starts a function without a trigger; returns once that is durable.
+    ///
+    /// # Errors
+    /// When there is no such function, the data is not an object, or the store has trouble.
+    pub async fn invoke(&self, function: &FunctionName, data: Json) -> Result<(RunId, EventId), Problem> {
+        self.accepting()?;
+        let (app, function) = (self.clone(), function.clone());
+        uncancelled(async move {
+            let run = app.0.router.invoke(&function, data, app.now()).await?;
+            let ids = (run.run.id, run.run.event_id);
+            app.0.scheduler.begin(vec![run]);
+            Ok(ids)
+        })
+        .await
+    }
+
+    /// Ends a run.
+    ///
+    /// # Errors
+    /// `not-found`, or `already-ended` with the run's state.
+    pub async fn cancel(&self, run: RunId) -> Result<State, Problem> {
+        let commanded = self.0.store.cancel(run, self.now()).await?;
+        self.0.scheduler.cancelled(run);
+        self.0.feed.run(run);
+        match commanded {
+            Commanded::Done(state) => {
+                metrics::counter!("dormouse_runs_total", "status" => state.status.as_str()).increment(1);
+                Ok(state)
+            }
+            Commanded::Refused(state) => Err(ended(run, state)),
+            Commanded::NotFound => Err(Problem::not_found("run", run)),
+        }
+    }
+
+    /// Ends a run's wait for a time now, or tries a blocked run again.
+    ///
+    /// # Errors
+    /// `not-found`, or `already-ended`, or `nothing-to-wake`.
+    pub async fn wake(&self, run: RunId) -> Result<State, Problem> {
+        let Some(found) = self.0.store.run(run).await? else {
+            return Err(Problem::not_found("run", run));
+        };
+        if found.state.status.is_terminal() {
+            return Err(ended(run, found.state));
+        }
+        let journal = self.0.store.journal(run, found.journal_base).await?;
+        let soonest = journal.into_iter().filter_map(|record| Entry::decode(record).ok()).collect::<Vec<_>>();
+        let soonest = dormouse_core::journal::soonest_due(&soonest);
+        match self.0.store.wake(run, soonest, self.now()).await? {
+            Commanded::Done(state) => {
+                self.0.scheduler.nudge();
+                self.0.feed.run(run);
+                Ok(state)
+            }
+            Commanded::Refused(state) => Err(Problem::new(
+                409,
+                "nothing-to-wake",
+                format!("run {run} is {} and waits for no time", state.describe()),
+            )),
+            Commanded::NotFound => Err(Problem::not_found("run", run)),
+        }
+    }
+
+    /// Uploads a component as a module's new active version. Runs in flight finish on the version they have.
+    ///
+    /// # Errors
+    /// The first check it fails; nothing is left behind then.
+    pub async fn deploy(
+        &self,
+        module: &str,
+        component: Bytes,
+        uploaded_by: &str,
+        message: Option<String>,
+    ) -> Result<Deployed, Problem> {
+        self.accepting()?;
+        let (app, module, uploaded_by) = (self.clone(), module.to_owned(), uploaded_by.to_owned());
+        uncancelled(async move {
+            let deployed = app.0.registry.deploy(&module, component, &uploaded_by, message, app.now()).await?;
+            app.activated(&module).await;
+            Ok(deployed)
+        })
+        .await
+    }
+
+    /// Makes a kept version active.
+    ///
+    /// # Errors
+    /// `not-found`, or why it cannot be loaded.
+    pub async fn activate(&self, module: &str, version: Digest) -> Result<Changed, Problem> {
+        let changed = self.0.registry.activate(module, version, self.now()).await?;
+        self.activated(module).await;
+        Ok(changed)
+    }
+
+    /// Deletes a version that nothing needs.
+    ///
+    /// # Errors
+    /// `not-found`, `version-active` or `version-needed`.
+    pub async fn delete_version(&self, module: &str, version: Digest) -> Result<(), Problem> {
+        self.0.registry.delete(module, version).await
+    }
+
+    /// How many instances are in memory.
+    pub fn instances(&self) -> Instances {
+        self.0.engine.instances()
+    }
+
+    /// Whether the server can take work: why not, in words.
+    pub async fn ready(&self) -> Result<(), Problem> {
+        self.accepting()?;
+        self.0.store.probe(self.now()).await.map_err(Problem::from)
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
+    fn accepting(&self) -> Result<(), Problem> {
+        if self.0.draining.load(Ordering::Relaxed) {
+            return Err(Problem {
+                retry_after: Some(2),
+                ..Problem::new(503, "node-stopping", "this node is shutting down")
+            });
+        }
+        Ok(())
+    }
+
+    async fn activated(&self, module: &str) {
+        // Each activation tries the blocked runs again; if this fails, the next one or a wake does.
+        match self.0.store.unblock(module, self.now()).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(module, count, "blocked runs are tried again"),
+            Err(error) => tracing::warn!(module, %error, "blocked runs could not be tried again"),
+        }
+        self.0.scheduler.nudge();
+        self.0.feed.registry();
+    }
+}
+
+/// Does something to its end even if whoever asked goes away: a run that is created must also begin.
+async fn uncancelled<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) => {
+            tracing::error!(%error, "a command ended in a panic");
+            Err(Problem::new(500, "internal", "the server has made a mistake: see its log"))
+        }
+    }
+}
+
+fn ended(run: RunId, state: State) -> Problem {
+    Problem::new(409, "already-ended", format!("run {run} is {} already", state.describe()))
+}

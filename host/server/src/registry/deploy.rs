@@ -1,0 +1,151 @@
+//! Uploading a component, activating and deleting versions.
+//!
+//! The checks come before anything is written: a refused upload leaves nothing behind.
+
+use bytes::Bytes;
+use dormouse_core::manifest::Manifest;
+use dormouse_core::{Digest, Timestamp, limit, name};
+use dormouse_store::registry::{Changed, NewVersion};
+
+use super::{Registry, lock, refused};
+use crate::problem::Problem;
+
+/// What an upload came to.
+#[derive(Debug, Clone)]
+pub struct Deployed {
+    /// The module.
+    pub module: String,
+    /// The version.
+    pub version: Digest,
+    /// The module did not have it before.
+    pub new: bool,
+    /// The version that was active before, when another was.
+    pub previous: Option<Digest>,
+    /// The functions it has.
+    pub manifest: Manifest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+impl Registry {
+    pub(crate) async fn deploy(
+        &self,
+        module: &str,
+        component: Bytes,
+        uploaded_by: &str,
+        message: Option<String>,
+        now: Timestamp,
+    ) -> Result<Deployed, Problem> {
+        name::check(module).map_err(|error| Problem::new(400, "invalid-name", format!("module name: {error}")))?;
+        if component.len() > limit::COMPONENT_BYTES_MAX {
+            return Err(Problem::new(
+                413,
+                "component-too-big",
+                format!("the component is {} bytes, more than the limit of {}", component.len(), limit::COMPONENT_BYTES_MAX),
+            ));
+        }
+        let (loaded, described) = self.engine.load(component.clone()).await.map_err(|error| refused(&error))?;
+        if loaded.imports_http() && self.current_grants().module(module).http.is_empty() {
+            return Err(Problem::new(
+                422,
+                "grant-missing",
+                format!("the component imports wasi:http, and module \"{module}\" may reach no host"),
+            )
+            .help(format!(
+                "name the hosts in the server's configuration file and send it SIGHUP: [modules.{module}] http = [\"api.example.com\"]"
+            )));
+        }
+        let manifest = Manifest::parse(described.as_str())
+            .map_err(|error| Problem::new(422, "invalid-manifest", error.to_string()))?;
+
+        let _changing = self.changing.lock().await;
+        let digest = loaded.digest();
+        let previous = self.snapshot().modules.get(module).map(|active| active.version.digest);
+        self.store.put_component(digest, &component).await?;
+        let stored = self
+            .store
+            .put_version(NewVersion {
+                module: module.to_owned(),
+                digest,
+                manifest: described,
+                size: component.len() as u64,
+                uploaded_by: uploaded_by.to_owned(),
+                message,
+                activate: true,
+                now,
+            })
+            .await?;
+        lock(&self.loaded).insert(digest, loaded);
+        self.refresh().await?;
+        tracing::info!(module, version = %digest, new = stored.new, "deployed");
+        Ok(Deployed {
+            module: module.to_owned(),
+            version: digest,
+            new: stored.new,
+            previous: previous.filter(|previous| *previous != digest),
+            manifest,
+            size: component.len() as u64,
+        })
+    }
+
+    pub(crate) async fn activate(&self, module: &str, version: Digest, now: Timestamp) -> Result<Changed, Problem> {
+        let _changing = self.changing.lock().await;
+        if self.store.version(module, version).await?.is_none() {
+            return Err(no_version(module, version));
+        }
+        // What cannot be loaded must not become active: compile first.
+        let manifest = self.manifest(module, version).await.map_err(|error| unloadable(&error))?;
+        if let Some(function) = manifest.functions.first()
+            && let Ok(name) = dormouse_core::FunctionName::new(module, &function.id)
+        {
+            self.load(&name, version).await.map_err(|error| unloadable(&error))?;
+        }
+        let changed = self.store.activate(module, version, now).await?;
+        if changed == Changed::NotFound {
+            return Err(no_version(module, version));
+        }
+        self.refresh().await?;
+        tracing::info!(module, %version, "activated");
+        Ok(changed)
+    }
+
+    pub(crate) async fn delete(&self, module: &str, version: Digest) -> Result<(), Problem> {
+        let _changing = self.changing.lock().await;
+        match self.store.delete_version(module, version).await? {
+            Changed::Done(_) | Changed::Unchanged(_) => {}
+            Changed::NotFound => return Err(no_version(module, version)),
+            Changed::Needed(0) => {
+                return Err(Problem::new(
+                    409,
+                    "version-active",
+                    format!("{} is the active version of module \"{module}\"", version.short()),
+                )
+                .help("activate another version first"));
+            }
+            Changed::Needed(runs) => {
+                return Err(Problem::new(
+                    409,
+                    "version-needed",
+                    format!("{runs} runs in flight are pinned to {}", version.short()),
+                )
+                .help("wait until they have ended, or cancel them"));
+            }
+        }
+        lock(&self.loaded).remove(&version);
+        lock(&self.manifests).remove(&(module.to_owned(), version));
+        self.engine.forget(version);
+        self.refresh().await?;
+        Ok(())
+    }
+}
+
+fn no_version(module: &str, version: Digest) -> Problem {
+    Problem::not_found("version", format!("{version} of module \"{module}\""))
+}
+
+fn unloadable(error: &super::Unloadable) -> Problem {
+    match error {
+        super::Unloadable::Store(error) => Problem::from(error.clone()),
+        super::Unloadable::Version(message) => Problem::new(422, "version-unavailable", message.clone()),
+    }
+}

@@ -1,0 +1,244 @@
+//! Modules: uploading them, which version is active, and the compiled code of each version that a run needs.
+//!
+//! What is active is held in memory as a snapshot with the store's generation; a decision made on an older one is
+//! caught when it is committed. Absent on purpose: who may do what, and HTTP.
+
+mod deploy;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::Bytes;
+use dormouse_core::manifest::{Function, Manifest};
+use dormouse_core::{Digest, FunctionName, Json};
+use dormouse_engine::{Engine, LoadError, Module};
+use dormouse_store::Store;
+use dormouse_store::registry::{Registry as Active, Version};
+
+use crate::config::Grants;
+use crate::problem::Problem;
+
+pub use deploy::Deployed;
+
+/// What is active at one moment.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// The store's generation of it.
+    pub generation: i64,
+    /// Modules by name.
+    pub modules: HashMap<String, ActiveModule>,
+    /// Every trigger: the pattern and the function it starts.
+    triggers: Vec<(dormouse_core::trigger::Trigger, FunctionName, Digest)>,
+}
+
+/// A module's active version.
+#[derive(Debug, Clone)]
+pub struct ActiveModule {
+    /// The version.
+    pub version: Version,
+    /// Its manifest, read.
+    pub manifest: Arc<Manifest>,
+}
+
+impl Snapshot {
+    /// The functions that an event of this name starts, each once.
+    pub fn matching(&self, event: &str) -> Vec<(&FunctionName, Digest)> {
+        let mut functions: Vec<(&FunctionName, Digest)> = Vec::new();
+        for (trigger, function, version) in &self.triggers {
+            if trigger.matches(event) && !functions.iter().any(|(seen, _)| *seen == function) {
+                functions.push((function, *version));
+            }
+        }
+        functions
+    }
+
+    /// The active version of a function's module, if it has that function.
+    pub fn function(&self, name: &FunctionName) -> Option<(Digest, &Function)> {
+        let module = self.modules.get(name.module())?;
+        Some((module.version.digest, module.manifest.function(name.function())?))
+    }
+
+    fn new(active: Active) -> Snapshot {
+        let mut snapshot = Snapshot { generation: active.generation, ..Snapshot::default() };
+        for version in active.active {
+            let manifest = match Manifest::parse(version.manifest.as_str()) {
+                Ok(manifest) => Arc::new(manifest),
+                // It was checked at upload; a release that no longer reads it must say so and go on with the others.
+                Err(error) => {
+                    tracing::error!(module = version.module, %error, "an active version's manifest cannot be read");
+                    continue;
+                }
+            };
+            for function in &manifest.functions {
+                let Ok(name) = FunctionName::new(&version.module, &function.id) else {
+                    continue;
+                };
+                for trigger in &function.triggers {
+                    snapshot.triggers.push((trigger.clone(), name.clone(), version.digest));
+                }
+            }
+            snapshot.modules.insert(version.module.clone(), ActiveModule { version, manifest });
+        }
+        snapshot
+    }
+}
+
+/// All that is known of modules.
+pub struct Registry {
+    store: Arc<dyn Store>,
+    engine: Engine,
+    snapshot: RwLock<Arc<Snapshot>>,
+    /// Manifests of versions that runs are pinned to.
+    manifests: Mutex<HashMap<(String, Digest), Arc<Manifest>>>,
+    loaded: Mutex<HashMap<Digest, Module>>,
+    grants: RwLock<Current>,
+    revisions: Mutex<HashMap<i64, Arc<Grants>>>,
+    /// One change at a time: an upload is checked against what it replaces.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// The grants in force.
+struct Current {
+    revision: i64,
+    grants: Arc<Grants>,
+}
+
+/// Why a version cannot be run.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum Unloadable {
+    /// The store has trouble: try again.
+    #[error(transparent)]
+    Store(#[from] dormouse_store::Error),
+    /// It is not there, or does not compile here: a person must look.
+    #[error("{0}")]
+    Version(String),
+}
+
+impl Registry {
+    pub(crate) fn new(store: Arc<dyn Store>, engine: Engine) -> Registry {
+        Registry {
+            store,
+            engine,
+            snapshot: RwLock::default(),
+            manifests: Mutex::default(),
+            loaded: Mutex::default(),
+            grants: RwLock::new(Current { revision: 0, grants: Arc::default() }),
+            revisions: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// What is active now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads anew what is active.
+    pub(crate) async fn refresh(&self) -> Result<Arc<Snapshot>, dormouse_store::Error> {
+        let fresh = Arc::new(Snapshot::new(self.store.registry().await?));
+        let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        if fresh.generation >= snapshot.generation {
+            *snapshot = Arc::clone(&fresh);
+        }
+        Ok(Arc::clone(&snapshot))
+    }
+
+    /// The revision that new runs keep.
+    pub(crate) fn revision(&self) -> i64 {
+        self.grants.read().unwrap_or_else(PoisonError::into_inner).revision
+    }
+
+    /// The grants in force.
+    pub(crate) fn current_grants(&self) -> Arc<Grants> {
+        Arc::clone(&self.grants.read().unwrap_or_else(PoisonError::into_inner).grants)
+    }
+
+    /// Puts grants in force for new runs.
+    pub(crate) async fn put_grants(
+        &self,
+        grants: Grants,
+        now: dormouse_core::Timestamp,
+    ) -> Result<(), dormouse_store::Error> {
+        let document = Json::from_value(&grants).map_err(|error| dormouse_store::Error::Corrupt(error.to_string()))?;
+        let revision = self.store.put_config(document, now).await?;
+        let grants = Arc::new(grants);
+        lock(&self.revisions).insert(revision, Arc::clone(&grants));
+        *self.grants.write().unwrap_or_else(PoisonError::into_inner) = Current { revision, grants };
+        Ok(())
+    }
+
+    /// The grants of a revision.
+    pub(crate) async fn grants(&self, revision: i64) -> Result<Arc<Grants>, Unloadable> {
+        if let Some(grants) = lock(&self.revisions).get(&revision) {
+            return Ok(Arc::clone(grants));
+        }
+        let document = self.store.config(revision).await?;
+        let document = document.ok_or_else(|| Unloadable::Version(format!("configuration revision {revision} is gone")))?;
+        let grants: Grants = document
+            .read()
+            .map_err(|error| Unloadable::Version(format!("configuration revision {revision}: {error}")))?;
+        let grants = Arc::new(grants);
+        lock(&self.revisions).insert(revision, Arc::clone(&grants));
+        Ok(grants)
+    }
+
+    /// The compiled code and the definition of a function in a version.
+    pub(crate) async fn load(&self, function: &FunctionName, version: Digest) -> Result<(Module, Function), Unloadable> {
+        let manifest = self.manifest(function.module(), version).await?;
+        let definition = manifest.function(function.function()).cloned().ok_or_else(|| {
+            Unloadable::Version(format!("version {} has no function \"{}\"", version.short(), function.function()))
+        })?;
+        if let Some(module) = lock(&self.loaded).get(&version) {
+            return Ok((module.clone(), definition));
+        }
+        let store = Arc::clone(&self.store);
+        let fetch = move || async move {
+            match store.component(version).await {
+                Ok(Some(bytes)) => Ok(Bytes::from(bytes)),
+                Ok(None) => Err(format!("the component {version} is not in the store")),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let module = self
+            .engine
+            .load_cached(version, fetch)
+            .await
+            .map_err(|error| Unloadable::Version(format!("version {} cannot be loaded: {error}", version.short())))?;
+        lock(&self.loaded).insert(version, module.clone());
+        Ok((module, definition))
+    }
+
+    async fn manifest(&self, module: &str, version: Digest) -> Result<Arc<Manifest>, Unloadable> {
+        if let Some(active) = self.snapshot().modules.get(module)
+            && active.version.digest == version
+        {
+            return Ok(Arc::clone(&active.manifest));
+        }
+        let key = (module.to_owned(), version);
+        if let Some(manifest) = lock(&self.manifests).get(&key) {
+            return Ok(Arc::clone(manifest));
+        }
+        let stored = self.store.version(module, version).await?;
+        let stored = stored.ok_or_else(|| {
+            Unloadable::Version(format!("module \"{module}\" has no version {}: it was deleted", version.short()))
+        })?;
+        let manifest = Manifest::parse(stored.manifest.as_str())
+            .map_err(|error| Unloadable::Version(format!("version {}: {error}", version.short())))?;
+        let manifest = Arc::new(manifest);
+        lock(&self.manifests).insert(key, Arc::clone(&manifest));
+        Ok(manifest)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A component that was refused, for the one who uploaded it.
+fn refused(error: &LoadError) -> Problem {
+    let problem = Problem::new(422, error.code(), error.to_string());
+    match error.help() {
+        Some(help) => problem.help(help),
+        None => problem,
+    }
+}

@@ -1,0 +1,197 @@
+//! From event to run: which functions an event starts, decided on the registry as it is, stored in one commit.
+//!
+//! A decision made on a registry that has meanwhile changed is refused by the store and made again. A run is born
+//! leased to this node when a slot is free, so that it begins without a detour through the queue.
+
+use std::sync::Arc;
+
+use dormouse_core::event::{self, Accepted};
+use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp};
+use dormouse_store::Store;
+use dormouse_store::ingest::{Created, Ingest, NewEvent, NewRun};
+use dormouse_store::schedule::{ClaimedRun, Incarnation};
+
+use crate::problem::Problem;
+use crate::registry::{Registry, Snapshot};
+use crate::scheduler::{Scheduler, Slot};
+
+/// An event that is about to be stored.
+pub(crate) struct SentEvent {
+    pub(crate) id: EventId,
+    pub(crate) accepted: Accepted,
+    pub(crate) dedupe: Option<String>,
+}
+
+/// A run as it was created, ready to begin if it has a slot.
+pub(crate) struct Routed {
+    pub(crate) run: ClaimedRun,
+    pub(crate) created: Created,
+    pub(crate) slot: Option<Slot>,
+    pub(crate) start_at: Timestamp,
+}
+
+#[derive(Clone)]
+pub(crate) struct Router {
+    store: Arc<dyn Store>,
+    registry: Arc<Registry>,
+    scheduler: Scheduler,
+    node: Incarnation,
+}
+
+/// How often a decision is made again when the registry changes under it. It changes with each deploy, so this is
+/// never reached in practice.
+const DECISIONS_MAX: u32 = 50;
+
+impl Router {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        registry: Arc<Registry>,
+        scheduler: Scheduler,
+        node: Incarnation,
+    ) -> Router {
+        Router { store, registry, scheduler, node }
+    }
+
+    pub(crate) fn new_event_id(&self, now: Timestamp) -> EventId {
+        EventId::from_parts(now, random())
+    }
+
+    /// Stores events and the runs they start.
+    pub(crate) async fn route(&self, events: Vec<SentEvent>, now: Timestamp) -> Result<Vec<Routed>, Problem> {
+        let new_events: Vec<NewEvent> = events.iter().map(|event| stored(event, now)).collect();
+        for _ in 0..DECISIONS_MAX {
+            let snapshot = self.registry.snapshot();
+            let mut runs = Vec::new();
+            for event in &events {
+                for (function, version) in snapshot.matching(&event.accepted.name) {
+                    runs.push(self.new_run(function, version, event, now));
+                }
+            }
+            match self.ingest(new_events.clone(), runs, &snapshot, now).await {
+                Err(dormouse_store::Error::StaleRegistry) => {
+                    self.registry.refresh().await?;
+                }
+                result => return Ok(result?),
+            }
+        }
+        Err(Problem::from(dormouse_store::Error::StaleRegistry))
+    }
+
+    /// Starts one function directly.
+    pub(crate) async fn invoke(&self, function: &FunctionName, data: Json, now: Timestamp) -> Result<Routed, Problem> {
+        let id = self.new_event_id(now);
+        let accepted = event::internal("dormouse/function.invoked", data, id, now)
+            .map_err(|error| Problem::new(400, error.code(), error.to_string()))?;
+        let event = SentEvent { id, accepted, dedupe: None };
+        for _ in 0..DECISIONS_MAX {
+            let snapshot = self.registry.snapshot();
+            let Some((version, _)) = snapshot.function(function) else {
+                return Err(Problem::not_found("function", function)
+                    .help("`dormouse functions list` shows the functions that are deployed"));
+            };
+            let run = self.new_run(function, version, &event, now);
+            match self.ingest(vec![stored(&event, now)], vec![run], &snapshot, now).await {
+                Err(dormouse_store::Error::StaleRegistry) => {
+                    self.registry.refresh().await?;
+                }
+                result => {
+                    return result?.pop().ok_or_else(|| Problem::new(500, "internal", "the store created no run"));
+                }
+            }
+        }
+        Err(Problem::from(dormouse_store::Error::StaleRegistry))
+    }
+
+    fn new_run(&self, function: &FunctionName, version: Digest, event: &SentEvent, now: Timestamp) -> Planned {
+        let start_at = event.accepted.ts.max(now);
+        // A run that begins later is leased when it begins.
+        let slot = if start_at <= now { self.scheduler.try_slot() } else { None };
+        Planned {
+            run: NewRun {
+                id: RunId::from_parts(now, random()),
+                function: function.clone(),
+                version,
+                config_revision: self.registry.revision(),
+                event_id: event.id,
+                dedupe: event.dedupe.clone(),
+                seed: random(),
+                start_at,
+                lease: slot.as_ref().map(|_| self.node),
+                rerun_of: None,
+            },
+            payload: event.accepted.payload.clone(),
+            slot,
+        }
+    }
+
+    async fn ingest(
+        &self,
+        events: Vec<NewEvent>,
+        planned: Vec<Planned>,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Result<Vec<Routed>, dormouse_store::Error> {
+        let runs = planned.iter().map(|planned| planned.run.clone()).collect();
+        let created =
+            self.store.ingest(Ingest { events, runs, generation: snapshot.generation, now }).await?;
+        Ok(planned
+            .into_iter()
+            .zip(created)
+            .map(|(planned, created)| {
+                let leased = matches!(created, Created::New { leased: true });
+                Routed {
+                    start_at: planned.run.start_at,
+                    slot: planned.slot.filter(|_| leased),
+                    created,
+                    run: claimed(planned.run, planned.payload),
+                }
+            })
+            .collect())
+    }
+}
+
+struct Planned {
+    run: NewRun,
+    payload: Json,
+    slot: Option<Slot>,
+}
+
+fn stored(event: &SentEvent, now: Timestamp) -> NewEvent {
+    NewEvent {
+        id: event.id,
+        name: event.accepted.name.clone(),
+        external_id: event.accepted.external_id.clone(),
+        ts: event.accepted.ts,
+        received_at: now,
+        payload: event.accepted.payload.clone(),
+    }
+}
+
+/// A run that was born leased, as a claim would give it.
+fn claimed(run: NewRun, event: Json) -> ClaimedRun {
+    ClaimedRun {
+        id: run.id,
+        epoch: 1,
+        function: run.function,
+        version: run.version,
+        config_revision: run.config_revision,
+        event_id: run.event_id,
+        event,
+        continued: None,
+        seed: run.seed,
+        queued_at: run.start_at,
+        journal_base: 0,
+        journal_next: 0,
+        log_lines: 0,
+        journal_bytes: 0,
+        host_traps: 0,
+    }
+}
+
+/// Random bytes from the system.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // Without randomness there are no ids and no seeds; the system has no way to go on from that.
+    getrandom::fill(&mut bytes).expect("the system gives random bytes");
+    bytes
+}

@@ -1,0 +1,226 @@
+//! The scheduler's loops: claim what is ready, fire what is due, stay alive, take over from the dead, clean up.
+//!
+//! Each is a loop over state that the store holds; a missed nudge costs at most one poll interval.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use dormouse_core::Timestamp;
+use dormouse_store::Error;
+use dormouse_store::schedule::{Claim, FireTimers};
+use std::sync::PoisonError;
+
+use super::{SLOTS, Scheduler};
+
+/// How many due times are held in memory at most; the rest is read when the window moves on.
+pub(super) const DUE_MAX: usize = 100_000;
+/// How far ahead due times are read.
+const WINDOW: Duration = Duration::from_secs(60);
+/// How often they are read: half the window, so that there is never a gap.
+const WINDOW_EVERY: Duration = Duration::from_secs(30);
+/// How many runs are claimed at once.
+const CLAIM_BATCH: usize = 128;
+/// How many timers fire in one commit.
+const FIRE_BATCH: u32 = 1_000;
+/// How often the ready queue is looked at without a nudge: what a lost nudge may cost.
+const CLAIM_POLL: Duration = Duration::from_millis(500);
+/// How often a node says that it lives.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
+/// How often dead nodes' runs are looked for.
+const TAKEOVER_EVERY: Duration = Duration::from_secs(5);
+/// How many runs are taken over in one commit.
+const TAKEOVER_BATCH: u32 = 1_000;
+/// How long to wait after the store had trouble.
+const TROUBLE_PAUSE: Duration = Duration::from_millis(250);
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+pub(super) fn all(scheduler: &Scheduler) -> Vec<Task> {
+    let of = |task: fn(Scheduler) -> Task| task(scheduler.clone());
+    vec![
+        of(|scheduler| Box::pin(claiming(scheduler))),
+        of(|scheduler| Box::pin(firing(scheduler))),
+        of(|scheduler| Box::pin(reading_ahead(scheduler))),
+        of(|scheduler| Box::pin(beating(scheduler))),
+        of(|scheduler| Box::pin(taking_over(scheduler))),
+    ]
+}
+
+/// Claims what is ready, as long as there are slots.
+async fn claiming(scheduler: Scheduler) {
+    loop {
+        let Some(slot) = scheduler.slot().await else { return };
+        let mut slots = vec![slot];
+        while slots.len() < CLAIM_BATCH
+            && let Some(slot) = scheduler.try_slot()
+        {
+            slots.push(slot);
+        }
+        let limit = slots.len() as u32;
+        let claim = Claim { node: scheduler.0.node, limit, now: scheduler.0.clock.now() };
+        match scheduler.0.store.claim(claim).await {
+            Ok(batch) => {
+                blocked(&batch.blocked);
+                let full = batch.claimed.len() as u32 == limit;
+                for (run, slot) in batch.claimed.into_iter().zip(slots) {
+                    scheduler.dispatch(run, slot);
+                }
+                if full {
+                    continue;
+                }
+            }
+            Err(error) => {
+                drop(slots);
+                if !trouble(&scheduler, "claim runs", error).await {
+                    return;
+                }
+                continue;
+            }
+        }
+        tokio::select! {
+            () = scheduler.0.ready.notified() => {}
+            () = tokio::time::sleep(CLAIM_POLL) => {}
+            () = scheduler.0.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Fires timers when they are due.
+async fn firing(scheduler: Scheduler) {
+    loop {
+        let next = scheduler.0.due.lock().unwrap_or_else(PoisonError::into_inner).first().copied();
+        tokio::select! {
+            () = scheduler.0.clock.sleep_until(next.unwrap_or(Timestamp::MAX)) => {}
+            () = scheduler.0.due_changed.notified() => continue,
+            () = scheduler.0.stop.cancelled() => return,
+        }
+        if !fire(&scheduler).await {
+            return;
+        }
+    }
+}
+
+/// Fires all that is due. False when the node stops.
+async fn fire(scheduler: &Scheduler) -> bool {
+    loop {
+        let now = scheduler.0.clock.now();
+        let mut slots = Vec::new();
+        while slots.len() < SLOTS
+            && let Some(slot) = scheduler.try_slot()
+        {
+            slots.push(slot);
+        }
+        let fire =
+            FireTimers { node: scheduler.0.node, now, limit: FIRE_BATCH, claim_limit: slots.len() as u32 };
+        match scheduler.0.store.fire_timers(fire).await {
+            Ok(fired) => {
+                blocked(&fired.blocked);
+                for (run, slot) in fired.claimed.into_iter().zip(slots) {
+                    scheduler.dispatch(run, slot);
+                }
+                if fired.readied > 0 {
+                    scheduler.nudge();
+                }
+                if fired.fired < FIRE_BATCH {
+                    let mut due = scheduler.0.due.lock().unwrap_or_else(PoisonError::into_inner);
+                    *due = due.split_off(&Timestamp::from_millis(now.as_millis() + 1));
+                    return true;
+                }
+            }
+            Err(error) => {
+                drop(slots);
+                if !trouble(scheduler, "fire timers", error).await {
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+/// Reads what is due in the next window, so that timers set by others or before a restart are known in time.
+async fn reading_ahead(scheduler: Scheduler) {
+    loop {
+        let until = scheduler.0.clock.now().after(WINDOW);
+        match scheduler.0.store.upcoming_timers(until, DUE_MAX as u32).await {
+            Ok(times) => {
+                for time in times {
+                    scheduler.timer(time);
+                }
+            }
+            Err(error) => {
+                if !trouble(&scheduler, "read timers", error).await {
+                    return;
+                }
+                continue;
+            }
+        }
+        let again = scheduler.0.clock.now().after(WINDOW_EVERY);
+        tokio::select! {
+            () = scheduler.0.clock.sleep_until(again) => {}
+            () = scheduler.0.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Says that the node lives.
+async fn beating(scheduler: Scheduler) {
+    loop {
+        match scheduler.0.store.heartbeat(scheduler.0.node, scheduler.0.clock.now()).await {
+            Ok(()) => {}
+            Err(error) => {
+                if !trouble(&scheduler, "say that the node lives", error).await {
+                    return;
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(HEARTBEAT_EVERY) => {}
+            () = scheduler.0.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Makes the runs of dead nodes ready.
+async fn taking_over(scheduler: Scheduler) {
+    loop {
+        match scheduler.0.store.take_over(TAKEOVER_BATCH, scheduler.0.clock.now()).await {
+            Ok(0) => {}
+            Ok(count) => {
+                metrics::counter!("dormouse_lease_takeovers_total").increment(u64::from(count));
+                tracing::info!(count, "runs of nodes that ended are taken over");
+                scheduler.nudge();
+                continue;
+            }
+            Err(error) => {
+                if !trouble(&scheduler, "take runs over", error).await {
+                    return;
+                }
+                continue;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(TAKEOVER_EVERY) => {}
+            () = scheduler.0.stop.cancelled() => return,
+        }
+    }
+}
+
+fn blocked(runs: &[dormouse_core::RunId]) {
+    for run in runs {
+        tracing::error!(run_id = %run, "blocked: claimed again and again without getting any further");
+    }
+}
+
+/// What to do about the store's trouble: wait a moment and go on, or stop. False when the node stops.
+async fn trouble(scheduler: &Scheduler, what: &str, error: Error) -> bool {
+    if matches!(error, Error::DeclaredDead | Error::Fatal(_)) {
+        scheduler.fatal(format!("could not {what}: {error}"));
+        return false;
+    }
+    tracing::warn!(%error, "could not {what}");
+    tokio::select! {
+        () = tokio::time::sleep(TROUBLE_PAUSE) => true,
+        () = scheduler.0.stop.cancelled() => false,
+    }
+}

@@ -1,0 +1,209 @@
+//! Who gets to execute, and when: slots, the ready queue, timers, and the table of runs this node drives.
+//!
+//! ```text
+//!   router ──born leased──┐
+//!   claim loop ──claimed──┼──► dispatch ──► a parked instance of the run, if there is one
+//!   timer loop ──fired────┘              └─► else a new task that drives it (worker)
+//! ```
+//!
+//! A claimed run always comes with a slot, so no more than [`SLOTS`] bodies and stretches execute at once. A run that
+//! waits has no slot. Absent on purpose: what a leg does, and deciding what is due (the store's, in its commits).
+
+mod loops;
+mod table;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dormouse_core::{RunId, Timestamp};
+use dormouse_store::Store;
+use dormouse_store::ingest::Created;
+use dormouse_store::schedule::{ClaimedRun, Incarnation};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::router::Routed;
+use crate::worker::Worker;
+
+pub(crate) use table::{Mail, Mailbox, Table};
+
+/// How many runs may execute at once on a node. Bodies wait on networks more than they compute.
+pub(crate) const SLOTS: usize = 256;
+
+/// The right to execute one run.
+pub(crate) type Slot = OwnedSemaphorePermit;
+
+/// The scheduler's handle. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Scheduler(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    node: Incarnation,
+    slots: Arc<Semaphore>,
+    table: Table,
+    /// Timers due soon, as far as this node knows: a reason to look, not the truth.
+    due: Mutex<BTreeSet<Timestamp>>,
+    due_changed: Notify,
+    /// Something may be ready.
+    ready: Notify,
+    tasks: TaskTracker,
+    /// Set once, when everything else is there.
+    worker: std::sync::OnceLock<Worker>,
+    draining: AtomicBool,
+    /// Stops the loops.
+    stop: CancellationToken,
+    /// The node can't go on: why.
+    fatal: Mutex<Option<oneshot::Sender<String>>>,
+}
+
+impl Scheduler {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        node: Incarnation,
+        fatal: oneshot::Sender<String>,
+    ) -> Scheduler {
+        Scheduler(Arc::new(Inner {
+            store,
+            clock,
+            node,
+            slots: Arc::new(Semaphore::new(SLOTS)),
+            table: Table::default(),
+            due: Mutex::default(),
+            due_changed: Notify::new(),
+            ready: Notify::new(),
+            tasks: TaskTracker::new(),
+            worker: std::sync::OnceLock::new(),
+            draining: AtomicBool::new(false),
+            stop: CancellationToken::new(),
+            fatal: Mutex::new(Some(fatal)),
+        }))
+    }
+
+    /// Gives the scheduler its worker and starts the loops.
+    pub(crate) fn start(&self, worker: Worker) {
+        let first = self.0.worker.set(worker).is_ok();
+        debug_assert!(first, "a scheduler is started once");
+        for task in loops::all(self) {
+            self.0.tasks.spawn(task);
+        }
+    }
+
+    /// A slot, if one is free.
+    pub(crate) fn try_slot(&self) -> Option<Slot> {
+        if self.is_draining() {
+            return None;
+        }
+        Arc::clone(&self.0.slots).try_acquire_owned().ok()
+    }
+
+    /// Waits for a slot. None when the node stops.
+    pub(crate) async fn slot(&self) -> Option<Slot> {
+        tokio::select! {
+            slot = Arc::clone(&self.0.slots).acquire_owned() => slot.ok(),
+            () = self.0.stop.cancelled() => None,
+        }
+    }
+
+    /// Begins the runs of a request. Returns the ids of those that were created.
+    pub(crate) fn begin(&self, runs: Vec<Routed>) -> Vec<RunId> {
+        let mut ids = Vec::with_capacity(runs.len());
+        let mut queued = false;
+        let now = self.0.clock.now();
+        for Routed { run, created, slot, start_at } in runs {
+            match created {
+                Created::New { leased } => {
+                    ids.push(run.id);
+                    match slot {
+                        Some(slot) if leased => self.dispatch(run, slot),
+                        _ if start_at > now => self.timer(start_at),
+                        _ => queued = true,
+                    }
+                }
+                Created::Duplicate(existing) => tracing::debug!(%existing, "the event id has started a run before"),
+            }
+        }
+        if queued {
+            self.nudge();
+        }
+        ids
+    }
+
+    /// Something may be ready: look.
+    pub(crate) fn nudge(&self) {
+        self.0.ready.notify_one();
+    }
+
+    /// A timer was set.
+    pub(crate) fn timer(&self, due: Timestamp) {
+        let mut soon = self.0.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let earliest = soon.first().is_none_or(|first| due < *first);
+        if soon.len() < loops::DUE_MAX || earliest {
+            soon.insert(due);
+        }
+        drop(soon);
+        if earliest {
+            self.0.due_changed.notify_one();
+        }
+    }
+
+    /// Hands a leased run to whoever drives it.
+    pub(crate) fn dispatch(&self, run: ClaimedRun, slot: Slot) {
+        let id = run.id;
+        if let Some((run, slot, mailbox)) = self.0.table.deliver(id, Box::new(run), slot) {
+            let Some(worker) = self.0.worker.get().cloned() else {
+                return;
+            };
+            self.0.tasks.spawn(worker.drive(*run, slot, mailbox));
+        }
+    }
+
+    /// A run was cancelled: whoever drives it must end.
+    pub(crate) fn cancelled(&self, run: RunId) {
+        self.0.table.cancel(run);
+    }
+
+    pub(crate) fn table(&self) -> &Table {
+        &self.0.table
+    }
+
+    pub(crate) fn node(&self) -> Incarnation {
+        self.0.node
+    }
+
+    /// Whether legs should leave at the next place where they can.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
+    /// The node can't go on.
+    pub(crate) fn fatal(&self, reason: String) {
+        let sender = self.0.fatal.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sender) = sender {
+            tracing::error!(reason, "this node stops");
+            // The receiver is the server's main loop, which is there as long as the process is.
+            let _ = sender.send(reason);
+        }
+    }
+
+    /// Lets executing legs come to a place where they can be left, for at most `timeout`; then ends them.
+    /// Returns how many had to be ended.
+    pub(crate) async fn drain(&self, timeout: std::time::Duration) -> usize {
+        self.0.draining.store(true, Ordering::Relaxed);
+        self.0.stop.cancel();
+        self.0.table.drain();
+        self.0.tasks.close();
+        if tokio::time::timeout(timeout, self.0.tasks.wait()).await.is_ok() {
+            return 0;
+        }
+        let ended = self.0.table.interrupt_all();
+        // What was interrupted ends at once; a guest that does not is dropped with the runtime.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), self.0.tasks.wait()).await;
+        ended
+    }
+}

@@ -1,0 +1,314 @@
+//! The life of a server process: open what is on disk, take over what a former life left, listen, and leave in order.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use dormouse_engine::{Engine, EngineOptions};
+use dormouse_store::Store;
+use dormouse_store::schedule::{Incarnation, NewNode};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, Inner};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::feed::Feed;
+use crate::listen;
+use crate::options::{Options, StartError};
+use crate::registry::Registry;
+use crate::router::{Router, random};
+use crate::scheduler::Scheduler;
+use crate::sql::Databases;
+use crate::worker::{Parking, Verify, Worker};
+
+/// How often runs past their retention are looked for.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// How many are deleted in one commit.
+const PRUNE_BATCH: u32 = 500;
+
+/// What tests and the development loop set and operators don't.
+#[derive(Clone)]
+pub struct Tuning {
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Verify replay after every body.
+    pub verify_bodies: bool,
+    /// The share of suspensions at which replay is verified, 0 to 1.
+    pub verify_share: f64,
+    /// Another store than the one of the options.
+    pub store: Option<Arc<dyn Store>>,
+}
+
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning { clock: Arc::new(SystemClock), verify_bodies: false, verify_share: 0.01, store: None }
+    }
+}
+
+/// A server that has started: it drives runs and has its addresses.
+pub struct Server {
+    app: App,
+    options: Options,
+    config_path: Option<PathBuf>,
+    databases: Databases,
+    scheduler: Scheduler,
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+    retention: Arc<std::sync::Mutex<Option<Duration>>>,
+    fatal: oneshot::Receiver<String>,
+}
+
+/// Runs a server until told to stop.
+///
+/// # Errors
+/// Why it did not start, or had to stop.
+pub async fn serve(options: Options, shutdown: CancellationToken) -> Result<(), StartError> {
+    Server::start(options, Tuning::default()).await?.run(shutdown).await
+}
+
+impl Server {
+    /// Starts: when this returns, runs of a former life go on and the addresses are bound.
+    ///
+    /// # Errors
+    /// What is wrong with the options, the addresses or the data directory.
+    pub async fn start(options: Options, tuning: Tuning) -> Result<Server, StartError> {
+        let config =
+            Config::read(options.config.as_deref()).map_err(|error| StartError::Configuration(error.to_string()))?;
+        let mut listeners = Vec::new();
+        let mut addresses = Vec::new();
+        for address in &options.listen {
+            if !address.ip().is_loopback() {
+                return Err(StartError::Configuration(format!(
+                    "{address} can be reached from other machines, and this server has no API keys to tell friends \
+                     from others: listen on 127.0.0.1 or [::1] and put a proxy in front"
+                )));
+            }
+            let listener = listen::bind(*address).await?;
+            addresses.push(listener.local_addr().unwrap_or(*address));
+            listeners.push(listener);
+        }
+        let store = match tuning.store {
+            Some(store) => store,
+            None => open_store(&options).await?,
+        };
+        let now = tuning.clock.now();
+        let engine = Engine::new(EngineOptions::new(options.data_dir.join("cache")))
+            .map_err(|error| StartError::Unavailable(error.to_string()))?;
+        let node = Incarnation(random());
+        store.join(NewNode { incarnation: node, name: node_name(), release: env!("CARGO_PKG_VERSION").to_owned() }, now).await?;
+
+        let databases = Databases::new();
+        migrate(&databases, &config).await?;
+        let registry = Arc::new(Registry::new(Arc::clone(&store), engine.clone()));
+        registry.put_grants(config.grants.clone(), now).await?;
+        registry.refresh().await?;
+
+        let (fatal_sender, fatal) = oneshot::channel();
+        let feed = Feed::new();
+        let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&tuning.clock), node, fatal_sender);
+        let worker = Worker::new(crate::worker::Inner {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&tuning.clock),
+            engine: engine.clone(),
+            registry: Arc::clone(&registry),
+            scheduler: scheduler.clone(),
+            feed: feed.clone(),
+            databases: databases.clone(),
+            parking: Parking::new(options.park_idle, options.park_memory),
+            verify: Verify { bodies: tuning.verify_bodies, share: tuning.verify_share },
+        });
+        scheduler.start(worker);
+        let router = Router::new(Arc::clone(&store), Arc::clone(&registry), scheduler.clone(), node);
+        let app = App::new(Inner {
+            store,
+            clock: tuning.clock,
+            registry,
+            router,
+            scheduler: scheduler.clone(),
+            feed,
+            engine,
+            draining: AtomicBool::new(false),
+        });
+        let server = Server {
+            app,
+            config_path: options.config.clone(),
+            retention: Arc::new(std::sync::Mutex::new(config.retention)),
+            options,
+            databases,
+            scheduler,
+            listeners,
+            addresses,
+            fatal,
+        };
+        server.write_server_json()?;
+        Ok(server)
+    }
+
+    /// The commands.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// The addresses it listens on.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The address for clients on this machine.
+    pub fn url(&self) -> String {
+        self.addresses.first().map_or_else(String::new, |address| format!("http://{address}"))
+    }
+
+    /// Serves until told to stop, or until durability or ownership is lost.
+    ///
+    /// # Errors
+    /// Why it had to stop.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StartError> {
+        let routes = crate::api::routes(self.app.clone()).merge(crate::ui::routes(self.app.clone()));
+        let stop = CancellationToken::new();
+        let connections: Vec<_> = std::mem::take(&mut self.listeners)
+            .into_iter()
+            .map(|listener| tokio::spawn(listen::serve(listener, routes.clone(), stop.clone())))
+            .collect();
+        let upkeep = tokio::spawn(prune(self.app.clone(), Arc::clone(&self.retention)));
+        let reloading = tokio::spawn(reload_on_hangup(
+            self.app.clone(),
+            self.databases.clone(),
+            self.config_path.clone(),
+            Arc::clone(&self.retention),
+        ));
+        tracing::info!(url = self.url(), data_dir = %self.options.data_dir.display(), "serving");
+        let stopped = tokio::select! {
+            () = shutdown.cancelled() => None,
+            reason = &mut self.fatal => Some(reason.unwrap_or_else(|_| "the scheduler ended".to_owned())),
+        };
+        upkeep.abort();
+        reloading.abort();
+        self.app.inner().draining.store(true, Ordering::Relaxed);
+        tracing::info!("draining");
+        let timeout = if stopped.is_some() { Duration::ZERO } else { self.options.drain_timeout };
+        let ended = self.scheduler.drain(timeout).await;
+        if ended > 0 {
+            tracing::warn!(ended, "legs were ended at the drain timeout: their runs go on after the next start");
+        }
+        stop.cancel();
+        for connection in connections {
+            let _ = connection.await;
+        }
+        if stopped.is_none() {
+            let store = self.app.store();
+            if let Err(error) = store.leave(self.scheduler.node(), self.app.now()).await {
+                tracing::warn!(%error, "the node could not be taken off the list");
+            }
+            store.close().await;
+        }
+        // Whoever reads it must not find a server that is gone.
+        let _ = std::fs::remove_file(self.options.data_dir.join("server.json"));
+        match stopped {
+            None => Ok(()),
+            Some(reason) => Err(StartError::Stopped(reason)),
+        }
+    }
+
+    /// Leaves a note of where this server is: for scripts, and for people who look into the directory.
+    fn write_server_json(&self) -> Result<(), StartError> {
+        let note = serde_json::json!({
+            "pid": std::process::id(),
+            "url": self.url(),
+            "version": env!("CARGO_PKG_VERSION"),
+        });
+        let path = self.options.data_dir.join("server.json");
+        let temporary = path.with_extension("json.tmp");
+        std::fs::write(&temporary, format!("{note}\n"))
+            .and_then(|()| std::fs::rename(&temporary, &path))
+            .map_err(|error| unusable(&path, &error))
+    }
+}
+
+async fn open_store(options: &Options) -> Result<Arc<dyn Store>, StartError> {
+    match options.database_url.as_deref() {
+        None => {}
+        Some(url) if url.starts_with("postgres:") || url.starts_with("postgresql:") => {
+            return Err(StartError::Configuration(
+                "Postgres is not supported yet: leave --database-url out to use SQLite in the data directory".to_owned(),
+            ));
+        }
+        Some(url) => {
+            return Err(StartError::Configuration(format!(
+                "the database URL \"{url}\" is not supported: leave --database-url out to use SQLite in the data directory"
+            )));
+        }
+    }
+    std::fs::create_dir_all(&options.data_dir).map_err(|error| unusable(&options.data_dir, &error))?;
+    let store = dormouse_store::sqlite::SqliteStore::open(dormouse_store::sqlite::SqliteOptions::new(&options.data_dir)).await?;
+    Ok(Arc::new(store))
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> StartError {
+    StartError::Unavailable(format!("{} cannot be used: {error}", path.display()))
+}
+
+async fn migrate(databases: &Databases, config: &Config) -> Result<(), StartError> {
+    for (module, grants) in &config.grants.modules {
+        for (name, database) in &grants.databases {
+            databases.migrate(database).await.map_err(|error| {
+                StartError::Configuration(format!("modules.{module}.databases.{name}: {error}"))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the configuration anew on SIGHUP; one that is invalid leaves the old in force.
+async fn reload_on_hangup(
+    app: App,
+    databases: Databases,
+    path: Option<PathBuf>,
+    retention: Arc<std::sync::Mutex<Option<Duration>>>,
+) {
+    let Ok(mut hangups) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) else {
+        return;
+    };
+    while hangups.recv().await.is_some() {
+        let reloaded = async {
+            let config = Config::read(path.as_deref()).map_err(|error| error.to_string())?;
+            migrate(&databases, &config).await.map_err(|error| error.to_string())?;
+            let registry = &app.inner().registry;
+            registry.put_grants(config.grants, app.now()).await.map_err(|error| error.to_string())?;
+            *retention.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = config.retention;
+            Ok::<(), String>(())
+        };
+        match reloaded.await {
+            Ok(()) => tracing::info!("the configuration was read anew; runs that start from now on keep it"),
+            Err(error) => tracing::error!(error, "the configuration is invalid: the old one stays in force"),
+        }
+    }
+}
+
+/// Deletes runs past their retention, a batch at a time.
+async fn prune(app: App, retention: Arc<std::sync::Mutex<Option<Duration>>>) {
+    loop {
+        tokio::time::sleep(PRUNE_EVERY).await;
+        let keep = *retention.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(keep) = keep else { continue };
+        loop {
+            match app.store().prune(app.now().before(keep), PRUNE_BATCH).await {
+                Ok(PRUNE_BATCH) => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "old runs could not be deleted");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn node_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}:{}", host.trim(), std::process::id())
+}

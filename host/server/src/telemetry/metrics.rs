@@ -1,0 +1,139 @@
+//! Metrics: every number by name, what it means and its unit; rendered as Prometheus text on our own `/metrics`.
+//!
+//! Absent on purpose: a listener or a push of its own.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use dormouse_core::Timestamp;
+use dormouse_core::run::Phase;
+use dormouse_store::read::Counts;
+use metrics::Unit;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// The process's metrics. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+/// Seconds, from a tenth of a millisecond to a minute: commits, replays, steps and waits all fall in there.
+const SECONDS: [f64; 19] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0,
+    60.0,
+];
+
+/// Rows in one commit.
+const ROWS: [f64; 12] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 4_096.0];
+
+/// Samples wait in memory until they are put into buckets; nobody may ever ask for them.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram(&'static [f64]),
+}
+
+/// Every metric: name, kind, unit, meaning.
+const ALL: [(&str, Kind, Unit, &str); 15] = [
+    ("dormouse_runs_total", Kind::Counter, Unit::Count, "Runs that reached a status, by status."),
+    ("dormouse_runs_blocked", Kind::Gauge, Unit::Count, "Runs that cannot go on until a person does something."),
+    ("dormouse_queue_depth", Kind::Gauge, Unit::Count, "Runs that are ready for a node to claim them."),
+    ("dormouse_queue_oldest_age_seconds", Kind::Gauge, Unit::Seconds, "For how long the oldest ready run has waited."),
+    (
+        "dormouse_schedule_to_start_seconds",
+        Kind::Histogram(&SECONDS),
+        Unit::Seconds,
+        "From when a run was due to begin to its first leg.",
+    ),
+    ("dormouse_step_seconds", Kind::Histogram(&SECONDS), Unit::Seconds, "How long one attempt of a step body took."),
+    ("dormouse_retries_total", Kind::Counter, Unit::Count, "Failed attempts of step bodies that are followed by another."),
+    ("dormouse_replay_seconds", Kind::Histogram(&SECONDS), Unit::Seconds, "How long feeding a journal back took."),
+    ("dormouse_commit_seconds", Kind::Histogram(&SECONDS), Unit::Seconds, "How long a commit of the store took."),
+    ("dormouse_commit_rows", Kind::Histogram(&ROWS), Unit::Count, "How many rows a commit of the store wrote."),
+    (
+        "dormouse_timer_lag_seconds",
+        Kind::Histogram(&SECONDS),
+        Unit::Seconds,
+        "How long after it was due a timer fired.",
+    ),
+    ("dormouse_instances_live", Kind::Gauge, Unit::Count, "Wasm instances in memory, parked ones included."),
+    ("dormouse_instances_parked", Kind::Gauge, Unit::Count, "Wasm instances in memory whose run waits."),
+    ("dormouse_lease_takeovers_total", Kind::Counter, Unit::Count, "Runs taken over from nodes that were dead."),
+    ("dormouse_divergences_total", Kind::Counter, Unit::Count, "Replays in which the code did not ask for what the journal has."),
+];
+
+static INSTALLED: OnceLock<Metrics> = OnceLock::new();
+
+impl Metrics {
+    /// The process's metrics, set up at the first call.
+    ///
+    /// A recorder that something else installed stays; what is rendered here is then empty, and a log line says so.
+    pub fn install() -> Metrics {
+        INSTALLED.get_or_init(Metrics::new).clone()
+    }
+
+    /// All metrics as Prometheus text.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Puts the numbers that only the store knows into their gauges. Call it just before rendering.
+    pub fn observe(counts: &Counts, now: Timestamp) {
+        let of = |phase: Phase| counts.live[phase as usize] as f64;
+        let age = counts.oldest_ready.map_or(Duration::ZERO, |oldest| now.since(oldest));
+        metrics::gauge!("dormouse_runs_blocked").set(of(Phase::Blocked));
+        metrics::gauge!("dormouse_queue_depth").set(of(Phase::Queued));
+        metrics::gauge!("dormouse_queue_oldest_age_seconds").set(age.as_secs_f64());
+    }
+
+    fn new() -> Metrics {
+        let recorder = builder().build_recorder();
+        let handle = recorder.handle();
+        if metrics::set_global_recorder(recorder).is_err() {
+            tracing::warn!("another metrics recorder is installed in this process; /metrics will be empty");
+            return Metrics(handle);
+        }
+        describe();
+        let upkeep = handle.clone();
+        let spawned = std::thread::Builder::new().name("metrics-upkeep".to_owned()).spawn(move || {
+            loop {
+                std::thread::sleep(UPKEEP);
+                upkeep.run_upkeep();
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread for the metrics' upkeep: read /metrics often, or memory grows");
+        }
+        Metrics(handle)
+    }
+}
+
+fn builder() -> PrometheusBuilder {
+    let mut builder = PrometheusBuilder::new();
+    for (name, kind, _, _) in ALL {
+        if let Kind::Histogram(buckets) = kind {
+            // The one error is an empty list of buckets; none of these is, and losing the buckets loses no metric.
+            builder = match builder.clone_with(name, buckets) {
+                Some(with) => with,
+                None => builder,
+            };
+        }
+    }
+    builder
+}
+
+/// A setter that consumes its builder also when it fails would lose everything before it.
+trait CloneWith: Sized {
+    fn clone_with(&self, name: &str, buckets: &[f64]) -> Option<Self>;
+}
+
+fn describe() {
+    for (name, kind, unit, meaning) in ALL {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(name, unit, meaning),
+            Kind::Gauge => metrics::describe_gauge!(name, unit, meaning),
+            Kind::Histogram(_) => metrics::describe_histogram!(name, unit, meaning),
+        }
+    }
+}

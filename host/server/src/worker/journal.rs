@@ -1,0 +1,119 @@
+//! A leg's way to the store: loading the journal, appending to it, and what to do when either has trouble.
+
+use dormouse_core::Entry;
+use dormouse_core::limit;
+use dormouse_core::replay::Replay;
+use dormouse_core::run::RunError;
+use dormouse_engine::Stop;
+use dormouse_store::Error;
+use dormouse_store::execute::{Append, Appended, Then};
+use dormouse_store::schedule::ClaimedRun;
+
+use super::Worker;
+use super::leg::{Ending, LegHost};
+
+impl Worker {
+    /// The run's journal as a replay machine. None when the run was blocked or the node stops.
+    pub(super) async fn load_journal(&self, run: &ClaimedRun) -> Option<Replay> {
+        let records = if run.journal_next == run.journal_base {
+            Vec::new()
+        } else {
+            loop {
+                match self.store.journal(run.id, run.journal_base).await {
+                    Ok(records) => break records,
+                    Err(error) => {
+                        if !self.pause(&error).await {
+                            return None;
+                        }
+                    }
+                }
+            }
+        };
+        let entries: Result<Vec<Entry>, _> = records.into_iter().map(Entry::decode).collect();
+        let replay = entries.map_err(|error| error.to_string()).and_then(|entries| {
+            Replay::new(entries, run.journal_base, run.queued_at).map_err(|error| error.to_string())
+        });
+        match replay {
+            Ok(replay) => Some(replay),
+            Err(message) => {
+                self.block(run, RunError::new("journal-unreadable", message)).await;
+                None
+            }
+        }
+    }
+}
+
+impl LegHost {
+    /// Makes everything so far durable and moves the run on, in one commit.
+    ///
+    /// Trouble of the store is waited out, since the run cannot go on without it; a lost lease ends the leg.
+    pub(super) async fn append(&mut self, then: Then) -> Result<Appended, Stop> {
+        let records: Vec<_> = self.replay.pending().iter().map(Entry::encode).collect();
+        let bytes: usize = records
+            .iter()
+            .map(|record| record.name.len() + record.meta.len() + record.payload.as_ref().map_or(0, |json| json.len()))
+            .sum();
+        let too_large = self.journal_bytes + bytes as u64 > limit::JOURNAL_BYTES_MAX as u64;
+        if too_large && !matches!(then, Then::Fail { .. } | Then::Block { .. }) {
+            return Err(self.fail(RunError::new(
+                "journal-too-large",
+                format!(
+                    "the run's journal would be larger than {} bytes: return less from steps, or go on with \
+                     continue-with",
+                    limit::JOURNAL_BYTES_MAX
+                ),
+            )));
+        }
+        let terminal = match &then {
+            Then::Complete { .. } => Some("Completed"),
+            Then::Fail { .. } => Some("Failed"),
+            _ => None,
+        };
+        let append = Append {
+            run: self.run.id,
+            owner: self.worker.scheduler.node(),
+            epoch: self.run.epoch,
+            records,
+            logs: std::mem::take(&mut self.logs),
+            then,
+            now: self.worker.clock.now(),
+        };
+        let began = std::time::Instant::now();
+        let appended = loop {
+            match self.worker.store.append(append.clone()).await {
+                Ok(appended) => break appended,
+                // What is on disk is known again after reading it.
+                Err(Error::Unknown(_)) => return Err(self.end(Ending::Reload)),
+                Err(error) => {
+                    if !self.worker.pause(&error).await {
+                        return Err(self.end(Ending::Gone));
+                    }
+                }
+            }
+        };
+        metrics::histogram!("dormouse_commit_seconds").record(began.elapsed().as_secs_f64());
+        match appended {
+            Appended::Lost(why) => {
+                tracing::info!(run_id = %self.run.id, ?why, "the lease is gone: what this leg did is discarded");
+                Err(self.end(Ending::Gone))
+            }
+            appended => {
+                self.replay.committed();
+                self.journal_bytes += bytes as u64;
+                self.worker.feed.run(self.run.id);
+                if let Some(status) = terminal {
+                    metrics::counter!("dormouse_runs_total", "status" => status).increment(1);
+                }
+                Ok(appended)
+            }
+        }
+    }
+
+    /// Makes everything so far durable before an effect. Free when it is already.
+    pub(super) async fn flush(&mut self) -> Result<(), Stop> {
+        if self.replay.pending().is_empty() {
+            return Ok(());
+        }
+        self.append(Then::Continue).await.map(|_| ())
+    }
+}

@@ -1,0 +1,327 @@
+//! One leg's answers to the guest: each call goes to the replay machine, and what that says is done here.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use dormouse_core::journal::OperationKind;
+use dormouse_core::replay::{Begun, Divergence, Replay};
+use dormouse_core::run::RunError;
+use dormouse_core::step::StepOptions;
+use dormouse_core::{Failure, Json, Outcome, RunId, Seq, Timestamp, limit};
+use dormouse_engine::{Leg, LegStats, LogLevel, RunContext, RunHost, RunStart, StartCall, Stop};
+use dormouse_store::execute::{Completion, LogLine};
+use dormouse_store::schedule::ClaimedRun;
+
+use super::body::OpenBody;
+use super::operation::Performing;
+use super::{Program, Worker};
+use crate::scheduler::{Mail, Mailbox, Slot};
+
+/// Why a leg was ended from this side.
+#[derive(Debug)]
+pub(super) enum Ending {
+    /// The run waits; its lease is given up and the instance is not kept.
+    Suspended,
+    /// Another leg is due at once, on the journal as it is in memory.
+    Again,
+    /// Another leg is due, on the journal as it is in the store.
+    Reload,
+    /// The run was cancelled, its lease is gone, or the node stops: there is nothing more to do here.
+    Gone,
+    /// Code and journal disagree.
+    Diverged(Divergence),
+    /// The run must fail.
+    Fail(RunError),
+    /// The run must be blocked.
+    Block(RunError),
+}
+
+/// The state of a leg, and between legs of the run.
+pub(crate) struct LegHost {
+    pub(super) worker: Worker,
+    pub(super) program: Program,
+    pub(super) run: ClaimedRun,
+    /// Held while the run executes; given back while it is parked.
+    pub(super) slot: Option<Slot>,
+    pub(super) mailbox: Mailbox,
+    pub(super) replay: Replay,
+    pub(super) body: Option<OpenBody>,
+    /// The options that operations were started with in this leg.
+    pub(super) options: HashMap<Seq, Json>,
+    /// Stored outcomes that are not delivered.
+    pub(super) completions: Vec<Completion>,
+    pub(super) performing: Performing,
+    pub(super) logs: Vec<LogLine>,
+    pub(super) log_lines: u32,
+    /// Lines at the end of what was recorded were written by the leg before: it got as far as the next call.
+    pub(super) repeats_lines: bool,
+    pub(super) journal_bytes: u64,
+    pub(super) ending: Option<Ending>,
+}
+
+impl LegHost {
+    pub(super) fn new(
+        worker: Worker,
+        program: Program,
+        run: ClaimedRun,
+        slot: Slot,
+        mailbox: Mailbox,
+        replay: Replay,
+    ) -> LegHost {
+        LegHost {
+            worker,
+            program,
+            log_lines: run.log_lines,
+            repeats_lines: run.log_lines > 0,
+            journal_bytes: run.journal_bytes,
+            run,
+            slot: Some(slot),
+            mailbox,
+            replay,
+            body: None,
+            options: HashMap::new(),
+            completions: Vec::new(),
+            performing: Performing::default(),
+            logs: Vec::new(),
+            ending: None,
+        }
+    }
+
+    /// What the engine is to execute.
+    pub(super) fn leg(&self) -> Leg {
+        let events = Json::trusted(format!("[{}]", self.run.event));
+        let continued = self.run.continued.as_ref().map_or("null", Json::as_str);
+        let input = Json::trusted(format!(
+            r#"{{"event":{},"events":{events},"continued":{continued}}}"#,
+            self.run.event
+        ));
+        Leg {
+            module: self.program.module.clone(),
+            function: self.run.function.function().to_owned(),
+            input,
+            context: RunContext {
+                run_id: self.run.id,
+                function: self.run.function.clone(),
+                version: self.run.version,
+                event: self.run.event.clone(),
+                events,
+            },
+            seed: self.run.seed,
+            limits: self.program.grants.limits,
+            http: self.program.http.clone(),
+            interrupt: self.mailbox.interrupt.clone(),
+        }
+    }
+
+    /// Goes back to the start of the journal for another leg. False when the run was blocked by what is in memory.
+    pub(super) fn rewind(&mut self) -> bool {
+        let entries = self.replay.entries().to_vec();
+        match Replay::new(entries, self.run.journal_base, self.run.queued_at) {
+            Ok(mut replay) => {
+                replay.committed();
+                self.replay = replay;
+            }
+            Err(error) => {
+                tracing::error!(run_id = %self.run.id, %error, "the journal in memory has a gap");
+                return false;
+            }
+        }
+        self.reset();
+        self.repeats_lines = false;
+        true
+    }
+
+    /// Takes over what was read anew from the store.
+    pub(super) fn reload(&mut self, run: ClaimedRun, replay: Replay) {
+        self.log_lines = run.log_lines;
+        self.journal_bytes = run.journal_bytes;
+        self.run = run;
+        self.replay = replay;
+        self.reset();
+        self.repeats_lines = self.log_lines > 0;
+    }
+
+    fn reset(&mut self) {
+        self.body = None;
+        self.options.clear();
+        self.completions.clear();
+        self.performing = Performing::default();
+        self.logs.clear();
+        self.ending = None;
+    }
+
+    pub(super) fn into_mailbox(self) -> Mailbox {
+        self.mailbox
+    }
+
+    pub(super) fn observe(&self, stats: &LegStats) {
+        metrics::histogram!("dormouse_leg_cpu_seconds").record(stats.cpu.as_secs_f64());
+    }
+
+    /// Ends the leg from this side.
+    pub(super) fn end(&mut self, ending: Ending) -> Stop {
+        self.ending = Some(ending);
+        Stop
+    }
+
+    /// Ends the leg, and with it the run.
+    pub(super) fn fail(&mut self, error: RunError) -> Stop {
+        self.end(Ending::Fail(error))
+    }
+
+    pub(super) fn diverged(&mut self, divergence: Divergence) -> Stop {
+        self.end(Ending::Diverged(divergence))
+    }
+
+    /// Reads the mail that came while the guest was busy.
+    pub(super) fn check_mail(&mut self) -> Result<(), Stop> {
+        while let Ok(mail) = self.mailbox.receiver.try_recv() {
+            if matches!(mail, Mail::Cancelled) {
+                return Err(self.end(Ending::Gone));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the limits on what a run may begin.
+    fn check_limits(&mut self) -> Result<(), Stop> {
+        if self.replay.is_replaying() {
+            return Ok(());
+        }
+        self.repeats_lines = false;
+        let (what, limit) = if self.replay.steps() >= limit::STEPS_MAX {
+            ("begun more steps", limit::STEPS_MAX as usize)
+        } else if self.replay.entries().len() >= limit::JOURNAL_ENTRIES_MAX {
+            ("more journal entries", limit::JOURNAL_ENTRIES_MAX)
+        } else if self.replay.open_count() >= limit::OPEN_OPERATIONS_MAX {
+            ("more operations open at once", limit::OPEN_OPERATIONS_MAX)
+        } else {
+            return Ok(());
+        };
+        Err(self.fail(RunError::new(
+            "too-many-steps",
+            format!("the run has {what} than the limit of {limit}: split the work over runs, or go on with continue-with"),
+        )))
+    }
+
+    /// The time now, never before what the run has seen.
+    pub(super) fn time(&self) -> Timestamp {
+        self.worker.clock.now().max(self.replay.now())
+    }
+}
+
+#[async_trait]
+impl RunHost for LegHost {
+    async fn begin_run(&mut self, name: String, options: Option<Json>) -> Result<RunStart, Stop> {
+        self.check_limits()?;
+        let options = match StepOptions::parse(options.as_ref().map(Json::as_str)) {
+            Ok(options) => options,
+            // The same answer on every replay, so there is nothing to record.
+            Err(failure) => return Ok(RunStart::Recorded(Err(failure))),
+        };
+        match self.replay.begin(&name).map_err(|divergence| self.diverged(divergence))? {
+            Begun::Recorded(outcome) => Ok(RunStart::Recorded(outcome)),
+            Begun::Deferred(operation) => Ok(RunStart::Deferred(operation)),
+            Begun::Execute(attempt) => self.open_body(attempt, options).await.map(RunStart::Execute),
+        }
+    }
+
+    async fn finish_run(&mut self, outcome: Outcome, state_changed: bool) -> Result<Result<(), Failure>, Stop> {
+        self.check_mail()?;
+        self.close_body(outcome, state_changed).await
+    }
+
+    async fn start(&mut self, call: StartCall) -> Result<Seq, Stop> {
+        self.check_limits()?;
+        let at = self.time();
+        let started = self
+            .replay
+            .start(call.kind, &call.name, &call.input, at, || due_at(call.kind, &call.input, at))
+            .map_err(|divergence| self.diverged(divergence))?;
+        if let Some(options) = call.options {
+            self.options.insert(started.operation, options);
+        }
+        Ok(started.operation)
+    }
+
+    async fn await_any(&mut self, operations: &[Seq]) -> Result<u32, Stop> {
+        self.wait_for(operations).await
+    }
+
+    fn outcome(&mut self, operation: Seq) -> Option<Outcome> {
+        self.replay.outcome(operation).cloned()
+    }
+
+    async fn cancel(&mut self, operation: Seq) -> Result<(), Stop> {
+        let at = self.time();
+        self.replay.cancel(operation, at).map_err(|divergence| self.diverged(divergence))?;
+        self.performing.abort(operation);
+        Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        self.replay.now()
+    }
+
+    fn log(&mut self, level: LogLevel, message: String, fields: Option<Json>, in_body: bool) {
+        if !in_body && (self.replay.is_replaying() || self.repeats_lines) {
+            return;
+        }
+        let level = match level {
+            LogLevel::Trace => "trace",
+            LogLevel::Debug => "debug",
+            LogLevel::Info => "info",
+            LogLevel::Warn => "warn",
+            LogLevel::Error => "error",
+        };
+        let message = match self.log_lines {
+            limit::LOG_LINES_MAX.. => return,
+            lines if lines == limit::LOG_LINES_MAX - 1 => {
+                format!("the run has written {} lines: later ones are not kept", limit::LOG_LINES_MAX)
+            }
+            _ => message,
+        };
+        let step = self.replay.attempt().filter(|_| in_body).map(|attempt| attempt.name.clone());
+        self.logs.push(LogLine {
+            number: self.log_lines,
+            at: self.worker.clock.now(),
+            level: level.to_owned(),
+            step,
+            message,
+            fields,
+        });
+        self.log_lines += 1;
+    }
+
+    fn config(&self, key: &str) -> Option<Json> {
+        self.program.grants.config.get(key).cloned()
+    }
+}
+
+/// When an operation comes due by itself.
+fn due_at(kind: OperationKind, input: &Json, now: Timestamp) -> Option<Timestamp> {
+    #[derive(serde::Deserialize)]
+    struct Sleep {
+        #[serde(default)]
+        duration_ms: u64,
+        #[serde(default)]
+        time_ms: u64,
+    }
+    let sleep: Sleep = input.read().ok()?;
+    match kind {
+        OperationKind::Sleep if sleep.duration_ms <= limit::SLEEP_MS_MAX => {
+            Some(now.after(std::time::Duration::from_millis(sleep.duration_ms)))
+        }
+        OperationKind::SleepUntil if sleep.time_ms <= now.as_millis_u64() + limit::SLEEP_MS_MAX => {
+            Some(Timestamp::from_millis(i64::try_from(sleep.time_ms).unwrap_or(i64::MAX)))
+        }
+        // Too long a sleep is answered as a failure when it is awaited.
+        _ => None,
+    }
+}
+
+/// What is the same over all attempts of a step, and different for every other.
+pub(super) fn idempotency_key(run: RunId, name: &str, occurrence: u32) -> String {
+    let hash = dormouse_core::replay::input_hash(&Json::trusted(format!("{occurrence}:{name}")));
+    format!("{run}-{hash:016x}")
+}

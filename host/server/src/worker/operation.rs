@@ -1,0 +1,179 @@
+//! Operations that the host performs while the run executes: SQL, and an answer to those that are not supported yet.
+//!
+//! Performing begins only once the operation's entry is durable. Whoever performs may be killed and another begins
+//! anew: each kind makes its effect exactly once by its own means.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use dormouse_core::journal::OperationKind;
+use dormouse_core::{Failure, Json, Outcome, Seq, Timestamp, limit};
+use dormouse_engine::Stop;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::leg::LegHost;
+use crate::clock::Clock;
+use crate::sql::{Databases, OperationKey};
+
+/// What the host performs for a leg, and what has come of it.
+#[derive(Default)]
+pub(super) struct Performing {
+    tasks: JoinSet<(Seq, Outcome)>,
+    handles: Vec<(Seq, AbortHandle)>,
+    begun: HashSet<Seq>,
+    arrived: Vec<(Timestamp, Seq, Outcome)>,
+}
+
+impl Performing {
+    pub(super) fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.arrived.is_empty()
+    }
+
+    pub(super) fn arrived(&self) -> impl Iterator<Item = (Timestamp, Seq)> {
+        self.arrived.iter().map(|(at, operation, _)| (*at, *operation))
+    }
+
+    pub(super) fn has_arrived(&self, operations: &[Seq]) -> bool {
+        self.arrived.iter().any(|(_, operation, _)| operations.contains(operation))
+    }
+
+    pub(super) fn take(&mut self, operation: Seq) -> Option<Outcome> {
+        let index = self.arrived.iter().position(|(_, arrived, _)| *arrived == operation)?;
+        Some(self.arrived.swap_remove(index).2)
+    }
+
+    /// Waits for the next outcome. Never returns when nothing is being performed.
+    pub(super) async fn next(&mut self, clock: &dyn Clock) {
+        match self.tasks.join_next().await {
+            Some(Ok((operation, outcome))) => self.arrived.push((clock.now(), operation, outcome)),
+            // An aborted one has no outcome.
+            Some(Err(_)) => {}
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn abort(&mut self, operation: Seq) {
+        for (_, handle) in self.handles.iter().filter(|(performed, _)| *performed == operation) {
+            handle.abort();
+        }
+        self.arrived.retain(|(_, arrived, _)| *arrived != operation);
+    }
+
+    fn answer(&mut self, at: Timestamp, operation: Seq, outcome: Outcome) {
+        self.begun.insert(operation);
+        self.arrived.push((at, operation, outcome));
+    }
+}
+
+/// What of the journal an operation is performed from.
+struct ToPerform {
+    operation: Seq,
+    kind: OperationKind,
+    input: Json,
+}
+
+impl LegHost {
+    /// Begins to perform what is open and not yet being performed. Its entries are made durable first.
+    pub(super) async fn perform_open(&mut self) -> Result<(), Stop> {
+        let to_perform: Vec<ToPerform> = self
+            .replay
+            .open()
+            .filter(|open| open.due_at.is_none() && !self.performing.begun.contains(&open.operation))
+            .filter_map(|open| {
+                Some(ToPerform { operation: open.operation, kind: open.kind?, input: open.input?.clone() })
+            })
+            .collect();
+        if to_perform.is_empty() {
+            return Ok(());
+        }
+        self.flush().await?;
+        let now = self.time();
+        for ToPerform { operation, kind, input } in to_perform {
+            match kind {
+                OperationKind::Sql => self.perform_sql(operation, &input),
+                OperationKind::Sleep | OperationKind::SleepUntil => {
+                    let days = limit::SLEEP_MS_MAX / 86_400_000;
+                    let failure = Failure::terminal("invalid-duration", format!("a sleep is at most {days} days long"));
+                    self.performing.answer(now, operation, Err(failure));
+                }
+                OperationKind::WaitForEvent
+                | OperationKind::WaitForSignal
+                | OperationKind::Invoke
+                | OperationKind::SendEvents
+                | OperationKind::Fetch => {
+                    let message = format!("{} is not supported yet", kind.as_str());
+                    self.performing.answer(now, operation, Err(Failure::terminal("not-supported", message)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn perform_sql(&mut self, operation: Seq, input: &Json) {
+        /// A statement's time when the call does not say.
+        const TIMEOUT: Duration = Duration::from_secs(30);
+        #[derive(serde::Deserialize)]
+        struct Input {
+            database: String,
+            statements: Json,
+        }
+        #[derive(serde::Deserialize, Default)]
+        #[serde(deny_unknown_fields)]
+        struct Options {
+            timeout_ms: Option<u64>,
+        }
+        let now = self.time();
+        let refuse = |code, message| Err(Failure::terminal(code, message));
+        let input: Input = match input.read() {
+            Ok(input) => input,
+            Err(error) => return self.performing.answer(now, operation, refuse("invalid-sql-input", error.to_string())),
+        };
+        let options = self.options.get(&operation).map_or(Ok(Options::default()), Json::read);
+        let options = match options {
+            Ok(options) => options,
+            Err(error) => return self.performing.answer(now, operation, refuse("invalid-options", error.to_string())),
+        };
+        let module = self.run.function.module();
+        let Some(database) = self.program.grants.databases.get(&input.database).cloned() else {
+            let name = &input.database;
+            let message = format!(
+                "module \"{module}\" is not granted a database \"{name}\": name it in the server's configuration file, \
+                 [modules.{module}] databases.{name} = {{ url = \"sqlite:PATH\" }}, and send SIGHUP; runs that start \
+                 afterwards have it"
+            );
+            return self.performing.answer(now, operation, refuse("grant-missing", message));
+        };
+        let timeout = options.timeout_ms.map_or(TIMEOUT, Duration::from_millis);
+        let key = OperationKey { run: self.run.id, operation };
+        let databases = self.worker.databases.clone();
+        let handle = self.performing.tasks.spawn(async move {
+            let outcome = perform_until_available(&databases, &database, key, &input.statements, timeout).await;
+            (operation, outcome)
+        });
+        self.performing.handles.push((operation, handle));
+        self.performing.begun.insert(operation);
+    }
+}
+
+/// Asks an application database until it can answer: a locked or full one is waited out.
+async fn perform_until_available(
+    databases: &Databases,
+    database: &crate::config::Database,
+    key: OperationKey,
+    statements: &Json,
+    timeout: Duration,
+) -> Outcome {
+    const PAUSE_MIN: Duration = Duration::from_millis(50);
+    const PAUSE_MAX: Duration = Duration::from_secs(5);
+    let mut pause = PAUSE_MIN;
+    loop {
+        match databases.perform(database, key, statements, timeout).await {
+            Ok(outcome) => return outcome,
+            Err(unavailable) => {
+                tracing::warn!(run_id = %key.run, operation = key.operation, %unavailable, "an application database is not available");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}
