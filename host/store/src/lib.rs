@@ -10,6 +10,7 @@
 //! | [`command`] | cancel, wake, unblock |
 //! | [`registry`] | modules, versions, activation |
 //! | [`read`] | what pages and the API show |
+//! | [`sqlite`] | the implementation on SQLite |
 //! | [`error`] | what can go wrong, and which of it is worth trying again |
 //!
 //! Absent on purpose: clocks and randomness (arguments), decisions (core's), and any knowledge of guests.
@@ -22,6 +23,8 @@ pub mod ingest;
 pub mod read;
 pub mod registry;
 pub mod schedule;
+pub mod sqlite;
 
 pub use contract::Store;
 pub use error::{Error, Result};
+pub use sqlite::SqliteStore;

@@ -1,0 +1,305 @@
+//! The [`Store`] on SQLite: one file, one process, durable commits shared by all that write at the same time.
+//!
+//! | room | what it owns |
+//! |---|---|
+//! | `connect`, `lock` | opening: settings, schema, one process per data directory |
+//! | `writer`, `request`, `cache` | the one writer and its transactions |
+//! | `runs` | the rows of runs and everything that follows from them |
+//! | `ingest`, `execute`, `schedule`, `command`, `registry`, `upkeep` | what each write does |
+//! | `read` | what pages show |
+//! | `components` | components as files |
+//! | `sql`, `fault` | how statements are put together; what their errors mean |
+
+mod cache;
+mod command;
+mod components;
+mod connect;
+mod execute;
+mod fault;
+mod ingest;
+mod lock;
+mod read;
+mod registry;
+mod request;
+mod runs;
+mod schedule;
+mod sql;
+mod upkeep;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use dormouse_core::journal::Record;
+use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
+use sqlx::SqliteConnection;
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::SqlitePool;
+
+use self::components::Components;
+use self::request::{Answer, Request};
+use self::writer::{Queue, Writer};
+use crate::command::Commanded;
+use crate::contract::Store;
+use crate::error::{Error, Result};
+use crate::execute::{Append, Appended, Completion, LogLine};
+use crate::ingest::{Created, Ingest};
+use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};
+use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
+use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNode, Node};
+
+/// How to open a SQLite store.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory: holds `dormouse.db`, `modules/` and `lock`. Made if it is not there.
+    pub dir: PathBuf,
+    /// Writes that may wait for the writer; one more is answered with [`Error::Busy`].
+    pub queue_capacity: usize,
+    /// After how many pages of 4 KiB the write-ahead log is copied into the database.
+    pub checkpoint_pages: u32,
+}
+
+impl Options {
+    /// The defaults, for a data directory: 8,192 writes may wait, a checkpoint every 4,000 pages.
+    pub fn new(dir: impl Into<PathBuf>) -> Options {
+        Options { dir: dir.into(), queue_capacity: 8_192, checkpoint_pages: 4_000 }
+    }
+}
+
+/// The store of one data directory, which it has for itself.
+pub struct SqliteStore {
+    queue: Queue,
+    readers: SqlitePool,
+    components: Components,
+}
+
+impl SqliteStore {
+    /// Opens the data directory, makes it if needed, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// - [`Error::InUse`] when another process has the directory.
+    /// - [`Error::NewerSchema`] when a newer release wrote it.
+    /// - [`Error::Unavailable`] when it cannot be made, read or written; [`Error::Full`] when the disk is full.
+    /// - [`Error::Corrupt`] when the database is not one, or not ours.
+    pub async fn open(options: Options) -> Result<SqliteStore> {
+        let dir = &options.dir;
+        components::make_dir(dir)?;
+        let lock = lock::DirectoryLock::take(dir)?;
+        let components = Components::open(dir)?;
+        let path = dir.join("dormouse.db");
+        let in_words = |error| in_words(error, &path);
+        let mut conn = connect::writer(&path, options.checkpoint_pages).await.map_err(in_words)?;
+        connect::migrate(&mut conn).await.map_err(in_words)?;
+        // SQLite makes its log's entry in the directory durable, not the database's own.
+        components::sync_dir(dir).map_err(|error| components::of_file(dir, &error))?;
+        let readers = connect::readers(&path).await.map_err(in_words)?;
+        let queue = Writer::start(conn, lock, options.queue_capacity).await.map_err(in_words)?;
+        Ok(SqliteStore { queue, readers, components })
+    }
+
+    /// Writes that wait for the writer at the moment.
+    pub fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    async fn reader(&self) -> Result<PoolConnection<sqlx::Sqlite>> {
+        match self.readers.acquire().await {
+            Ok(conn) => Ok(conn),
+            Err(sqlx::Error::PoolClosed) => Err(Error::Unavailable("the store is closed".to_owned())),
+            Err(sqlx::Error::PoolTimedOut) => Err(Error::Busy),
+            Err(error) => Err(fault::of_read(error.into())),
+        }
+    }
+
+    async fn read<T>(&self, read: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T>) -> Result<T> {
+        let mut conn = self.reader().await?;
+        read(&mut conn).await.map_err(fault::of_read)
+    }
+}
+
+/// An error while opening, with the file's name, and without the alarm that one has while running.
+fn in_words(error: Error, path: &Path) -> Error {
+    match error {
+        Error::Unavailable(message) => Error::Unavailable(format!("{}: {message}", path.display())),
+        Error::Full(message) => Error::Full(format!("{}: {message}", path.display())),
+        Error::Corrupt(message) | Error::Fatal(message) => Error::Corrupt(format!("{}: {message}", path.display())),
+        other => other,
+    }
+}
+
+/// Unpacks the writer's answer. Another kind of answer than was asked for cannot be.
+macro_rules! expect {
+    ($answer:expr, $pattern:pat => $value:expr) => {
+        match $answer? {
+            $pattern => Ok($value),
+            other => Err(Error::Corrupt(format!("the writer answered {other:?}"))),
+        }
+    };
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn join(&self, node: NewNode, now: Timestamp) -> Result<()> {
+        expect!(self.queue.submit(Request::Join(node, now)).await, Answer::Done => ())
+    }
+
+    async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<()> {
+        expect!(self.queue.submit(Request::Heartbeat(node, now)).await, Answer::Done => ())
+    }
+
+    async fn take_over(&self, limit: u32, now: Timestamp) -> Result<u32> {
+        expect!(self.queue.submit(Request::TakeOver(limit, now)).await, Answer::Count(count) => count as u32)
+    }
+
+    async fn leave(&self, node: Incarnation, _now: Timestamp) -> Result<()> {
+        expect!(self.queue.submit(Request::Leave(node)).await, Answer::Done => ())
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        self.read(async |conn| schedule::nodes(conn).await).await
+    }
+
+    async fn ingest(&self, ingest: Ingest) -> Result<Vec<Created>> {
+        expect!(self.queue.submit(Request::Ingest(ingest)).await, Answer::Created(created) => created)
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<ClaimedBatch> {
+        expect!(self.queue.submit(Request::Claim(claim)).await, Answer::Claimed(batch) => batch)
+    }
+
+    async fn fire_timers(&self, fire: FireTimers) -> Result<Fired> {
+        expect!(self.queue.submit(Request::FireTimers(fire)).await, Answer::Fired(fired) => fired)
+    }
+
+    async fn upcoming_timers(&self, until: Timestamp, limit: u32) -> Result<Vec<Timestamp>> {
+        self.read(async |conn| schedule::upcoming_timers(conn, until, limit).await).await
+    }
+
+    async fn append(&self, append: Append) -> Result<Appended> {
+        expect!(self.queue.submit(Request::Append(append)).await, Answer::Appended(appended) => appended)
+    }
+
+    async fn journal(&self, run: RunId, from: Seq) -> Result<Vec<Record>> {
+        self.read(async |conn| execute::journal(conn, run, from).await).await
+    }
+
+    async fn completions(&self, run: RunId) -> Result<Vec<Completion>> {
+        self.read(async |conn| execute::completions(conn, run).await).await
+    }
+
+    async fn cancel(&self, run: RunId, now: Timestamp) -> Result<Commanded> {
+        expect!(self.queue.submit(Request::Cancel(run, now)).await, Answer::Commanded(commanded) => commanded)
+    }
+
+    async fn wake(&self, run: RunId, operation: Option<Seq>, now: Timestamp) -> Result<Commanded> {
+        expect!(self.queue.submit(Request::Wake(run, operation, now)).await, Answer::Commanded(commanded) => commanded)
+    }
+
+    async fn unblock(&self, module: &str, now: Timestamp) -> Result<u64> {
+        expect!(self.queue.submit(Request::Unblock(module.to_owned(), now)).await, Answer::Count(count) => count)
+    }
+
+    async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {
+        let components = self.components.clone();
+        let bytes = bytes.to_vec();
+        blocking(move || components.put(digest, &bytes)).await
+    }
+
+    async fn component(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
+        let components = self.components.clone();
+        blocking(move || components.get(digest)).await
+    }
+
+    async fn put_version(&self, version: NewVersion) -> Result<Stored> {
+        expect!(self.queue.submit(Request::PutVersion(version)).await, Answer::Stored(stored) => stored)
+    }
+
+    async fn activate(&self, module: &str, digest: Digest, now: Timestamp) -> Result<Changed> {
+        let request = Request::Activate(module.to_owned(), digest, now);
+        expect!(self.queue.submit(request).await, Answer::Changed(changed) => changed)
+    }
+
+    async fn delete_version(&self, module: &str, digest: Digest) -> Result<Changed> {
+        let request = Request::DeleteVersion(module.to_owned(), digest);
+        expect!(self.queue.submit(request).await, Answer::Changed(changed) => changed)
+    }
+
+    async fn registry(&self) -> Result<Registry> {
+        self.read(async |conn| registry::registry(conn).await).await
+    }
+
+    async fn versions(&self, module: &str) -> Result<Vec<Version>> {
+        self.read(async |conn| registry::versions(conn, module, None).await).await
+    }
+
+    async fn version(&self, module: &str, digest: Digest) -> Result<Option<Version>> {
+        let mut found = self
+            .read(async |conn| registry::versions(conn, module, Some(digest)).await)
+            .await?;
+        Ok(found.pop())
+    }
+
+    async fn put_config(&self, document: Json, now: Timestamp) -> Result<i64> {
+        expect!(self.queue.submit(Request::PutConfig(document, now)).await, Answer::Revision(revision) => revision)
+    }
+
+    async fn config(&self, revision: i64) -> Result<Option<Json>> {
+        self.read(async |conn| registry::config(conn, revision).await).await
+    }
+
+    async fn run(&self, run: RunId) -> Result<Option<Run>> {
+        self.read(async |conn| read::run(conn, run).await).await
+    }
+
+    async fn runs(&self, filter: RunFilter) -> Result<Vec<Run>> {
+        self.read(async |conn| read::runs(conn, &filter).await).await
+    }
+
+    async fn event(&self, event: EventId) -> Result<Option<StoredEvent>> {
+        self.read(async |conn| read::event(conn, event).await).await
+    }
+
+    async fn events(&self, filter: EventFilter) -> Result<Vec<StoredEvent>> {
+        self.read(async |conn| read::events(conn, &filter).await).await
+    }
+
+    async fn logs(&self, run: RunId, from: u32, limit: u32) -> Result<Vec<LogLine>> {
+        self.read(async |conn| read::logs(conn, run, from, limit).await).await
+    }
+
+    async fn counts(&self) -> Result<Counts> {
+        self.read(async |conn| read::counts(conn).await).await
+    }
+
+    async fn probe(&self, now: Timestamp) -> Result<()> {
+        expect!(self.queue.submit(Request::Probe(now)).await, Answer::Done => ())
+    }
+
+    async fn prune(&self, ended_before: Timestamp, limit: u32) -> Result<u32> {
+        let request = Request::Prune(ended_before, limit);
+        let pruned = expect!(self.queue.submit(request).await, Answer::Count(count) => count as u32)?;
+        if pruned < limit {
+            let needed = self.read(async |conn| upkeep::needed_components(conn).await).await?;
+            let components = self.components.clone();
+            blocking(move || {
+                components.sweep(&needed);
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(pruned)
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        self.queue.close().await;
+    }
+}
+
+/// Does file work where it holds up no other task.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(answer) => answer,
+        Err(error) => Err(Error::Unavailable(format!("file work ended early: {error}"))),
+    }
+}

@@ -1,0 +1,65 @@
+//! What may be asked of the writer, and what it answers.
+
+use dormouse_core::{Digest, Json, RunId, Seq, Timestamp};
+
+use crate::command::Commanded;
+use crate::execute::{Append, Appended};
+use crate::ingest::{Created, Ingest};
+use crate::registry::{Changed, NewVersion, Stored};
+use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNode};
+
+/// A write.
+#[derive(Debug)]
+pub(super) enum Request {
+    Append(Append),
+    Ingest(Ingest),
+    Claim(Claim),
+    FireTimers(FireTimers),
+    Join(NewNode, Timestamp),
+    Heartbeat(Incarnation, Timestamp),
+    Leave(Incarnation),
+    TakeOver(u32, Timestamp),
+    Cancel(RunId, Timestamp),
+    Wake(RunId, Option<Seq>, Timestamp),
+    Unblock(String, Timestamp),
+    PutVersion(NewVersion),
+    Activate(String, Digest, Timestamp),
+    DeleteVersion(String, Digest),
+    PutConfig(Json, Timestamp),
+    Probe(Timestamp),
+    Prune(Timestamp, u32),
+}
+
+impl Request {
+    /// About how many rows it touches: what a commit is bounded by.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Request::Append(append) => 1 + append.records.len() + append.logs.len(),
+            Request::Ingest(ingest) => 1 + ingest.events.len() + ingest.runs.len(),
+            Request::Claim(claim) => 1 + claim.limit as usize,
+            Request::FireTimers(fire) => 1 + fire.limit as usize,
+            Request::TakeOver(limit, _) | Request::Prune(_, limit) => 1 + *limit as usize,
+            _ => 1,
+        }
+    }
+
+    /// Whether it is decided in memory together with others of its kind.
+    pub(super) fn is_grouped(&self) -> bool {
+        matches!(self, Request::Append(_) | Request::Ingest(_))
+    }
+}
+
+/// The writer's answer to the request of the same name.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Done,
+    Appended(Appended),
+    Created(Vec<Created>),
+    Claimed(ClaimedBatch),
+    Fired(Fired),
+    Count(u64),
+    Commanded(Commanded),
+    Stored(Stored),
+    Changed(Changed),
+    Revision(i64),
+}

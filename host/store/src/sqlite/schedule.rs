@@ -1,0 +1,253 @@
+//! Nodes, claims, timers and takeover.
+
+use std::collections::HashMap;
+
+use dormouse_core::run::Event;
+use dormouse_core::{Json, RunId, Timestamp};
+use sqlx::SqliteConnection;
+
+use super::cache::Cache;
+use super::runs::{RunRow, SHARD, Work, hot_columns, place};
+use super::sql::{Cells, Rows, execute, fetch};
+use crate::error::{Error, Result};
+use crate::schedule::{Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, NewNode, Node, crash_loop};
+
+/// What a claimed run has beside its row.
+static DETAILS: Rows = Rows::new(
+    "SELECT r.id, r.function_id, r.config_revision, r.event_id, r.seed, \
+     CASE WHEN r.continued THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = r.id AND b.seq = -2) END, \
+     CASE WHEN e.large THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END \
+     FROM runs r LEFT JOIN events e ON e.id = r.event_id WHERE r.id IN (VALUES ",
+    1,
+    ")",
+);
+const _: () = assert!(place::CONTINUED == -2 && place::EVENT == -3);
+
+/// Registers a node. It holds the data directory's lock, so all others are dead.
+pub(super) async fn join(conn: &mut SqliteConnection, cache: &mut Cache, node: &NewNode, now: Timestamp) -> Result<()> {
+    execute(conn, "DELETE FROM nodes", |_| {}).await?;
+    execute(
+        conn,
+        "INSERT INTO nodes (incarnation, name, release, joined_ms, heartbeat_ms) VALUES (?, ?, ?, ?, ?)",
+        |args| {
+            args.bytes(&node.incarnation.0)
+                .text(&node.name)
+                .text(&node.release)
+                .time(now)
+                .time(now);
+        },
+    )
+    .await?;
+    cache.nodes.clear();
+    cache.nodes.insert(node.incarnation);
+    Ok(())
+}
+
+pub(super) async fn heartbeat(
+    conn: &mut SqliteConnection,
+    cache: &Cache,
+    node: Incarnation,
+    now: Timestamp,
+) -> Result<()> {
+    lives(cache, node)?;
+    execute(conn, "UPDATE nodes SET heartbeat_ms = ? WHERE incarnation = ?", |args| {
+        args.time(now).bytes(&node.0);
+    })
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn leave(conn: &mut SqliteConnection, cache: &mut Cache, node: Incarnation) -> Result<()> {
+    execute(conn, "DELETE FROM nodes WHERE incarnation = ?", |args| {
+        args.bytes(&node.0);
+    })
+    .await?;
+    cache.nodes.remove(&node);
+    Ok(())
+}
+
+fn lives(cache: &Cache, node: Incarnation) -> Result<()> {
+    if cache.nodes.contains(&node) { Ok(()) } else { Err(Error::DeclaredDead) }
+}
+
+/// Makes runs of dead nodes ready.
+pub(super) async fn take_over(conn: &mut SqliteConnection, limit: u32, now: Timestamp) -> Result<u64> {
+    let rows = fetch(
+        conn,
+        concat!(
+            "SELECT ",
+            hot_columns!(),
+            " FROM runs r WHERE r.phase = 1 AND r.version_id IN (SELECT id FROM versions) \
+             AND r.owner NOT IN (SELECT incarnation FROM nodes) ORDER BY r.id LIMIT ?"
+        ),
+        |args| {
+            args.int(limit.into());
+        },
+    )
+    .await?;
+    let mut work = Work::default();
+    for row in &rows {
+        let row = RunRow::read(&mut Cells::of(row))?;
+        let id = row.id;
+        work.add(row);
+        work.change(id, |row| {
+            row.ready(Event::Release, now)?;
+            row.epoch += 1;
+            Ok(())
+        })?;
+    }
+    work.flush(conn).await?;
+    Ok(rows.len() as u64)
+}
+
+/// Leases ready runs.
+pub(super) async fn claim(conn: &mut SqliteConnection, cache: &Cache, claim: &Claim) -> Result<ClaimedBatch> {
+    lives(cache, claim.node)?;
+    let rows = fetch(
+        conn,
+        concat!(
+            "SELECT ",
+            hot_columns!(),
+            " FROM (SELECT at_ms, run_id FROM ready WHERE shard = ? ORDER BY at_ms, run_id LIMIT ?) q \
+             CROSS JOIN runs r ON r.id = q.run_id ORDER BY q.at_ms, q.run_id"
+        ),
+        |args| {
+            args.int(SHARD).int(claim.limit.into());
+        },
+    )
+    .await?;
+    let mut work = Work::default();
+    let mut claimed = Vec::with_capacity(rows.len());
+    let mut blocked = Vec::new();
+    for row in &rows {
+        let row = RunRow::read(&mut Cells::of(row))?;
+        let id = row.id;
+        work.add(row);
+        if work.change(id, |row| row.claim(claim.node, claim.now))? {
+            claimed.push(id);
+        } else {
+            work.outcome(id, None, Some(crash_loop()));
+            blocked.push(id);
+        }
+    }
+    let claimed = describe(conn, cache, &work, &claimed).await?;
+    work.flush(conn).await?;
+    Ok(ClaimedBatch { claimed, blocked })
+}
+
+/// Fires due timers.
+pub(super) async fn fire_timers(conn: &mut SqliteConnection, cache: &Cache, fire: &FireTimers) -> Result<Fired> {
+    lives(cache, fire.node)?;
+    let rows = fetch(
+        conn,
+        concat!(
+            "SELECT ",
+            hot_columns!(),
+            " FROM (SELECT due_ms, run_id FROM timers WHERE shard = ? AND due_ms <= ? ORDER BY due_ms, run_id LIMIT ?) q \
+             CROSS JOIN runs r ON r.id = q.run_id ORDER BY q.due_ms, q.run_id"
+        ),
+        |args| {
+            args.int(SHARD).time(fire.now).int(fire.limit.into());
+        },
+    )
+    .await?;
+    let mut work = Work::default();
+    let mut fired = Fired { fired: rows.len() as u32, ..Fired::default() };
+    let mut claimed = Vec::new();
+    for row in &rows {
+        let row = RunRow::read(&mut Cells::of(row))?;
+        let id = row.id;
+        work.add(row);
+        if claimed.len() >= fire.claim_limit as usize {
+            work.change(id, |row| row.ready(Event::Wake, fire.now))?;
+            fired.readied += 1;
+        } else if work.change(id, |row| row.claim(fire.node, fire.now))? {
+            claimed.push(id);
+        } else {
+            work.outcome(id, None, Some(crash_loop()));
+            fired.blocked.push(id);
+        }
+    }
+    fired.claimed = describe(conn, cache, &work, &claimed).await?;
+    work.flush(conn).await?;
+    Ok(fired)
+}
+
+/// Claimed runs with all that a node needs to drive them, in the order given.
+async fn describe(conn: &mut SqliteConnection, cache: &Cache, work: &Work, ids: &[RunId]) -> Result<Vec<ClaimedRun>> {
+    let rows = DETAILS
+        .fetch(conn, ids, |args, id| {
+            args.run(*id);
+        })
+        .await?;
+    let mut found: HashMap<RunId, ClaimedRun> = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let mut cells = Cells::of(row);
+        let id = cells.run()?;
+        let Some(row) = work.get(id) else { continue };
+        let function = cache.function(cells.int()?)?;
+        found.insert(
+            id,
+            ClaimedRun {
+                id,
+                epoch: row.epoch,
+                function,
+                version: cache.digest(row.version_id)?,
+                config_revision: cells.int()?,
+                event_id: cells.event()?,
+                seed: cells.bytes()?,
+                continued: cells.text_or_null()?.map(Json::trusted),
+                event: cells
+                    .text_or_null()?
+                    .map(Json::trusted)
+                    .ok_or_else(|| Error::Corrupt(format!("run {id}: its event is not stored")))?,
+                queued_at: row.queued_at,
+                journal_base: row.journal_base,
+                journal_next: row.journal_next,
+                log_lines: row.log_lines,
+                journal_bytes: row.journal_bytes,
+                host_traps: row.host_traps,
+            },
+        );
+    }
+    Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+}
+
+/// All nodes that live.
+pub(super) async fn nodes(conn: &mut SqliteConnection) -> Result<Vec<Node>> {
+    let rows = fetch(
+        conn,
+        "SELECT incarnation, name, release, joined_ms, heartbeat_ms FROM nodes ORDER BY joined_ms, incarnation",
+        |_| {},
+    )
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let mut cells = Cells::of(row);
+            Ok(Node {
+                incarnation: Incarnation(cells.bytes()?),
+                name: cells.text()?.to_owned(),
+                release: cells.text()?.to_owned(),
+                joined_at: cells.time()?,
+                heartbeat_at: cells.time()?,
+            })
+        })
+        .collect()
+}
+
+/// When the soonest timers are due.
+pub(super) async fn upcoming_timers(
+    conn: &mut SqliteConnection,
+    until: Timestamp,
+    limit: u32,
+) -> Result<Vec<Timestamp>> {
+    let rows = fetch(
+        conn,
+        "SELECT due_ms FROM timers WHERE shard = ? AND due_ms < ? ORDER BY due_ms LIMIT ?",
+        |args| {
+            args.int(SHARD).time(until).int(limit.into());
+        },
+    )
+    .await?;
+    rows.iter().map(|row| Cells::of(row).time()).collect()
+}

@@ -1,0 +1,332 @@
+//! The one writer: takes what is queued, makes one transaction of it, answers all.
+//!
+//! While a commit waits for the disk, the next batch gathers, so there is no artificial delay: a lone caller pays one
+//! commit, and under load a commit is shared by hundreds. A request that fails takes nobody with it: the batch is
+//! rolled back and done again one by one. The exception is a device that fails: then nothing can be promised any
+//! more, everybody is told so, and the writer stops.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use sqlx::{Connection as _, SqliteConnection};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::cache::Cache;
+use super::request::{Answer, Request};
+use super::runs::Work;
+use super::sql::execute;
+use super::{command, execute, ingest, registry, schedule, upkeep};
+use crate::error::{Error, Result};
+
+/// At most this many requests share a commit,
+const BATCH_REQUESTS: usize = 1024;
+/// and about this many rows, so that no commit takes long.
+const BATCH_ROWS: usize = 8192;
+
+type Reply = oneshot::Sender<Result<Answer>>;
+
+enum Message {
+    Write(Request, Reply),
+    Close,
+}
+
+/// Where writes are handed in.
+#[derive(Clone)]
+pub(super) struct Queue {
+    sender: mpsc::Sender<Message>,
+    closed: Arc<AtomicBool>,
+    fatal: Arc<OnceLock<Error>>,
+    ended: watch::Receiver<bool>,
+}
+
+impl Queue {
+    /// Hands in a write and waits for its commit. Dropping the future doesn't stop the write.
+    pub(super) async fn submit(&self, request: Request) -> Result<Answer> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(self.refusal());
+        }
+        let (reply, answer) = oneshot::channel();
+        match self.sender.try_send(Message::Write(request, reply)) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(Error::Busy),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(self.refusal()),
+        }
+        match answer.await {
+            Ok(answer) => answer,
+            // The writer ended without an answer: it got no further than the queue.
+            Err(_) => Err(self.refusal()),
+        }
+    }
+
+    /// Writes that wait.
+    pub(super) fn len(&self) -> usize {
+        self.sender.max_capacity() - self.sender.capacity()
+    }
+
+    fn refusal(&self) -> Error {
+        match self.fatal.get() {
+            Some(error) => error.clone(),
+            None => Error::Unavailable("the store is closed".to_owned()),
+        }
+    }
+
+    /// Lets the writer finish what is queued, and waits for its end.
+    pub(super) async fn close(&self) {
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            let _ = self.sender.send(Message::Close).await;
+        }
+        let mut ended = self.ended.clone();
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+}
+
+/// The writer's own state.
+pub(super) struct Writer {
+    conn: SqliteConnection,
+    cache: Cache,
+    receiver: mpsc::Receiver<Message>,
+    closed: Arc<AtomicBool>,
+    fatal: Arc<OnceLock<Error>>,
+    /// Held until the connection is closed.
+    _lock: super::lock::DirectoryLock,
+}
+
+impl Writer {
+    /// Starts the writer on its connection.
+    pub(super) async fn start(
+        mut conn: SqliteConnection,
+        lock: super::lock::DirectoryLock,
+        capacity: usize,
+    ) -> Result<Queue> {
+        let cache = Cache::load(&mut conn).await?;
+        let (sender, receiver) = mpsc::channel(capacity.max(1));
+        let closed = Arc::new(AtomicBool::new(false));
+        let fatal = Arc::new(OnceLock::new());
+        let (end, ended) = watch::channel(false);
+        let queue = Queue { sender, closed: Arc::clone(&closed), fatal: Arc::clone(&fatal), ended };
+        let writer = Writer { conn, cache, receiver, closed, fatal, _lock: lock };
+        // A task of its own: no caller's cancellation reaches into a transaction.
+        tokio::spawn(async move {
+            writer.run().await;
+            let _ = end.send(true);
+        });
+        Ok(queue)
+    }
+
+    async fn run(mut self) {
+        let mut requests = Vec::new();
+        let mut replies = Vec::new();
+        let mut closing = false;
+        while !closing {
+            let Some(first) = self.receiver.recv().await else { break };
+            let mut next = Some(first);
+            let mut rows = 0;
+            while let Some(message) = next {
+                match message {
+                    Message::Write(request, reply) => {
+                        rows += request.weight();
+                        requests.push(request);
+                        replies.push(reply);
+                    }
+                    Message::Close => {
+                        closing = true;
+                        self.receiver.close();
+                    }
+                }
+                let full = requests.len() >= BATCH_REQUESTS || rows >= BATCH_ROWS;
+                next = if full && !closing { None } else { self.receiver.try_recv().ok() };
+            }
+            if requests.is_empty() {
+                continue;
+            }
+            let answers = self.commit(&requests, rows).await;
+            requests.clear();
+            for (reply, answer) in replies.drain(..).zip(answers) {
+                // Nobody waits any more: the write was made all the same.
+                let _ = reply.send(answer);
+            }
+            if let Some(error) = self.fatal.get() {
+                tracing::error!(%error, "a write could not be made durable: the store stops");
+                self.closed.store(true, Ordering::Release);
+                self.receiver.close();
+                while let Ok(message) = self.receiver.try_recv() {
+                    if let Message::Write(_, reply) = message {
+                        let _ = reply.send(Err(error.clone()));
+                    }
+                }
+                return;
+            }
+        }
+        if let Err(error) = self.conn.close().await {
+            tracing::warn!(%error, "the database was not closed cleanly; nothing is lost");
+        }
+    }
+
+    /// One transaction for all, or one for each when they can't be together.
+    async fn commit(&mut self, requests: &[Request], rows: usize) -> Vec<Result<Answer>> {
+        let began = Instant::now();
+        let refs: Vec<&Request> = requests.iter().collect();
+        let answers = match self.transaction(&refs).await {
+            Ok(answers) => answers,
+            Err(error) if self.is_final(&error) || requests.len() == 1 => {
+                requests.iter().map(|_| Err(error.clone())).collect()
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a batch was rolled back; its requests are done one by one");
+                let mut answers = Vec::with_capacity(requests.len());
+                for request in requests {
+                    answers.push(match self.fatal.get() {
+                        Some(error) => Err(error.clone()),
+                        None => match self.transaction(&[request]).await {
+                            Ok(mut answers) => answers.pop().unwrap_or(Err(Error::Busy)),
+                            Err(error) => {
+                                self.is_final(&error);
+                                Err(error)
+                            }
+                        },
+                    });
+                }
+                answers
+            }
+        };
+        metrics::histogram!("dormouse_commit_seconds").record(began.elapsed().as_secs_f64());
+        metrics::histogram!("dormouse_commit_rows").record(rows as f64);
+        answers
+    }
+
+    /// Whether an error concerns all requests alike. A fatal one is remembered.
+    fn is_final(&self, error: &Error) -> bool {
+        match error {
+            Error::Fatal(_) => {
+                let _ = self.fatal.set(error.clone());
+                true
+            }
+            Error::Full(_) | Error::Unavailable(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Does the requests in one transaction. After an error nothing of them is written.
+    async fn transaction(&mut self, requests: &[&Request]) -> Result<Vec<Result<Answer>>> {
+        execute(&mut self.conn, "BEGIN IMMEDIATE", |_| {}).await?;
+        let done = match self.apply(requests).await {
+            Ok(answers) => execute(&mut self.conn, "COMMIT", |_| {}).await.map(|_| answers),
+            Err(error) => Err(error),
+        };
+        if done.is_err() {
+            // SQLite has rolled back by itself after some errors; then this one says so, which is fine.
+            let _ = execute(&mut self.conn, "ROLLBACK", |_| {}).await;
+            match Cache::load(&mut self.conn).await {
+                Ok(cache) => self.cache = cache,
+                // What is remembered may not be what is stored, so nothing more may be decided on it.
+                Err(error) => {
+                    let _ = self.fatal.set(Error::Fatal(format!("after a rollback the database cannot be read: {error}")));
+                }
+            }
+        }
+        done
+    }
+
+    async fn apply(&mut self, requests: &[&Request]) -> Result<Vec<Result<Answer>>> {
+        let mut answers: Vec<Option<Result<Answer>>> = Vec::new();
+        answers.resize_with(requests.len(), || None);
+        self.appends(requests, &mut answers).await?;
+        self.ingests(requests, &mut answers).await?;
+        for (request, answer) in requests.iter().zip(&mut answers) {
+            if request.is_grouped() {
+                continue;
+            }
+            *answer = Some(match self.single(request).await {
+                Ok(answer) => Ok(answer),
+                // Decided before anything was written.
+                Err(error @ (Error::DeclaredDead | Error::StaleRegistry)) => Err(error),
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(answers.into_iter().map(|answer| answer.unwrap_or(Err(Error::Busy))).collect())
+    }
+
+    async fn appends(&mut self, requests: &[&Request], answers: &mut [Option<Result<Answer>>]) -> Result<()> {
+        let runs: Vec<_> = requests
+            .iter()
+            .filter_map(|request| match request {
+                Request::Append(append) => Some(append.run),
+                _ => None,
+            })
+            .collect();
+        if runs.is_empty() {
+            return Ok(());
+        }
+        let mut work = Work::default();
+        work.load(&mut self.conn, runs).await?;
+        for (request, answer) in requests.iter().zip(answers) {
+            if let Request::Append(append) = request {
+                *answer = Some(Ok(Answer::Appended(execute::append(&mut self.conn, &mut work, append).await?)));
+            }
+        }
+        work.flush(&mut self.conn).await
+    }
+
+    async fn ingests(&mut self, requests: &[&Request], answers: &mut [Option<Result<Answer>>]) -> Result<()> {
+        let mut ingests = Vec::new();
+        let mut places = Vec::new();
+        for (place, request) in requests.iter().enumerate() {
+            if let Request::Ingest(ingest) = request {
+                ingests.push(ingest);
+                places.push(place);
+            }
+        }
+        if ingests.is_empty() {
+            return Ok(());
+        }
+        let created = ingest::ingest(&mut self.conn, &mut self.cache, &ingests).await?;
+        for (place, created) in places.into_iter().zip(created) {
+            answers[place] = Some(created.map(Answer::Created));
+        }
+        Ok(())
+    }
+
+    async fn single(&mut self, request: &Request) -> Result<Answer> {
+        let conn = &mut self.conn;
+        let cache = &mut self.cache;
+        Ok(match request {
+            Request::Append(_) | Request::Ingest(_) => {
+                return Err(Error::Corrupt("a grouped request was taken for a single one".to_owned()));
+            }
+            Request::Claim(claim) => Answer::Claimed(schedule::claim(conn, cache, claim).await?),
+            Request::FireTimers(fire) => Answer::Fired(schedule::fire_timers(conn, cache, fire).await?),
+            Request::Join(node, now) => {
+                schedule::join(conn, cache, node, *now).await?;
+                Answer::Done
+            }
+            Request::Heartbeat(node, now) => {
+                schedule::heartbeat(conn, cache, *node, *now).await?;
+                Answer::Done
+            }
+            Request::Leave(node) => {
+                schedule::leave(conn, cache, *node).await?;
+                Answer::Done
+            }
+            Request::TakeOver(limit, now) => Answer::Count(schedule::take_over(conn, *limit, *now).await?),
+            Request::Cancel(run, now) => Answer::Commanded(command::cancel(conn, *run, *now).await?),
+            Request::Wake(run, operation, now) => {
+                Answer::Commanded(command::wake(conn, *run, *operation, *now).await?)
+            }
+            Request::Unblock(module, now) => Answer::Count(command::unblock(conn, module, *now).await?),
+            Request::PutVersion(version) => Answer::Stored(registry::put_version(conn, cache, version).await?),
+            Request::Activate(module, digest, now) => {
+                Answer::Changed(registry::activate(conn, cache, module, *digest, *now).await?)
+            }
+            Request::DeleteVersion(module, digest) => {
+                Answer::Changed(registry::delete_version(conn, cache, module, *digest).await?)
+            }
+            Request::PutConfig(document, now) => Answer::Revision(registry::put_config(conn, document, *now).await?),
+            Request::Probe(now) => {
+                upkeep::probe(conn, *now).await?;
+                Answer::Done
+            }
+            Request::Prune(before, limit) => Answer::Count(upkeep::prune(conn, *before, *limit).await?),
+        })
+    }
+}
