@@ -14,6 +14,12 @@ use crate::time::to_millis;
 /// What a function and a step's body answer with.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// `Ok` with [`Error`] as the error: for the end of an `async` block, whose error type nothing else tells.
+#[allow(non_snake_case)]
+pub fn Ok<T>(value: T) -> Result<T> {
+    Result::Ok(value)
+}
+
 /// What a failure says about trying again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Retry {

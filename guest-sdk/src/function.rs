@@ -263,10 +263,12 @@ pub fn describe(entries: &[Entry]) -> String {
     #[derive(Serialize)]
     struct Manifest {
         schema: u32,
+        sdk: &'static str,
         functions: Vec<Definition>,
     }
     let manifest = Manifest {
         schema: 1,
+        sdk: concat!("dormouse-rust/", env!("CARGO_PKG_VERSION")),
         functions: entries.iter().map(|entry| (entry.definition)()).collect(),
     };
     // Strings and numbers alone: this can't fail.

@@ -62,7 +62,7 @@ pub mod time;
 pub use collections::{HashMap, HashSet};
 pub use context::Context;
 pub use dormouse_macros::{function, join, module, select, try_join};
-pub use error::{Error, Result, ResultExt, StepError};
+pub use error::{Error, Ok, Result, ResultExt, StepError};
 pub use event::{Event, Events};
 pub use function::{Continue, Continued, Function};
 pub use join::{join_all, try_join_all};

@@ -22,13 +22,6 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
             "a function needs an id: #[dormouse::function(id = \"my-function\", on(event = \"…\"))]",
         )
     })?;
-    let Some(retries_etc) =
-        (!options.events.is_empty()).then_some((options.retries, options.backoff, options.timeout_ms))
-    else {
-        let message = "a function needs something that starts it: on(event = \"shop/order.placed\")";
-        return Err(Error::new(Span::call_site(), message));
-    };
-
     let name = &function.sig.ident;
     let visibility = &function.vis;
     let docs = function
@@ -36,15 +29,15 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
         .iter()
         .filter(|attribute| attribute.path().is_ident("doc"));
     let events = &options.events;
-    let retries = optional(retries_etc.0.map(|retries| quote!(#retries)));
-    let backoff = optional(retries_etc.1.map(
+    let retries = optional(options.retries.map(|retries| quote!(#retries)));
+    let backoff = optional(options.backoff.map(
         |Backoff {
              initial_ms,
              factor,
              max_ms,
          }| { quote!(::dormouse::Backoff::from_millis(#initial_ms, #factor, #max_ms)) },
     ));
-    let timeout = optional(retries_etc.2.map(|millis| quote!(#millis)));
+    let timeout = optional(options.timeout_ms.map(|millis| quote!(#millis)));
 
     let mut arguments = Vec::new();
     let mut names = Vec::new();

@@ -1,0 +1,142 @@
+//! For the kill test: every body tells an outside witness that it ran, by a POST of the line
+//! `<run id> <step> <attempt> <token>` to the URL in the configuration value `sink`. The token is new at each attempt and is
+//! the step's output; the run's output lists those it was given. So whoever holds the lines, the journal and the output can
+//! tell whether a body ran again after its output was durable, and whether a run used another output than the journal's.
+
+use std::time::Duration;
+
+use dormouse::prelude::*;
+
+/// What the event asks for; a part that is left out is left out of the run.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Plan {
+    /// Plain steps `step-0`, `step-1`, … one after the other.
+    steps: u32,
+    /// A step `failing` whose first attempts fail.
+    failing_attempts: u32,
+    /// Steps `sql-0`, … that each add 1 to `counter.n` of the run.
+    sql: u32,
+    /// Branches of `join_all`, each a step, a sleep and a step.
+    branches: u32,
+    /// Whether a step that always fails races a sleep.
+    race: bool,
+    /// How long the sleeps and back-offs are.
+    sleep_ms: u64,
+    /// The database for the sql steps: with a table `counter (run_id text primary key, n integer not null)`.
+    database: String,
+}
+
+impl Default for Plan {
+    fn default() -> Plan {
+        Plan {
+            steps: 3,
+            failing_attempts: 0,
+            sql: 0,
+            branches: 0,
+            race: false,
+            sleep_ms: 5,
+            database: "app".to_owned(),
+        }
+    }
+}
+
+/// The work of one step: tell the witness, then answer with the token.
+fn witness(
+    sink: &str,
+    run_id: &str,
+    step: &str,
+    attempt: &Attempt,
+    context: &Context,
+) -> dormouse::Result<String> {
+    let token: String = context
+        .random::<8>()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let line = format!("{run_id} {step} {} {token}\n", attempt.number());
+    dormouse::http::post(sink).body(line).send()?.success()?;
+    Ok(token)
+}
+
+/// Steps of every kind, as the event asks for.
+#[dormouse::function(
+    id = "kill",
+    on(event = "test/kill"),
+    retries = 8,
+    backoff(initial = "5ms", factor = 2, max = "50ms")
+)]
+async fn kill(event: Event<Plan>, step: Step, context: Context) -> dormouse::Result<Value> {
+    let plan = &event.data;
+    let sink: String = context
+        .config("sink")?
+        .ok_or_else(|| Error::non_retriable("the configuration value `sink` is not set"))?;
+    let run_id = context.run_id();
+    let nap = Duration::from_millis(plan.sleep_ms);
+    let mut tokens = Vec::new();
+    let told = |name: String| {
+        let (sink, run_id, context, label) = (&sink, &run_id, &context, name.clone());
+        step.run_with(name, move |attempt| {
+            witness(sink, run_id, &label, attempt, context)
+        })
+    };
+
+    for number in 0..plan.steps {
+        tokens.push(told(format!("step-{number}")).await?);
+        step.sleep("nap", nap).await?;
+    }
+
+    if plan.failing_attempts > 0 {
+        let failing = step.run_with("failing", |attempt| {
+            let token = witness(&sink, &run_id, "failing", attempt, &context)?;
+            if attempt.number() <= plan.failing_attempts {
+                return Err(Error::retryable(format!(
+                    "attempt {} fails as asked",
+                    attempt.number()
+                )));
+            }
+            Ok(token)
+        });
+        tokens.push(failing.attempts(plan.failing_attempts + 1).await?);
+    }
+
+    for number in 0..plan.sql {
+        let sql =
+            "insert into counter (run_id, n) values (?, 1) on conflict (run_id) do update set n = n + 1";
+        step.sql(format!("sql-{number}"), &plan.database, sql, params![run_id])
+            .await?;
+    }
+
+    let branches = (0..plan.branches).map(|number| {
+        let (first, second) = (
+            told(format!("branch-{number}-a")),
+            told(format!("branch-{number}-b")),
+        );
+        async move {
+            let first = first.await?;
+            step.sleep(format!("branch-{number}-nap"), nap).await?;
+            dormouse::Ok([first, second.await?])
+        }
+    });
+    for branch in dormouse::try_join_all(branches).await? {
+        tokens.extend(branch);
+    }
+
+    let mut winner = None;
+    if plan.race {
+        let failing = step
+            .run_with("race-body", |attempt| {
+                witness(&sink, &run_id, "race-body", attempt, &context)?;
+                dormouse::Result::<()>::Err(Error::retryable("always fails"))
+            })
+            .attempts(21)
+            .backoff(Backoff::constant(nap));
+        winner = Some(select! {
+            _ = failing => "body",
+            _ = step.sleep("race-sleep", nap * 3) => "sleep",
+        });
+    }
+    Ok(json!({ "tokens": tokens, "winner": winner }))
+}
+
+dormouse::module!(kill);
