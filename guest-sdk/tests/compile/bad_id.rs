@@ -1,0 +1,8 @@
+use dormouse::prelude::*;
+
+#[dormouse::function(id = "Create_Workflow")]
+async fn f() -> dormouse::Result<()> {
+    Ok(())
+}
+
+fn main() {}

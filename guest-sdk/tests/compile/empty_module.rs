@@ -1,0 +1,5 @@
+use dormouse::prelude::*;
+
+dormouse::module!();
+
+fn main() {}

@@ -1,0 +1,8 @@
+use dormouse::prelude::*;
+
+#[dormouse::function(id = "f")]
+async fn f<T>() -> dormouse::Result<()> {
+    Ok(())
+}
+
+fn main() {}

@@ -1,0 +1,6 @@
+use dormouse::prelude::*;
+
+#[dormouse::function(id = "f")]
+async fn f() {}
+
+fn main() {}

@@ -1,0 +1,9 @@
+use dormouse::prelude::*;
+
+async fn f() -> dormouse::Result<()> {
+    Ok(())
+}
+
+dormouse::module!(f);
+
+fn main() {}

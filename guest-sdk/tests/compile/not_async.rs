@@ -1,0 +1,8 @@
+use dormouse::prelude::*;
+
+#[dormouse::function(id = "f")]
+fn f() -> dormouse::Result<()> {
+    Ok(())
+}
+
+fn main() {}

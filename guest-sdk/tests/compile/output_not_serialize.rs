@@ -1,0 +1,10 @@
+use dormouse::prelude::*;
+
+struct Opaque;
+
+#[dormouse::function(id = "f")]
+async fn f() -> dormouse::Result<Opaque> {
+    Ok(Opaque)
+}
+
+fn main() {}

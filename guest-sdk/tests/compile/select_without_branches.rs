@@ -1,0 +1,9 @@
+use dormouse::prelude::*;
+
+#[dormouse::function(id = "f")]
+async fn f() -> dormouse::Result<()> {
+    select! {};
+    Ok(())
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use dormouse::prelude::*;
+
+#[dormouse::function(id = "f")]
+async fn f(name: String) -> dormouse::Result<()> {
+    Ok(())
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use dormouse::prelude::*;
+
+#[dormouse::function(id = "f")]
+async fn f() -> String {
+    String::new()
+}
+
+fn main() {}

@@ -1,0 +1,64 @@
+//! What the SDK and the host must agree on.
+
+use std::path::Path;
+
+use dormouse::prelude::*;
+
+/// The SDK carries a copy of the contract, so that it can be vendored.
+#[test]
+fn the_copy_of_the_contract_is_the_contract() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let original = here.join("../wit/dormouse.wit");
+    // A vendored SDK stands without the repository around it.
+    if !here.join("../host").exists() {
+        return;
+    }
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    assert!(
+        read(&original) == read(&here.join("wit/dormouse.wit")),
+        "guest-sdk/wit/dormouse.wit is not wit/dormouse.wit any more: cp wit/dormouse.wit guest-sdk/wit/"
+    );
+}
+
+/// Everything that can be said.
+#[dormouse::function(
+    id = "whole",
+    on(event = "shop/order.placed"),
+    on(event = "shop/order.changed"),
+    retries = 7,
+    backoff(initial = "500ms", factor = 1.5, max = "2m"),
+    timeout = "30s"
+)]
+async fn whole(_event: Event) -> dormouse::Result<()> {
+    Ok(())
+}
+
+#[dormouse::function(id = "plain")]
+async fn plain() -> Result<(), std::num::ParseIntError> {
+    Ok(())
+}
+
+dormouse::module!(whole, plain);
+
+#[test]
+fn the_manifest_says_what_the_attributes_say_and_nothing_else() {
+    let manifest: Value =
+        serde_json::from_str(&dormouse::__private::describe(DORMOUSE_FUNCTIONS)).expect("JSON");
+    let expected = json!({
+        "schema": 1,
+        "sdk": concat!("dormouse-rust/", env!("CARGO_PKG_VERSION")),
+        "functions": [
+            {
+                "id": "whole",
+                "triggers": [{"event": "shop/order.placed"}, {"event": "shop/order.changed"}],
+                "retries": 7,
+                "backoff": {"initial_ms": 500, "factor": 1.5, "max_ms": 120_000},
+                "timeout_ms": 30_000,
+            },
+            {"id": "plain", "triggers": []},
+        ],
+    });
+    assert_eq!(manifest, expected);
+}
