@@ -4,6 +4,7 @@
 //! [`RunHost`] and decides what each call is answered with.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use dormouse_core::journal::OperationKind;
 use dormouse_core::{Failure, Json, Outcome, Seq, Timestamp};
 
@@ -78,7 +79,11 @@ pub trait RunHost: Send + 'static {
 
     /// The open body has an outcome. `state_changed`: the instance is no longer what a replay would give.
     /// `Ok(Err(failure))`: recorded, but as this failure.
-    async fn finish_run(&mut self, outcome: Outcome, state_changed: bool) -> Result<Result<(), Failure>, Stop>;
+    async fn finish_run(
+        &mut self,
+        outcome: Outcome,
+        state_changed: bool,
+    ) -> Result<Result<(), Failure>, Stop>;
 
     /// An operation is started. Returns its number.
     async fn start(&mut self, call: StartCall) -> Result<Seq, Stop>;
@@ -88,6 +93,12 @@ pub trait RunHost: Send + 'static {
 
     /// The outcome of an operation, once delivered.
     fn outcome(&mut self, operation: Seq) -> Option<Outcome>;
+
+    /// The bytes that came with a delivered outcome: the response body of a fetch.
+    fn body(&mut self, operation: Seq) -> Option<Bytes> {
+        let _ = operation;
+        None
+    }
 
     /// The guest has given an operation up (by `cancel` or by dropping it before its delivery; at most once each).
     async fn cancel(&mut self, operation: Seq) -> Result<(), Stop>;
