@@ -67,7 +67,8 @@ impl SimClock {
     pub fn advance(&self, by: Duration) {
         let mut sim = self.lock();
         sim.now = sim.now.after(by);
-        let later = sim.sleepers.split_off(&(Timestamp::from_millis(sim.now.as_millis() + 1), 0));
+        let after = Timestamp::from_millis(sim.now.as_millis() + 1);
+        let later = sim.sleepers.split_off(&(after, 0));
         let due = std::mem::replace(&mut sim.sleepers, later);
         drop(sim);
         for sender in due.into_values() {

@@ -244,7 +244,7 @@ async fn open_store(options: &Options) -> Result<Arc<dyn Store>, StartError> {
         }
     }
     std::fs::create_dir_all(&options.data_dir).map_err(|error| unusable(&options.data_dir, &error))?;
-    let store = dormouse_store::sqlite::SqliteStore::open(dormouse_store::sqlite::SqliteOptions::new(&options.data_dir)).await?;
+    let store = dormouse_store::sqlite::SqliteStore::open(dormouse_store::sqlite::Options::new(&options.data_dir)).await?;
     Ok(Arc::new(store))
 }
 

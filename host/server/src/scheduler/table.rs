@@ -24,8 +24,6 @@ pub(crate) enum Mail {
     Cancelled,
     /// The node is shutting down.
     Drain,
-    /// Memory for parked instances is short: leave.
-    Evict,
 }
 
 /// A task's end of it.
@@ -59,7 +57,7 @@ impl Table {
                 // The task has died without leaving (a panic): another takes its place.
                 Err(lost) => match lost.0 {
                     Mail::Claimed(run, slot) => (run, slot),
-                    Mail::Cancelled | Mail::Drain | Mail::Evict => return None,
+                    Mail::Cancelled | Mail::Drain => return None,
                 },
             },
             None => (run, slot),
@@ -93,13 +91,6 @@ impl Table {
                 tokio::time::sleep(CANCEL_GRACE).await;
                 interrupt.trap_now();
             });
-        }
-    }
-
-    /// Tells one task to leave if it is parked.
-    pub(crate) fn evict(&self, id: RunId) {
-        if let Some(resident) = self.lock().get(&id) {
-            let _ = resident.sender.send(Mail::Evict);
         }
     }
 

@@ -110,22 +110,13 @@ impl Metrics {
 }
 
 fn builder() -> PrometheusBuilder {
-    let mut builder = PrometheusBuilder::new();
-    for (name, kind, _, _) in ALL {
-        if let Kind::Histogram(buckets) = kind {
-            // The one error is an empty list of buckets; none of these is, and losing the buckets loses no metric.
-            builder = match builder.clone_with(name, buckets) {
-                Some(with) => with,
-                None => builder,
-            };
-        }
-    }
-    builder
-}
-
-/// A setter that consumes its builder also when it fails would lose everything before it.
-trait CloneWith: Sized {
-    fn clone_with(&self, name: &str, buckets: &[f64]) -> Option<Self>;
+    ALL.iter()
+        .try_fold(PrometheusBuilder::new(), |builder, (name, kind, _, _)| match kind {
+            Kind::Histogram(buckets) => builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets),
+            Kind::Counter | Kind::Gauge => Ok(builder),
+        })
+        // The one error is an empty list of buckets, and none of ours is.
+        .unwrap_or_default()
 }
 
 fn describe() {
@@ -135,5 +126,40 @@ fn describe() {
             Kind::Gauge => metrics::describe_gauge!(name, unit, meaning),
             Kind::Histogram(_) => metrics::describe_histogram!(name, unit, meaning),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_rendered_under_its_name_with_its_meaning() {
+        let metrics = Metrics::install();
+        for (name, kind, _, _) in ALL {
+            match kind {
+                Kind::Counter => metrics::counter!(name).increment(1),
+                Kind::Gauge => metrics::gauge!(name).set(1.0),
+                Kind::Histogram(_) => metrics::histogram!(name).record(0.003),
+            }
+        }
+        let text = metrics.render();
+        for (name, kind, _, meaning) in ALL {
+            assert!(text.contains(&format!("# HELP {name} {meaning}")), "{name}\n{text}");
+            if let Kind::Histogram(buckets) = kind {
+                let first = format!("{name}_bucket{{le=\"{}\"}}", buckets[0]);
+                assert!(text.contains(&first), "{first}\n{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_store_counts_is_put_into_gauges() {
+        let metrics = Metrics::install();
+        let mut counts = Counts { oldest_ready: Some(Timestamp::from_millis(1_000)), ..Counts::default() };
+        counts.live[Phase::Blocked as usize] = 7;
+        Metrics::observe(&counts, Timestamp::from_millis(3_500));
+        let text = metrics.render();
+        assert!(text.contains("dormouse_queue_oldest_age_seconds 2.5"), "{text}");
     }
 }

@@ -68,7 +68,7 @@ impl LegHost {
             () = clock.sleep_until(due) => Ok(()),
             mail = self.mailbox.receiver.recv() => match mail {
                 Some(Mail::Cancelled) | None => Err(self.end(Ending::Gone)),
-                Some(Mail::Claimed(..) | Mail::Drain | Mail::Evict) => Ok(()),
+                Some(Mail::Claimed(..) | Mail::Drain) => Ok(()),
             },
         }
     }
@@ -126,7 +126,7 @@ impl LegHost {
                 self.slot = Some(slot);
                 if stands_here { Ok(()) } else { Err(self.end(Ending::Reload)) }
             }
-            Ok(Some(Mail::Cancelled | Mail::Drain | Mail::Evict) | None) | Err(_) => {
+            Ok(Some(Mail::Cancelled | Mail::Drain) | None) | Err(_) => {
                 Err(self.end(Ending::Suspended))
             }
         }

@@ -1,0 +1,49 @@
+//! What a later release brings. The routes have their names already, so that clients get an answer they can tell from a
+//! mistake of theirs: 501, code `not-supported`.
+
+use super::envelope::{Answer, Failed};
+use crate::problem::Problem;
+
+fn answer(what: &str) -> Answer {
+    Err(Failed(Problem::not_supported(what)))
+}
+
+pub(super) async fn rerun() -> Answer {
+    answer("rerunning a run")
+}
+
+pub(super) async fn pause() -> Answer {
+    answer("pausing and resuming")
+}
+
+pub(super) async fn preflight() -> Answer {
+    answer("preflight of a new version")
+}
+
+pub(super) async fn cancellations() -> Answer {
+    answer("cancelling runs in bulk")
+}
+
+pub(super) async fn signals() -> Answer {
+    answer("sending signals")
+}
+
+pub(super) async fn keys() -> Answer {
+    answer("managing keys")
+}
+
+pub(super) async fn grants() -> Answer {
+    answer("managing grants over the API; they stand in the server's configuration file, and this")
+}
+
+pub(super) async fn audit() -> Answer {
+    answer("the audit log")
+}
+
+pub(super) async fn schedules() -> Answer {
+    answer("schedules")
+}
+
+pub(super) async fn openapi() -> Answer {
+    answer("the OpenAPI document")
+}

@@ -1,0 +1,86 @@
+//! The shapes every answer has: `{"data","metadata"}` and, when something is wrong,
+//! `{"error","status","code","help","data":null}`.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use dormouse_core::Timestamp;
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+
+use crate::problem::Problem;
+
+/// What a handler answers.
+pub(super) type Answer = Result<Response, Failed>;
+
+/// A problem as an answer.
+#[derive(Debug)]
+pub(crate) struct Failed(pub(crate) Problem);
+
+impl<E: Into<Problem>> From<E> for Failed {
+    fn from(error: E) -> Failed {
+        Failed(error.into())
+    }
+}
+
+#[derive(Serialize)]
+struct Data<T> {
+    data: T,
+    metadata: Metadata,
+}
+
+#[derive(Serialize)]
+struct Metadata {
+    fetched_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Error<'a> {
+    error: &'a str,
+    status: u16,
+    code: &'a str,
+    help: Option<&'a str>,
+    data: (),
+}
+
+/// 200 with data.
+pub(super) fn data<T: Serialize>(now: Timestamp, data: T) -> Response {
+    page(now, data, None)
+}
+
+/// 200 with a page of data; `cursor` asks for the next, and is absent on the last.
+pub(super) fn page<T: Serialize>(now: Timestamp, data: T, cursor: Option<String>) -> Response {
+    Json(Data { data, metadata: Metadata { fetched_at: now, cursor } }).into_response()
+}
+
+/// The status a problem answers with.
+pub(super) fn status(problem: &Problem) -> StatusCode {
+    StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Adds what a client should know of trying again.
+pub(super) fn with_retry_after(problem: &Problem, mut response: Response) -> Response {
+    if let Some(seconds) = problem.retry_after {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        let problem = &self.0;
+        if problem.status >= 500 && problem.status != 501 {
+            tracing::warn!(code = problem.code, "{problem}");
+        }
+        let body = Error {
+            error: &problem.message,
+            status: problem.status,
+            code: problem.code,
+            help: problem.help.as_deref(),
+            data: (),
+        };
+        with_retry_after(problem, (status(problem), Json(body)).into_response())
+    }
+}

@@ -1,0 +1,173 @@
+//! Runs: lists, one run, what its record holds, and what can be asked of it.
+
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use dormouse_core::journal::Entry;
+use dormouse_core::{RunId, Timestamp};
+use dormouse_store::execute::LogLine;
+use dormouse_store::read::{Run, RunFilter};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::detached::detached;
+use super::envelope::{Answer, data, page as page_of};
+use super::query::{self, Params};
+use super::steps::Steps;
+use super::stream::Nudges;
+use super::view::{EntryView, LogView, RunView};
+use crate::app::App;
+use crate::problem::Problem;
+
+/// The longest that a request may wait for a run's end; who wants longer asks again.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Log lines per page.
+const LOG_LINES: u32 = 1_000;
+/// And at most.
+const LOG_LINES_MAX: u32 = 10_000;
+
+/// `GET /v1/runs`, newest first.
+pub(super) async fn page(State(app): State<App>, params: Params) -> Answer {
+    params.only(&["status", "function", "module", "phase", "limit", "cursor"])?;
+    let (runs, cursor) = list(&app, &params).await?;
+    Ok(page_of(app.now(), runs, cursor))
+}
+
+/// A page of runs as the parameters ask for it, and what asks for the next.
+///
+/// # Errors
+/// `invalid-query`, or the store's trouble.
+pub(crate) async fn list(app: &App, params: &Params) -> Result<(Vec<RunView>, Option<String>), Problem> {
+    let limit = params.limit()?;
+    let (module, function) = params.function()?;
+    let filter = RunFilter {
+        status: params.statuses()?,
+        phase: params.phase()?,
+        module,
+        function,
+        event: None,
+        before: params.read("cursor")?,
+        // One more than asked for tells whether there is another page.
+        limit: limit + 1,
+    };
+    let mut runs = app.store().runs(filter).await?;
+    let more = runs.len() > limit as usize;
+    runs.truncate(limit as usize);
+    let cursor = runs.last().filter(|_| more).map(|run| run.id.to_string());
+    Ok((runs.iter().map(RunView::of).collect(), cursor))
+}
+
+/// `GET /v1/runs/{id}`; with `wait`, once it has ended or the time is over.
+pub(super) async fn one(State(app): State<App>, Path(id): Path<String>, params: Params) -> Answer {
+    params.only(&["wait"])?;
+    let id = query::run_id(&id)?;
+    if let Some(wait) = params.wait()? {
+        ended_within(&app, id, wait.min(WAIT_MAX)).await?;
+    }
+    Ok(data(app.now(), whole(&app, id).await?))
+}
+
+/// A run with its steps.
+///
+/// # Errors
+/// `not-found`, or the store's trouble.
+pub(crate) async fn whole(app: &App, id: RunId) -> Result<RunView, Problem> {
+    let run = find(app, id).await?;
+    let steps = Steps::of(entries(app, &run, 0).await?);
+    Ok(RunView::with_steps(&run, &steps))
+}
+
+/// `GET /v1/runs/{id}/journal`, from an entry on.
+pub(super) async fn journal(State(app): State<App>, Path(id): Path<String>, params: Params) -> Answer {
+    params.only(&["from"])?;
+    let run = find(&app, query::run_id(&id)?).await?;
+    let from = params.read("from")?.unwrap_or(0);
+    let views: Vec<EntryView> = entries(&app, &run, from).await?.into_iter().map(EntryView::of).collect();
+    Ok(data(app.now(), views))
+}
+
+/// `GET /v1/runs/{id}/logs`, from a line on.
+pub(super) async fn logs(State(app): State<App>, Path(id): Path<String>, params: Params) -> Answer {
+    params.only(&["limit", "cursor"])?;
+    let run = find(&app, query::run_id(&id)?).await?;
+    let limit = params.limit_within(LOG_LINES, LOG_LINES_MAX)?;
+    let from: u32 = params.read("cursor")?.unwrap_or(0);
+    let lines = app.store().logs(run.id, from, limit).await?;
+    // A full page may be the last; asking once more is cheap.
+    let cursor = lines.last().filter(|_| lines.len() == limit as usize).map(|line| (line.number + 1).to_string());
+    Ok(page_of(app.now(), views(lines), cursor))
+}
+
+/// The first log lines of a run, for its page, and whether there are more.
+///
+/// # Errors
+/// The store's trouble.
+pub(crate) async fn log_page(app: &App, id: RunId) -> Result<(Vec<LogView>, bool), Problem> {
+    let lines = app.store().logs(id, 0, LOG_LINES).await?;
+    let more = lines.len() == LOG_LINES as usize;
+    Ok((views(lines), more))
+}
+
+#[derive(Serialize)]
+struct Commanded {
+    run_id: RunId,
+    status: &'static str,
+    phase: Option<&'static str>,
+    at: Timestamp,
+}
+
+/// `DELETE /v1/runs/{id}`: ends it.
+pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>, params: Params) -> Answer {
+    params.only(&[])?;
+    let run_id = query::run_id(&id)?;
+    let command = app.clone();
+    let state = detached(async move { command.cancel(run_id).await }).await?;
+    let (status, phase, at) = (state.status.as_str(), state.phase.map(|phase| phase.as_str()), app.now());
+    Ok(data(at, Commanded { run_id, status, phase, at }))
+}
+
+/// `POST /v1/runs/{id}/wake`: ends its wait for a time now, or tries a blocked run again.
+pub(super) async fn wake(State(app): State<App>, Path(id): Path<String>, params: Params) -> Answer {
+    params.only(&[])?;
+    let run_id = query::run_id(&id)?;
+    let command = app.clone();
+    let state = detached(async move { command.wake(run_id).await }).await?;
+    let (status, phase, at) = (state.status.as_str(), state.phase.map(|phase| phase.as_str()), app.now());
+    Ok(data(at, Commanded { run_id, status, phase, at }))
+}
+
+/// A run's row.
+pub(super) async fn find(app: &App, id: RunId) -> Result<Run, Problem> {
+    app.store().run(id).await?.ok_or_else(|| Problem::not_found("run", id))
+}
+
+/// A run's journal from an entry on, read.
+pub(super) async fn entries(app: &App, run: &Run, from: u32) -> Result<Vec<Entry>, Problem> {
+    let records = app.store().journal(run.id, from.max(run.journal_base)).await?;
+    records
+        .into_iter()
+        .map(|record| Entry::decode(record).map_err(|error| Problem::new(500, "store-corrupt", error.to_string())))
+        .collect()
+}
+
+/// Log lines as they are shown.
+pub(super) fn views(lines: Vec<LogLine>) -> Vec<LogView> {
+    lines.into_iter().map(LogView::of).collect()
+}
+
+/// Returns when the run has ended or the time is over.
+async fn ended_within(app: &App, id: RunId, wait: Duration) -> Result<(), Problem> {
+    let until = Instant::now() + wait;
+    // Listening begins before looking, so that nothing falls between.
+    let mut nudges = Nudges::new(app, id);
+    loop {
+        if find(app, id).await?.state.status.is_terminal() {
+            return Ok(());
+        }
+        match tokio::time::timeout_at(until, nudges.next()).await {
+            // Over, or the node stops: the caller sees how far it is.
+            Err(_) | Ok(false) => return Ok(()),
+            Ok(true) => {}
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What the API and the pages show of a run: the store's row and the journal's entries, put together.
+//!
+//! Pure: rows in, views out. Absent on purpose: a body that is open right now, which only its node knows; a step is
+//! there once its first attempt has ended.
+
+use dormouse_core::journal::{Entry, Event};
+use dormouse_core::run::{RunError, State, Status};
+use dormouse_core::{Digest, EventId, Failure, Json, Outcome, RunId, Seq, Timestamp};
+use dormouse_store::execute::LogLine;
+use dormouse_store::read::{Run, StoredEvent};
+use serde::{Deserialize, Serialize};
+
+use super::steps::{BODY, StepView, Steps};
+
+/// A run as the API shows it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct RunView {
+    /// Its id.
+    pub(crate) run_id: RunId,
+    /// `module/function`.
+    pub(crate) function_id: String,
+    /// The version it is pinned to.
+    pub(crate) version: Digest,
+    /// The event that started it.
+    pub(crate) event_id: EventId,
+    /// The run it is a rerun of, under Inngest's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) original_run_id: Option<RunId>,
+    /// Inngest's word.
+    pub(crate) status: &'static str,
+    /// What it is doing, while it has not ended.
+    pub(crate) phase: Option<&'static str>,
+    /// Why it is in that phase.
+    pub(crate) reason: Option<String>,
+    /// When it wakes by itself.
+    pub(crate) wake_at: Option<Timestamp>,
+    /// When it was queued.
+    pub(crate) queued_at: Timestamp,
+    /// When it was first claimed.
+    pub(crate) run_started_at: Option<Timestamp>,
+    /// When it ended.
+    pub(crate) ended_at: Option<Timestamp>,
+    /// Its output. Not in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) output: Option<Json>,
+    /// Why it failed or is blocked.
+    pub(crate) error: Option<RunError>,
+    /// Its steps. Not in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) steps: Option<Vec<StepView>>,
+    /// The state the words above say.
+    #[serde(skip)]
+    pub(crate) state: State,
+}
+
+impl RunView {
+    /// A run without its steps.
+    pub(crate) fn of(run: &Run) -> RunView {
+        RunView {
+            run_id: run.id,
+            function_id: run.function.to_string(),
+            version: run.version,
+            event_id: run.event_id,
+            original_run_id: run.rerun_of,
+            status: run.state.status.as_str(),
+            phase: run.state.phase.map(|phase| phase.as_str()),
+            reason: run.reason.clone(),
+            wake_at: run.wake_at,
+            queued_at: run.queued_at,
+            run_started_at: run.started_at,
+            ended_at: run.ended_at,
+            output: run.output.clone(),
+            error: run.error.clone(),
+            steps: None,
+            state: run.state,
+        }
+    }
+
+    /// A run with its steps.
+    pub(crate) fn with_steps(run: &Run, steps: &Steps) -> RunView {
+        let steps = steps.all(run.state).collect();
+        RunView { steps: Some(steps), ..RunView::of(run) }
+    }
+
+    /// How long it took, or has taken until now, from being queued.
+    pub(crate) fn taken(&self, now: Timestamp) -> std::time::Duration {
+        self.ended_at.unwrap_or(now).since(self.queued_at)
+    }
+
+    /// Whether it has ended well.
+    pub(crate) fn completed(&self) -> bool {
+        self.state.status == Status::Completed
+    }
+}
+
+/// An entry of a journal as the API shows it. Members that its kind does not have are left out.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub(crate) struct EntryView {
+    seq: Seq,
+    at: Timestamp,
+    /// `step`, `deferred`, `started`, `delivered` or `cancelled`.
+    entry: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    occurrence: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operation: Option<Seq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due_at: Option<Timestamp>,
+    /// Hexadecimal: readers of JSON elsewhere don't keep 64 bits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_hash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Failure>,
+}
+
+impl EntryView {
+    /// An entry.
+    pub(crate) fn of(entry: Entry) -> EntryView {
+        let Entry { seq, at, event } = entry;
+        let base = EntryView { seq, at, ..EntryView::default() };
+        let split = |outcome: Outcome| match outcome {
+            Ok(output) => (Some(output), None),
+            Err(failure) => (None, Some(failure)),
+        };
+        match event {
+            Event::Step { name, occurrence, attempt, started_at, outcome } => {
+                let (output, error) = split(outcome);
+                EntryView {
+                    entry: "step",
+                    name: Some(name),
+                    kind: Some(BODY),
+                    occurrence: Some(occurrence),
+                    attempt: Some(attempt),
+                    started_at: Some(started_at),
+                    output,
+                    error,
+                    ..base
+                }
+            }
+            Event::Deferred { name, occurrence, attempt, started_at, failure, due_at } => EntryView {
+                entry: "deferred",
+                name: Some(name),
+                kind: Some(BODY),
+                occurrence: Some(occurrence),
+                attempt: Some(attempt),
+                started_at: Some(started_at),
+                due_at: Some(due_at),
+                error: Some(failure),
+                ..base
+            },
+            Event::Started { kind, name, occurrence, input_hash, input, due_at } => EntryView {
+                entry: "started",
+                name: Some(name),
+                kind: Some(kind.as_str()),
+                occurrence: Some(occurrence),
+                due_at,
+                input_hash: Some(format!("{input_hash:016x}")),
+                input: Some(input),
+                ..base
+            },
+            Event::Delivered { operation, outcome } => {
+                let (output, error) = split(outcome);
+                EntryView { entry: "delivered", operation: Some(operation), output, error, ..base }
+            }
+            Event::Cancelled { operation } => EntryView { entry: "cancelled", operation: Some(operation), ..base },
+        }
+    }
+}
+
+/// A log line as the API shows it.
+#[derive(Debug, PartialEq, Serialize)]
+pub(crate) struct LogView {
+    number: u32,
+    at: Timestamp,
+    level: String,
+    step: Option<String>,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<Json>,
+}
+
+impl LogView {
+    /// A line.
+    pub(crate) fn of(line: LogLine) -> LogView {
+        let LogLine { number, at, level, step, message, fields } = line;
+        LogView { number, at, level, step, message, fields }
+    }
+}
+
+/// An event in Inngest's shape. What a single tenant does not have (account, environment, source) is left out.
+#[derive(Debug, PartialEq, Serialize)]
+pub(crate) struct EventView {
+    internal_id: EventId,
+    id: String,
+    name: String,
+    data: Option<Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    v: Option<Json>,
+    /// Unix milliseconds, as Inngest's.
+    ts: i64,
+    received_at: Timestamp,
+}
+
+impl EventView {
+    /// An event.
+    pub(crate) fn of(event: StoredEvent) -> EventView {
+        /// The members of the payload that no column has.
+        #[derive(Default, Deserialize)]
+        struct Payload {
+            data: Option<Json>,
+            user: Option<Json>,
+            v: Option<Json>,
+        }
+        // The payload was made by us; one that cannot be read is shown without those members.
+        let payload: Payload = event.payload.read().unwrap_or_default();
+        EventView {
+            internal_id: event.id,
+            id: event.external_id.unwrap_or_else(|| event.id.to_string()),
+            name: event.name,
+            data: payload.data,
+            user: payload.user,
+            v: payload.v,
+            ts: event.ts.as_millis(),
+            received_at: event.received_at,
+        }
+    }
+}

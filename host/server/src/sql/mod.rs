@@ -1,0 +1,181 @@
+//! Application databases: what `sql` steps run on.
+//!
+//! | room | what it owns |
+//! |---|---|
+//! | this one | the databases in use, one writer thread for each file |
+//! | [`statement`] | what a step asks for, read and checked |
+//! | [`sqlite`] | performing it on SQLite, exactly once |
+//! | [`authorizer`] | what SQLite lets a step's SQL do |
+//! | [`answer`] | what the statements answered, as JSON |
+//! | [`migration`] | the operator's migrations |
+//!
+//! Exactly once: the first thing in a step's transaction is a row that names run and operation, the last is the answer
+//! in that row. Whoever performs the same operation again finds the row and hands out the answer. Absent on purpose:
+//! the store's own database, and retrying, which the worker does.
+
+mod answer;
+mod authorizer;
+mod migration;
+mod sqlite;
+mod statement;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dormouse_core::{Failure, Json, Outcome, RunId, Seq};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::Database;
+use sqlite::{Job, Writer};
+use statement::Statement;
+
+/// For how long a writer waits for another process's lock on the file before it says that the database is busy.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many jobs may wait for one database before callers wait for a place.
+const QUEUE_MAX: usize = 64;
+
+/// What an operation is known by in an application database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct OperationKey {
+    /// The run.
+    pub(crate) run: RunId,
+    /// The operation in its journal.
+    pub(crate) operation: Seq,
+}
+
+/// The database cannot answer now: locked, full, gone, damaged. Nothing is known to have happened; asking again later
+/// with the same key is always right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unavailable(pub(crate) String);
+
+/// The application databases in use. Cheap to clone; opens each when it is first needed and keeps it open.
+#[derive(Clone)]
+pub(crate) struct Databases {
+    writers: Arc<Mutex<HashMap<PathBuf, mpsc::Sender<Job>>>>,
+    busy_timeout: Duration,
+}
+
+/// Which database system a grant's address names, and where in it.
+///
+/// Another system is a variant here and a module beside [`sqlite`]; nothing else changes.
+enum Backend {
+    Sqlite(PathBuf),
+}
+
+impl Backend {
+    fn of(database: &Database) -> Result<Backend, String> {
+        match database.url.strip_prefix("sqlite:") {
+            Some(path) if Path::new(path).is_absolute() => Ok(Backend::Sqlite(PathBuf::from(path))),
+            _ => Err(format!("\"{}\" is not supported: write sqlite: and an absolute path", database.url)),
+        }
+    }
+}
+
+/// Tells a writer that nobody waits for the answer any more.
+struct Abandon(Arc<AtomicBool>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Databases {
+    /// No database is open yet.
+    pub(crate) fn new() -> Databases {
+        Databases::with_busy_timeout(BUSY_TIMEOUT)
+    }
+
+    fn with_busy_timeout(busy_timeout: Duration) -> Databases {
+        Databases { writers: Arc::default(), busy_timeout }
+    }
+
+    /// Applies the migrations of a grant that are not applied yet, in the order of their numbers, each in one
+    /// transaction. Without a directory of migrations it does nothing.
+    ///
+    /// # Errors
+    /// A sentence: the database cannot be used, the directory cannot be read, a file is misnamed or fails, or one that
+    /// was applied has been changed since.
+    pub(crate) async fn migrate(&self, database: &Database) -> Result<(), String> {
+        let Backend::Sqlite(path) = Backend::of(database)?;
+        let Some(directory) = database.migrations.clone() else {
+            return Ok(());
+        };
+        let (reply, answer) = oneshot::channel();
+        self.send(path, Job::Migrate { directory, reply }).await.map_err(|error| error.to_string())?;
+        answer.await.map_err(|_| stopped().to_string())?
+    }
+
+    /// Performs an operation's statements in one transaction, exactly once for its key: asked again, it answers as the
+    /// first time. `timeout` bounds the statements, not the waiting for their turn. Dropping the future gives up what
+    /// has not been committed.
+    ///
+    /// A failure is final, and nothing of the operation was kept: `invalid-sql-input` (not the documented shape, a
+    /// parameter no column can hold), `sql-not-allowed` (transactions, ATTACH, PRAGMA, the host's tables, …),
+    /// `sql-error` (the database's own message), `sql-timeout`, `invalid-sql-result` (no JSON form),
+    /// `output-too-large`, `not-supported` (the kind of database).
+    ///
+    /// # Errors
+    /// [`Unavailable`]: try again later.
+    pub(crate) async fn perform(
+        &self,
+        database: &Database,
+        key: OperationKey,
+        statements: &Json,
+        timeout: Duration,
+    ) -> Result<Outcome, Unavailable> {
+        let path = match Backend::of(database) {
+            Ok(Backend::Sqlite(path)) => path,
+            Err(message) => return Ok(Err(Failure::terminal("not-supported", message))),
+        };
+        let statements = match Statement::read_all(statements) {
+            Ok(statements) => statements,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let _abandon = Abandon(Arc::clone(&abandoned));
+        let (reply, answer) = oneshot::channel();
+        self.send(path, Job::Perform { key, statements, timeout, abandoned, reply }).await?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Hands a job to the file's writer, which is started if there is none.
+    async fn send(&self, path: PathBuf, job: Job) -> Result<(), Unavailable> {
+        let path = one_spelling(path);
+        let writer = {
+            let mut writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+            match writers.get(&path) {
+                Some(writer) if !writer.is_closed() => writer.clone(),
+                _ => {
+                    let (sender, jobs) = mpsc::channel(QUEUE_MAX);
+                    Writer::start(path.clone(), self.busy_timeout, jobs)
+                        .map_err(|error| Unavailable(format!("no thread for {}: {error}", path.display())))?;
+                    writers.insert(path, sender.clone());
+                    sender
+                }
+            }
+        };
+        writer.send(job).await.map_err(|_| stopped())
+    }
+}
+
+fn stopped() -> Unavailable {
+    Unavailable("the database's writer has stopped; it is started again".to_owned())
+}
+
+/// The same path for the same file, however a grant spells it: two writers would lock each other out.
+fn one_spelling(path: PathBuf) -> PathBuf {
+    if let Ok(canonical) = path.canonicalize() {
+        return canonical;
+    }
+    match (path.parent().map(Path::canonicalize), path.file_name()) {
+        (Some(Ok(directory)), Some(name)) => directory.join(name),
+        _ => path,
+    }
+}
