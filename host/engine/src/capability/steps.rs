@@ -18,7 +18,8 @@ use crate::state::{Body, HostState, Phase};
 use crate::trap::{GuestTrap, StopLeg};
 
 /// The guest's handle on an operation.
-pub(crate) struct Operation(Standing);
+#[allow(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct Operation(Standing);
 
 enum Standing {
     /// The host performs it.
@@ -32,7 +33,8 @@ enum Standing {
 }
 
 /// The guest's handle on the open attempt.
-pub(crate) struct Attempt;
+#[allow(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct Attempt;
 
 fn bad_call(message: impl Into<String>) -> wasmtime::Error {
     GuestTrap::new("bad-call", message).into()
