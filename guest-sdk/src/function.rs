@@ -232,10 +232,9 @@ pub const fn assert_unique(ids: &[&str]) {
     while first < ids.len() {
         let mut second = first + 1;
         while second < ids.len() {
-            assert!(
-                !same(ids[first], ids[second]),
-                "two functions of this module have the same id"
-            );
+            if same(ids[first], ids[second]) {
+                panic!("two functions of this module have the same id");
+            }
             second += 1;
         }
         first += 1;

@@ -28,9 +28,13 @@ use proc_macro::TokenStream;
 /// Durations are whole numbers with `ms`, `s`, `m`, `h` or `d`.
 #[proc_macro_attribute]
 pub fn function(options: TokenStream, item: TokenStream) -> TokenStream {
-    function::expand(options.into(), item.into())
-        .unwrap_or_else(syn::Error::into_compile_error)
-        .into()
+    let item = proc_macro2::TokenStream::from(item);
+    let expanded = function::expand(options.into(), item.clone()).unwrap_or_else(|error| {
+        // With the function itself, so that the one mistake does not draw others after it.
+        let error = error.into_compile_error();
+        quote::quote!(#error #item)
+    });
+    expanded.into()
 }
 
 /// Makes the crate a component with these functions: `dormouse::module!(create_workflow, orders::ship);`.

@@ -34,13 +34,18 @@ pub use sql::{Params, Rows, Sql, Statement, Transaction};
 /// It can't be borrowed by a body: steps don't nest, and the compiler says so.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
-    // Neither Send nor Sync: so a body, which must be Send, can't capture it.
-    thread: PhantomData<*const ()>,
+    nesting: PhantomData<StepsDoNotNest>,
+}
+
+/// Neither `Send` nor `Sync`, so that a body, which must be `Send`, can't capture a [`Step`]. The compiler names this type.
+#[derive(Clone, Copy, Debug)]
+struct StepsDoNotNest {
+    _not_sync: *const (),
 }
 
 impl Step {
     pub(crate) fn new() -> Step {
-        Step { thread: PhantomData }
+        Step { nesting: PhantomData }
     }
 
     /// Runs `body` and records what it came to; a replay is given that and does not run it again.

@@ -1,3 +1,4 @@
+#![allow(unused)]
 use dormouse::prelude::*;
 
 #[dormouse::function(id = "f")]

@@ -1,3 +1,4 @@
+#![allow(unused)]
 use dormouse::prelude::*;
 
 async fn f() -> dormouse::Result<()> {
