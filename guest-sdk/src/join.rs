@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 /// They are polled in that order, so bodies of steps run one after the other in it; what overlaps is operations.
 /// The host bounds how many operations may be open at once (1,000 by default).
 pub async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    let outcome: Result<_, std::convert::Infallible> = All::new(futures, |output| Ok(output)).await;
+    let outcome: Result<_, std::convert::Infallible> = All::new(futures, Ok).await;
     match outcome {
         Ok(outputs) => outputs,
     }

@@ -68,6 +68,11 @@ pub use function::{Continue, Continued, Function};
 pub use join::{join_all, try_join_all};
 pub use step::{Attempt, Backoff, Step};
 
+/// The guide's code is compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/functions.md")]
+struct Guide;
+
 /// What most functions need: `use dormouse::prelude::*;`.
 pub mod prelude {
     pub use crate::error::{Error, ResultExt as _, StepError};

@@ -22,6 +22,35 @@ fn the_copy_of_the_contract_is_the_contract() {
     );
 }
 
+/// The guide shows the examples as they are.
+#[test]
+fn the_guides_excerpts_are_the_examples() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let Ok(guide) = std::fs::read_to_string(root.join("docs/guide/functions.md")) else {
+        assert!(!root.join("host").exists(), "docs/guide/functions.md is missing");
+        return;
+    };
+    let mut excerpts = 0;
+    for part in guide.split("<!-- from ").skip(1) {
+        let (file, rest) = part.split_once(" -->").expect("a file's name");
+        let block = rest
+            .split("```")
+            .nth(1)
+            .and_then(|block| block.split_once('\n'))
+            .expect("a block")
+            .1;
+        let source =
+            std::fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let wanted: String = block.split_whitespace().collect();
+        assert!(
+            source.split_whitespace().collect::<String>().contains(&wanted),
+            "not in {file}:\n{block}"
+        );
+        excerpts += 1;
+    }
+    assert_eq!(excerpts, 2);
+}
+
 /// Everything that can be said.
 #[dormouse::function(
     id = "whole",

@@ -108,12 +108,7 @@ async fn options(step: Step) -> dormouse::Result<Vec<String>> {
         .backoff(Backoff::constant(Duration::from_secs(7)))
         .await;
     let foreign = step.run("foreign", || Ok("x".parse::<u8>()?)).attempts(1).await;
-    let errors = [
-        never.err(),
-        after.err(),
-        constant.err(),
-        foreign.err().map(|error| error.clone()),
-    ];
+    let errors = [never.err(), after.err(), constant.err(), foreign.err()];
     Ok(errors
         .into_iter()
         .flatten()

@@ -62,8 +62,16 @@ mod tests {
             })
             .run();
 
-        assert_eq!(report.output::<Value>(), json!({"message": "Hello ada@example.com!"}));
-        let names = ["fetch video", "transcribe video", "summarise with AI", "create-workflow"];
+        assert_eq!(
+            report.output::<Value>(),
+            json!({"message": "Hello ada@example.com!"})
+        );
+        let names = [
+            "fetch video",
+            "transcribe video",
+            "summarise with AI",
+            "create-workflow",
+        ];
         assert_eq!(report.step_names(), names);
         assert_eq!(report.elapsed.as_secs(), 3);
         assert_eq!(rows.get(), 1);
@@ -71,8 +79,14 @@ mod tests {
 
     #[test]
     fn an_event_without_an_email_fails_and_says_why() {
-        let report = Harness::of::<create_workflow>().event("test/hello.world", json!({})).run();
-        assert!(report.error().message().contains("missing field `email`"), "{:?}", report.error());
+        let report = Harness::of::<create_workflow>()
+            .event("test/hello.world", json!({}))
+            .run();
+        assert!(
+            report.error().message().contains("missing field `email`"),
+            "{:?}",
+            report.error()
+        );
         assert!(report.steps.is_empty());
     }
 }

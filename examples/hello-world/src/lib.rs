@@ -34,7 +34,10 @@ mod tests {
 
     #[test]
     fn it_greets_after_a_second() {
-        for (data, message) in [(json!({"name": "Ada"}), "Hello Ada!"), (json!({}), "Hello world!")] {
+        for (data, message) in [
+            (json!({"name": "Ada"}), "Hello Ada!"),
+            (json!({}), "Hello world!"),
+        ] {
             let report = Harness::of::<hello_world>().event("demo/hello", data).run();
             assert_eq!(report.output::<Value>(), json!({"message": message}));
             assert_eq!(report.step_names(), ["wait-a-moment"]);
