@@ -1,2 +1,31 @@
-//! dormouse
-fn main() {}
+//! The `dormouse` binary: parse, do, exit. What the commands are is said in `cli`, one file per noun or verb does them.
+
+use std::process::ExitCode;
+
+mod build;
+mod cli;
+mod client;
+mod completions;
+mod deploy;
+mod doctor;
+mod events;
+mod failure;
+mod functions;
+mod invoke;
+mod modules;
+mod new;
+mod nodes;
+mod output;
+mod project;
+mod run;
+mod runs;
+mod sse;
+mod start;
+mod terminal;
+mod units;
+mod wasm_target;
+mod watch;
+
+fn main() -> ExitCode {
+    cli::main()
+}

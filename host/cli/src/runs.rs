@@ -1,0 +1,305 @@
+//! `dormouse runs`: list, get (and watch), journal, logs, cancel, wake.
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::cli::Global;
+use crate::client::Client;
+use crate::failure::Outcome;
+use crate::output::{Format, Table, ago, short_digest, text};
+use crate::run::Run;
+use crate::units::show_duration;
+use crate::{terminal, watch};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Runs {
+    /// List the newest runs
+    #[command(
+        after_help = "Examples:\n  dormouse runs list --status failed\n  dormouse runs list --phase blocked -o jsonl"
+    )]
+    List(List),
+    /// Show a run and its steps
+    #[command(
+        after_help = "Examples:\n  dormouse runs get 01JD7Z… --watch\n  dormouse runs get 01JD7Z… -o json"
+    )]
+    Get(Get),
+    /// Show a run's journal
+    Journal(Id),
+    /// Show a run's log
+    Logs(Id),
+    /// End a run now
+    Cancel(Id),
+    /// Let a sleeping run go on now
+    Wake(Id),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Scheduled, Running, Completed, Failed, Cancelled or Skipped
+    #[arg(long)]
+    status: Option<String>,
+
+    /// queued, executing, sleeping, waiting, backing-off, limited, paused or blocked
+    #[arg(long)]
+    phase: Option<String>,
+
+    /// Only runs of this module
+    #[arg(long)]
+    module: Option<String>,
+
+    /// Only runs of this function
+    #[arg(long, value_name = "MODULE/FUNCTION")]
+    function: Option<String>,
+
+    /// Only the runs that this event started
+    #[arg(long, value_name = "EVENT", conflicts_with_all = ["status", "phase", "module", "function", "limit", "cursor"])]
+    event: Option<String>,
+
+    /// How many at most
+    #[arg(long)]
+    limit: Option<u32>,
+
+    /// Go on after this one: the last run of the page before
+    #[arg(long, value_name = "RUN")]
+    cursor: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// The run's id
+    run: String,
+
+    /// Show it live until it ends; then its output is on stdout, and the exit code is 1 unless it completed
+    #[arg(short, long)]
+    watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Id {
+    /// The run's id
+    run: String,
+}
+
+impl Runs {
+    pub(crate) async fn run(self, global: &Global) -> Outcome {
+        let client = Client::new(global, None)?;
+        let format = global.output;
+        match self {
+            Runs::List(list) => list.run(&client, format).await,
+            Runs::Get(get) => get.run(&client, format).await,
+            Runs::Journal(id) => journal(&client, &id.run, format).await,
+            Runs::Logs(id) => logs(&client, &id.run, format).await,
+            Runs::Cancel(id) => {
+                client
+                    .request(Method::DELETE, &["v1", "runs", &id.run])
+                    .answer()
+                    .await?;
+                terminal::say(format!("cancelled run {}", id.run));
+                Ok(())
+            }
+            Runs::Wake(id) => {
+                client
+                    .request(Method::POST, &["v1", "runs", &id.run, "wake"])
+                    .answer()
+                    .await?;
+                terminal::say(format!("woke run {}", id.run));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl List {
+    async fn run(self, client: &Client, format: Format) -> Outcome {
+        let data = match &self.event {
+            Some(event) => client.get(&["v1", "events", event, "runs"]).await?,
+            None => {
+                let request = client.request(Method::GET, &["v1", "runs"]);
+                let request = request.query("status", self.status).query("phase", self.phase);
+                let request = request
+                    .query("module", self.module)
+                    .query("function", self.function);
+                request
+                    .query("limit", self.limit)
+                    .query("cursor", self.cursor)
+                    .data()
+                    .await?
+            }
+        };
+        let runs: Vec<Run> = data
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(Run::parse)
+            .collect::<Outcome<_>>()?;
+        format.write(&data, || {
+            let now = Timestamp::now();
+            let mut table = Table::new(&["run", "function", "status", "queued", "duration", "reason"]);
+            for (run, data) in runs.iter().zip(data.as_array().into_iter().flatten()) {
+                let took = run.duration(now).map(show_duration).unwrap_or_default();
+                let why = run
+                    .error
+                    .as_ref()
+                    .map(|error| error.message.clone())
+                    .or_else(|| run.reason.clone());
+                let first = why
+                    .as_deref()
+                    .unwrap_or_default()
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned();
+                let cells = [
+                    run.run_id.clone(),
+                    run.function_id.clone(),
+                    run.state(),
+                    ago(data, "queued_at"),
+                    took,
+                    first,
+                ];
+                table.row(cells);
+            }
+            table.text("no runs")
+        })
+    }
+}
+
+impl Get {
+    async fn run(self, client: &Client, format: Format) -> Outcome {
+        if self.watch {
+            let (data, run) = watch::watch(client, &self.run, format).await?;
+            return watch::conclude(&data, &run, format);
+        }
+        let data = client.get(&["v1", "runs", &self.run]).await?;
+        let run = Run::parse(&data)?;
+        format.write(&data, || describe(&run, &data))
+    }
+}
+
+/// The whole run for people.
+fn describe(run: &Run, data: &Value) -> String {
+    let now = Timestamp::now();
+    let mut lines = Vec::new();
+    let mut line = |word: &str, text: &str| {
+        if !text.is_empty() {
+            lines.push(format!("{word:<9} {text}"));
+        }
+    };
+    line("run", &run.run_id);
+    line("function", &run.function_id);
+    line("version", short_digest(&run.version));
+    line("status", &run.state());
+    line("reason", run.reason.as_deref().unwrap_or_default());
+    line("event", run.event_id.as_deref().unwrap_or_default());
+    line("queued", &text(data, "queued_at"));
+    line("started", &text(data, "run_started_at"));
+    line("ended", &text(data, "ended_at"));
+    if let Some(took) = run.duration(now) {
+        line("duration", &show_duration(took));
+    }
+    if run.status == "Completed" {
+        line("output", &run.output.to_string());
+    }
+    if let Some(error) = &run.error {
+        let code = error
+            .code
+            .as_deref()
+            .map(|code| format!(" ({code})"))
+            .unwrap_or_default();
+        let step = error
+            .step
+            .as_deref()
+            .map(|step| format!(" in step \"{step}\""))
+            .unwrap_or_default();
+        line("error", &format!("{}{code}{step}", error.message));
+        for frame in &error.frames {
+            let frame = frame.as_str().map_or_else(|| frame.to_string(), str::to_owned);
+            line("", &frame);
+        }
+    }
+    if !run.steps.is_empty() {
+        lines.push("steps".to_owned());
+        let width = run
+            .steps
+            .iter()
+            .map(|step| step.name.chars().count())
+            .max()
+            .unwrap_or(0)
+            .min(48);
+        for step in &run.steps {
+            lines.push(step.line(now, width));
+            let failed = step
+                .attempts
+                .iter()
+                .enumerate()
+                .filter(|(_, attempt)| !attempt.error.is_null());
+            for (index, attempt) in failed {
+                let message = attempt.error["message"].as_str().map(str::to_owned);
+                let message = message.unwrap_or_else(|| attempt.error.to_string());
+                lines.push(format!("      try {}: {message}", index + 1));
+            }
+        }
+    }
+    let text = lines.join("\n");
+    if console::colors_enabled() {
+        text
+    } else {
+        console::strip_ansi_codes(&text).into_owned()
+    }
+}
+
+async fn journal(client: &Client, run: &str, format: Format) -> Outcome {
+    let data = client.get(&["v1", "runs", run, "journal"]).await?;
+    format.write(&data, || {
+        let mut table = Table::new(&["seq", "entry", "name", "what"]);
+        for entry in data.as_array().into_iter().flatten() {
+            let members = entry.as_object().into_iter().flatten();
+            let shown = ["seq", "number", "kind", "type", "entry", "name"];
+            let rest: Vec<String> = members
+                .filter(|(member, value)| !shown.contains(&member.as_str()) && !value.is_null())
+                .map(|(member, value)| format!("{member}={value}"))
+                .collect();
+            let first = |names: &[&str]| {
+                names
+                    .iter()
+                    .map(|name| text(entry, name))
+                    .find(|text| !text.is_empty())
+            };
+            let cell = |names: &[&str]| first(names).unwrap_or_default();
+            table.row([
+                cell(&["seq", "number"]),
+                cell(&["entry", "type", "kind"]),
+                cell(&["name"]),
+                rest.join(" "),
+            ]);
+        }
+        table.text("the journal is empty")
+    })
+}
+
+async fn logs(client: &Client, run: &str, format: Format) -> Outcome {
+    let data = client.get(&["v1", "runs", run, "logs"]).await?;
+    format.write(&data, || {
+        let lines = data.as_array().into_iter().flatten().map(|line| {
+            let step = line["step"]
+                .as_str()
+                .map(|step| format!(" [{step}]"))
+                .unwrap_or_default();
+            let fields = line["fields"].as_object().into_iter().flatten();
+            let fields: String = fields.map(|(name, value)| format!(" {name}={value}")).collect();
+            format!(
+                "{} {:<5}{step} {}{fields}",
+                text(line, "at"),
+                text(line, "level"),
+                text(line, "message")
+            )
+        });
+        let lines: Vec<String> = lines.collect();
+        if lines.is_empty() {
+            terminal::say("the run wrote no log lines");
+        }
+        lines.join("\n")
+    })
+}
