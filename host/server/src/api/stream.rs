@@ -3,7 +3,7 @@
 //! The first state is sent at once. Changes only nudge: what is sent is read from the store, so a missed nudge costs time
 //! and nothing else. Under load, nudges within a tenth of a second become one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -183,18 +183,14 @@ impl Follower {
     }
 
     async fn entries(&mut self, run: &Run) -> Result<(), Problem> {
-        let mut changed: Vec<usize> = Vec::new();
+        let mut changed: BTreeSet<usize> = BTreeSet::new();
         for entry in runs::entries(&self.app, run, self.next_entry).await? {
             self.next_entry = entry.seq + 1;
-            if let Some(index) = self.steps.push(entry)
-                && !changed.contains(&index)
-            {
-                changed.push(index);
-            }
+            changed.extend(self.steps.push(entry));
         }
         if run.state.status.is_terminal() {
             // The end closes what was open, which no entry says.
-            changed = (0..self.steps.len()).filter(|index| changed.contains(index) || self.closes(*index, run)).collect();
+            changed.extend((0..self.steps.len()).filter(|index| self.closes(*index, run)));
         }
         for index in changed {
             if let Some(step) = self.steps.get(index, run.state) {

@@ -182,13 +182,13 @@ impl EntryView {
 /// A log line as the API shows it.
 #[derive(Debug, PartialEq, Serialize)]
 pub(crate) struct LogView {
-    number: u32,
-    at: Timestamp,
-    level: String,
-    step: Option<String>,
-    message: String,
+    pub(crate) number: u32,
+    pub(crate) at: Timestamp,
+    pub(crate) level: String,
+    pub(crate) step: Option<String>,
+    pub(crate) message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    fields: Option<Json>,
+    pub(crate) fields: Option<Json>,
 }
 
 impl LogView {
