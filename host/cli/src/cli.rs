@@ -11,6 +11,13 @@ use crate::{
     build, completions, deploy, doctor, events, functions, invoke, modules, new, nodes, runs, start, terminal,
 };
 
+/// What scripts rely on.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0 ok                    1 the run or the build failed    2 usage
+  3 not found             4 not allowed                    5 unavailable
+  6 refused               7 --wait timed out              70 a bug in dormouse";
+
 /// Write a function as if it never crashes. Compile it to Wasm, upload it, send events.
 #[derive(Debug, Parser)]
 #[command(name = "dormouse", version, propagate_version = true, max_term_width = 110)]

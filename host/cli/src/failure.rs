@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use console::style;
 
+use crate::terminal;
+
 /// The exit codes. docs/guide/cli.md lists them; scripts rely on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -33,7 +35,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command ends with another code than 0. An empty message has been told already.
+/// Why a command ends with another code than 0.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
@@ -59,11 +61,6 @@ impl Failure {
 
     pub(crate) fn usage(message: impl Into<String>) -> Failure {
         Failure::new(Exit::Usage, message)
-    }
-
-    /// A failure that the user has read about already.
-    pub(crate) fn silent(exit: Exit) -> Failure {
-        Failure::new(exit, "")
     }
 
     /// Where it happened: a file, or a request.
@@ -104,11 +101,7 @@ impl Failure {
 
     /// Tells the user and answers the process's exit code.
     pub(crate) fn report(&self) -> ExitCode {
-        if !self.message.is_empty() {
-            for line in self.lines() {
-                crate::terminal::say(line);
-            }
-        }
+        self.lines().iter().for_each(terminal::say);
         self.exit.into()
     }
 }

@@ -22,10 +22,7 @@ impl Functions {
         global.output.write(&data, || {
             let mut table = Table::new(&["function", "triggers", "retries", "version"]);
             for function in data.as_array().into_iter().flatten() {
-                let id = match text(function, "function_id") {
-                    id if id.is_empty() => text(function, "id"),
-                    id => id,
-                };
+                let id = text(function, "function_id");
                 let version = text(function, "version");
                 let triggers = triggers(&function["triggers"]);
                 table.row([

@@ -70,21 +70,19 @@ impl Modules {
 async fn list(client: &Client, format: Format) -> Outcome {
     let data = client.get(&["v1", "modules"]).await?;
     format.write(&data, || {
-        let mut table = Table::new(&["module", "active version", "functions"]);
+        let mut table = Table::new(&["module", "active version", "size", "uploaded", "functions"]);
         for module in data.as_array().into_iter().flatten() {
-            let version = first(module, &["active", "version"]);
-            let functions = module["functions"].as_array().map(|functions| {
-                let names = functions.iter().map(|function| match function {
-                    Value::String(name) => name.clone(),
-                    function => first(function, &["id", "function_id", "name"]),
-                });
-                names.collect::<Vec<_>>().join(", ")
-            });
-            let name = first(module, &["module", "name"]);
+            let functions = module["functions"].as_array().into_iter().flatten();
+            let functions: Vec<String> = functions.map(|function| text(function, "id")).collect();
+            let version = text(module, "version");
+            let version = short_digest(&version).to_owned();
+            let size = size(module);
             table.row([
-                name,
-                short_digest(&version).to_owned(),
-                functions.unwrap_or_default(),
+                text(module, "module"),
+                version,
+                size,
+                ago(module, "uploaded_at"),
+                functions.join(", "),
             ]);
         }
         table.text("no modules; upload one with `dormouse deploy`")
@@ -94,29 +92,13 @@ async fn list(client: &Client, format: Format) -> Outcome {
 async fn versions(client: &Client, module: &str, format: Format) -> Outcome {
     let data = client.get(&["v1", "modules", module, "versions"]).await?;
     format.write(&data, || {
-        let mut table = Table::new(&["version", "", "size", "uploaded", "runs", "message"]);
+        let mut table = Table::new(&["version", "", "size", "uploaded", "live runs", "message"]);
         for version in data.as_array().into_iter().flatten() {
-            let digest = first(version, &["version", "digest"]);
+            let digest = text(version, "version");
             let active = if version["active"] == true { "active" } else { "" };
-            let size = version["bytes"]
-                .as_u64()
-                .or(version["size"].as_u64())
-                .map(show_bytes)
-                .unwrap_or_default();
-            let uploaded = ["uploaded_at", "created_at"]
-                .iter()
-                .map(|at| ago(version, at))
-                .find(|at| !at.is_empty());
-            let runs = first(version, &["runs_in_flight", "runs"]);
-            let cells = [
-                short_digest(&digest),
-                active,
-                &size,
-                &uploaded.unwrap_or_default(),
-                &runs,
-                &text(version, "message"),
-            ];
-            table.row(cells);
+            let (size, uploaded) = (size(version), ago(version, "uploaded_at"));
+            let (runs, message) = (text(version, "live_runs"), text(version, "message"));
+            table.row([short_digest(&digest), active, &size, &uploaded, &runs, &message]);
         }
         table.text("no versions")
     })
@@ -163,7 +145,7 @@ async fn resolve(client: &Client, module: &str, given: &str) -> Outcome<String> 
         .as_array()
         .into_iter()
         .flatten()
-        .map(|version| first(version, &["version", "digest"]));
+        .map(|version| text(version, "version"));
     one_of(digests.collect(), module, given)
 }
 
@@ -200,12 +182,9 @@ fn confirm(question: &str) -> Outcome {
     Err(Failure::usage("not confirmed, so nothing was done"))
 }
 
-fn first(value: &Value, members: &[&str]) -> String {
-    members
-        .iter()
-        .map(|member| text(value, member))
-        .find(|text| !text.is_empty())
-        .unwrap_or_default()
+/// A version's size for people.
+fn size(version: &Value) -> String {
+    version["size"].as_u64().map(show_bytes).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -250,30 +250,29 @@ fn describe(run: &Run, data: &Value) -> String {
     }
 }
 
+/// What a journal's table tells of an entry beside its columns. The hash is for programs.
+const WHAT: [&str; 7] = [
+    "operation",
+    "occurrence",
+    "attempt",
+    "due_at",
+    "input",
+    "output",
+    "error",
+];
+
 async fn journal(client: &Client, run: &str, format: Format) -> Outcome {
     let data = client.get(&["v1", "runs", run, "journal"]).await?;
     format.write(&data, || {
-        let mut table = Table::new(&["seq", "entry", "name", "what"]);
+        let mut table = Table::new(&["seq", "at", "entry", "kind", "name", "what"]);
         for entry in data.as_array().into_iter().flatten() {
-            let members = entry.as_object().into_iter().flatten();
-            let shown = ["seq", "number", "kind", "type", "entry", "name"];
-            let rest: Vec<String> = members
-                .filter(|(member, value)| !shown.contains(&member.as_str()) && !value.is_null())
-                .map(|(member, value)| format!("{member}={value}"))
+            let rest: Vec<String> = WHAT
+                .iter()
+                .filter(|member| !entry[**member].is_null())
+                .map(|member| format!("{member}={}", entry[*member]))
                 .collect();
-            let first = |names: &[&str]| {
-                names
-                    .iter()
-                    .map(|name| text(entry, name))
-                    .find(|text| !text.is_empty())
-            };
-            let cell = |names: &[&str]| first(names).unwrap_or_default();
-            table.row([
-                cell(&["seq", "number"]),
-                cell(&["entry", "type", "kind"]),
-                cell(&["name"]),
-                rest.join(" "),
-            ]);
+            let columns = ["seq", "at", "entry", "kind", "name"].map(|member| text(entry, member));
+            table.row(columns.into_iter().chain([rest.join(" ")]));
         }
         table.text("the journal is empty")
     })

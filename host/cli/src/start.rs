@@ -92,7 +92,8 @@ impl Start {
         dormouse_server::init_logging(match self.log_format {
             Format::Text => LogFormat::Text,
             Format::Json => LogFormat::Json,
-        });
+        })
+        .map_err(|error| Failure::usage(error.to_string()))?;
         let listen = if self.listen.is_empty() {
             vec![Listen(loopback(PORT_DEFAULT))]
         } else {

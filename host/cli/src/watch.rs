@@ -69,35 +69,35 @@ async fn follow(
     }
     let mut frames = tokio::time::interval(FRAME);
     let mut heard = Instant::now();
+    // What came since the last look is looked at together: a long run begins with a message for every step.
+    let mut changed = false;
     loop {
         tokio::select! {
             message = stream.next() => {
                 heard = Instant::now();
                 let Some(message) = message else { return Ok(None) };
                 let Ok(data) = serde_json::from_str::<Value>(&message.data) else { continue };
-                if message.event == "log" && data["message"].is_string() {
-                    view.log(&data);
-                } else if data["run_id"].is_string() && data["steps"].is_array() {
-                    if let Some(ended) = view.show(data)? {
-                        return Ok(Some(ended));
+                match message.event.as_str() {
+                    "log" => view.log(&data),
+                    "done" => {
+                        if let Some(ended) = view.show(data)? {
+                            return Ok(Some(ended));
+                        }
                     }
-                } else {
-                    // A hint without the run itself: read it.
-                    let data = client.get(&path).await?;
-                    if let Some(ended) = view.show(data)? {
-                        return Ok(Some(ended));
-                    }
+                    _ => changed = true,
                 }
             }
             _ = frames.tick() => {
-                view.frame();
-                if heard.elapsed() > SILENCE_MAX {
-                    let data = client.get(&path).await?;
-                    if let Some(ended) = view.show(data)? {
+                let silent = heard.elapsed() > SILENCE_MAX;
+                if std::mem::take(&mut changed) || silent {
+                    if let Some(ended) = view.show(client.get(&path).await?)? {
                         return Ok(Some(ended));
                     }
-                    return Ok(None);
+                    if silent {
+                        return Ok(None);
+                    }
                 }
+                view.frame();
             }
         }
     }
@@ -109,6 +109,7 @@ struct View {
     screen: Option<Screen>,
     told: HashMap<usize, String>,
     told_state: String,
+    next_line: u64,
     format: Format,
 }
 
@@ -120,6 +121,7 @@ impl View {
             screen,
             told: HashMap::new(),
             told_state: String::new(),
+            next_line: 0,
             format,
         }
     }
@@ -175,7 +177,13 @@ impl View {
         }
     }
 
+    /// A log line, once: a stream that is opened anew tells them all again.
     fn log(&mut self, data: &Value) {
+        let number = data["number"].as_u64().unwrap_or(self.next_line);
+        if number < self.next_line {
+            return;
+        }
+        self.next_line = number + 1;
         let step = data["step"]
             .as_str()
             .map(|step| format!(" [{step}]"))
