@@ -10,16 +10,20 @@
 //! | [`command`] | cancel, wake, unblock |
 //! | [`registry`] | modules, versions, activation |
 //! | [`read`] | what pages and the API show |
+//! | [`model`] | the same behaviour in memory, to hold implementations against |
+//! | [`conformance`] | what every implementation must do, as a suite of checks |
 //! | [`sqlite`] | the implementation on SQLite |
 //! | [`error`] | what can go wrong, and which of it is worth trying again |
 //!
 //! Absent on purpose: clocks and randomness (arguments), decisions (core's), and any knowledge of guests.
 
 pub mod command;
+pub mod conformance;
 pub mod contract;
 pub mod error;
 pub mod execute;
 pub mod ingest;
+pub mod model;
 pub mod read;
 pub mod registry;
 pub mod schedule;
@@ -27,4 +31,5 @@ pub mod sqlite;
 
 pub use contract::Store;
 pub use error::{Error, Result};
+pub use model::MemoryStore;
 pub use sqlite::SqliteStore;

@@ -220,7 +220,7 @@ pub(super) async fn versions(conn: &mut SqliteConnection, module: &str, digest: 
     let text = format!(
         "SELECT {}, {LIVE_RUNS} FROM versions v LEFT JOIN modules m ON m.version_id = v.id \
          WHERE v.deleted = 0 AND v.module = ?1 AND (?2 IS NULL OR v.digest = ?2) \
-         ORDER BY v.uploaded_ms DESC, v.id DESC",
+         ORDER BY v.uploaded_ms DESC, v.digest",
         version_columns!()
     );
     let rows = super::sql::fetch_dynamic(conn, text, |args| {

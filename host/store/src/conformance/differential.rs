@@ -1,0 +1,576 @@
+//! Random operations on two stores at once: the same answers, the same states.
+//!
+//! It goes on until every kind of operation has succeeded often enough to have met the others. A failure names the
+//! seed, and `DORMOUSE_SEED` repeats it.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use dormouse_core::journal::{Entry, Event, OperationKind, Record, RecordKind};
+use dormouse_core::run::{Phase, RunError, Status, Wait};
+use dormouse_core::{Digest, EventId, Failure, Json, RunId, Seq, Timestamp};
+
+use super::fixture::{at, function, json, node, version};
+use super::random::Random;
+use crate::command::Commanded;
+use crate::contract::Store;
+use crate::error::Error;
+use crate::execute::{Append, Appended, LogLine, Lost, Then};
+use crate::ingest::{Created, Ingest, NewEvent, NewRun};
+use crate::read::{EventFilter, Run, RunFilter};
+use crate::registry::Changed;
+use crate::schedule::{Claim, FireTimers};
+
+/// How often each kind of operation has to succeed.
+const SUCCESSES: u32 = 3;
+/// More steps than this without that: the generator never gets there.
+const STEPS_MAX: u32 = 40_000;
+/// States are compared after so many steps: all of them at the end, a sample in between.
+const COMPARE_EVERY: u32 = 100;
+/// Runs that are looked at in detail in between.
+const SAMPLE: u64 = 25;
+/// With more runs than this, some are cancelled and pruned: what there is many of is slow to compare.
+const RUNS_MAX: usize = 150;
+
+/// What has to happen at least [`SUCCESSES`] times.
+const KINDS: [&str; 36] = [
+    "join", "heartbeat", "heartbeat-dead", "leave", "take-over", "ingest", "ingest-stale", "ingest-leased", "ingest-delayed",
+    "ingest-duplicate", "ingest-rerun", "claim", "claim-blocked", "fire", "fire-ready", "continue", "suspend",
+    "completions", "release", "host-trap", "complete", "fail", "continue-with", "block", "lost", "cancelled", "gone",
+    "refused-append", "cancel", "wake", "wake-completes", "unblock", "put-version", "delete-version", "config", "prune",
+];
+
+/// The seed to use: from the environment, or the default.
+pub fn seed(default: u64) -> u64 {
+    std::env::var("DORMOUSE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// Holds `store` against `model`, both empty.
+///
+/// # Panics
+/// When they differ, naming the seed and the step.
+pub async fn run(seed: u64, model: Arc<dyn Store>, store: Arc<dyn Store>) {
+    let mut pair = Pair {
+        random: Random(seed),
+        seed,
+        step: 0,
+        model,
+        store,
+        now: 0,
+        ids: 0,
+        node: 1,
+        generation: 1,
+        done: BTreeMap::new(),
+    };
+    pair.begin().await;
+    while pair.missing().next().is_some() || pair.step < 2_000 {
+        let missing: Vec<_> = pair.missing().collect();
+        assert!(pair.step < STEPS_MAX, "seed {seed}: these never succeeded often enough: {missing:?}");
+        pair.step += 1;
+        pair.now += pair.random.below(300) as i64;
+        pair.operate().await;
+        if pair.step.is_multiple_of(COMPARE_EVERY) {
+            pair.compare(SAMPLE).await;
+        }
+    }
+    pair.compare(u64::MAX).await;
+}
+
+struct Pair {
+    random: Random,
+    seed: u64,
+    step: u32,
+    model: Arc<dyn Store>,
+    store: Arc<dyn Store>,
+    now: i64,
+    ids: u64,
+    node: u8,
+    generation: i64,
+    done: BTreeMap<&'static str, u32>,
+}
+
+/// Asks both, compares, and gives the answer.
+macro_rules! both {
+    ($pair:expr, $($call:tt)*) => {{
+        let model = $pair.model.$($call)*.await;
+        let store = $pair.store.$($call)*.await;
+        $pair.same(stringify!($($call)*), model, store)
+    }};
+}
+
+fn digest(number: u64) -> Digest {
+    Digest::of(&number.to_le_bytes())
+}
+
+const MODULES: [&str; 2] = ["shop", "stock"];
+
+impl Pair {
+    fn same<T: Debug + PartialEq>(&self, what: &str, model: Result<T, Error>, store: Result<T, Error>) -> Result<T, Error> {
+        let agree = match (&model, &store) {
+            (Ok(model), Ok(store)) => model == store,
+            // The words may differ, the kind may not.
+            (Err(model), Err(store)) => std::mem::discriminant(model) == std::mem::discriminant(store),
+            _ => false,
+        };
+        assert!(
+            agree,
+            "seed {} step {}: {what}\n model: {model:?}\n store: {store:?}\n(DORMOUSE_SEED={} repeats it)",
+            self.seed, self.step, self.seed
+        );
+        store
+    }
+
+    fn succeeded(&mut self, kind: &'static str) {
+        assert!(KINDS.contains(&kind), "{kind} is not among the kinds");
+        *self.done.entry(kind).or_default() += 1;
+    }
+
+    fn missing(&self) -> impl Iterator<Item = &'static str> {
+        KINDS.into_iter().filter(|kind| self.done.get(kind).copied().unwrap_or(0) < SUCCESSES)
+    }
+
+    fn time(&self) -> Timestamp {
+        at(self.now)
+    }
+
+    fn id(&mut self) -> [u8; 10] {
+        self.ids += 1;
+        let mut random = [0; 10];
+        random[2..].copy_from_slice(&self.ids.to_be_bytes());
+        random
+    }
+
+    fn payload(&mut self) -> Json {
+        match self.random.below(60) {
+            0 => json(&format!("\"{}\"", "x".repeat(70_000))),
+            number => json(&format!("[{number},{}]", self.step)),
+        }
+    }
+
+    async fn begin(&mut self) {
+        let now = self.time();
+        both!(self, join(node(1), now)).expect("joins");
+        for (number, module) in MODULES.into_iter().enumerate() {
+            let stored = both!(self, put_version(version(module, digest(number as u64), true, now)));
+            self.generation = stored.expect("stores").generation;
+        }
+    }
+
+    async fn operate(&mut self) {
+        match self.random.below(100) {
+            0 => self.nodes().await,
+            1..=22 => self.ingest().await,
+            23..=32 => self.claim().await,
+            33..=40 => self.fire().await,
+            41..=82 => self.append().await,
+            83..=85 => self.cancel().await,
+            86..=92 => self.wake().await,
+            93..=94 => self.unblock().await,
+            95..=97 => self.registry().await,
+            98 => self.config().await,
+            _ => self.prune().await,
+        }
+    }
+
+    async fn nodes(&mut self) {
+        let now = self.time();
+        let this = node(self.node).incarnation;
+        if both!(self, heartbeat(this, now)).is_ok() {
+            self.succeeded("heartbeat");
+        }
+        // A node ends and another comes: several times in a row, now and then, which is what a crash loop looks like.
+        let rounds = if self.random.one_in(3) { 6 } else { 1 };
+        for _ in 0..rounds {
+            let this = node(self.node).incarnation;
+            if self.random.one_in(2) {
+                both!(self, leave(this, now)).expect("leaves");
+                self.succeeded("leave");
+            } else {
+                self.node = self.node % 100 + 1;
+                both!(self, join(node(self.node), now)).expect("joins");
+                self.succeeded("join");
+            }
+            if both!(self, heartbeat(this, now)).is_err() {
+                self.succeeded("heartbeat-dead");
+            }
+            let limit = 1 + self.random.below(40) as u32;
+            while both!(self, take_over(limit, now)).expect("takes over") > 0 {
+                self.succeeded("take-over");
+            }
+            self.node = self.node % 100 + 1;
+            both!(self, join(node(self.node), now)).expect("joins");
+            let claim = Claim { node: node(self.node).incarnation, limit: 500, now };
+            let batch = both!(self, claim(claim)).expect("claims");
+            if !batch.blocked.is_empty() {
+                self.succeeded("claim-blocked");
+            }
+        }
+    }
+
+    async fn some_run(&mut self, phase: Option<Phase>) -> Option<Run> {
+        let filter = RunFilter { phase, limit: 40, ..RunFilter::default() };
+        let runs = both!(self, runs(filter.clone())).expect("lists");
+        self.random.pick(&runs).cloned()
+    }
+
+    async fn ingest(&mut self) {
+        let now = self.time();
+        let mut ingest = Ingest { events: Vec::new(), runs: Vec::new(), generation: self.generation, now };
+        let mut flags = Vec::new();
+        for _ in 0..self.random.below(4) {
+            let event = self.event();
+            for _ in 0..self.random.below(3) {
+                let run = self.run(event.id);
+                ingest.runs.push(run);
+            }
+            ingest.events.push(event);
+        }
+        if self.random.one_in(4)
+            && let Some(earlier) = self.some_run(None).await
+        {
+            let mut rerun = self.run(earlier.event_id);
+            rerun.rerun_of = Some(earlier.id);
+            ingest.runs.push(rerun);
+            flags.push("ingest-rerun");
+        }
+        match self.random.below(30) {
+            0 => ingest.generation += 1,
+            1 => {
+                if let (Some(first), Some(known)) = (ingest.runs.first_mut(), self.some_run(None).await) {
+                    first.id = known.id;
+                }
+            }
+            2 => {
+                let unknown = EventId::from_parts(at(0), self.id());
+                ingest.runs.push(self.run(unknown));
+            }
+            _ => {}
+        }
+        if ingest.runs.iter().any(|run| run.start_at > now) {
+            flags.push("ingest-delayed");
+        }
+        match both!(self, ingest(ingest.clone())) {
+            Ok(created) => {
+                self.succeeded("ingest");
+                if created.iter().any(|created| matches!(created, Created::New { leased: true })) {
+                    flags.push("ingest-leased");
+                }
+                if created.iter().any(|created| matches!(created, Created::Duplicate(_))) {
+                    flags.push("ingest-duplicate");
+                }
+                for flag in flags {
+                    self.succeeded(flag);
+                }
+            }
+            Err(Error::StaleRegistry) => self.succeeded("ingest-stale"),
+            Err(_) => {}
+        }
+    }
+
+    fn event(&mut self) -> NewEvent {
+        let now = self.time();
+        NewEvent {
+            id: EventId::from_parts(now, self.id()),
+            name: format!("event/{}", self.random.below(3)),
+            external_id: self.random.one_in(2).then(|| format!("external {}", self.ids)),
+            ts: now,
+            received_at: now,
+            payload: self.payload(),
+        }
+    }
+
+    fn run(&mut self, event: EventId) -> NewRun {
+        let now = self.time();
+        let module = self.random.below(2);
+        let delay = if self.random.one_in(5) { 1 + self.random.below(2000) } else { 0 };
+        NewRun {
+            id: RunId::from_parts(now, self.id()),
+            function: function(&format!("{}/f{}", MODULES[module as usize], self.random.below(3))),
+            version: digest(module),
+            config_revision: self.random.below(5) as i64,
+            event_id: event,
+            dedupe: self.random.one_in(3).then(|| format!("key {}", self.random.below(20))),
+            seed: [self.random.below(256) as u8; 32],
+            start_at: now.after(std::time::Duration::from_millis(delay)),
+            lease: (!self.random.one_in(3)).then_some(node(self.node).incarnation),
+            rerun_of: None,
+        }
+    }
+
+    async fn claim(&mut self) {
+        let claim = Claim { node: node(self.node).incarnation, limit: self.random.below(6) as u32, now: self.time() };
+        let batch = both!(self, claim(claim)).expect("claims");
+        if !batch.claimed.is_empty() {
+            self.succeeded("claim");
+        }
+    }
+
+    async fn fire(&mut self) {
+        let until = self.time();
+        both!(self, upcoming_timers(until, 10)).expect("reads");
+        let fire = FireTimers {
+            node: node(self.node).incarnation,
+            now: until,
+            limit: self.random.below(8) as u32,
+            claim_limit: self.random.below(4) as u32,
+        };
+        let fired = both!(self, fire_timers(fire)).expect("fires");
+        if !fired.claimed.is_empty() {
+            self.succeeded("fire");
+        }
+        if fired.readied > 0 {
+            self.succeeded("fire-ready");
+        }
+    }
+
+    async fn append(&mut self) {
+        let phase = if self.random.one_in(15) { None } else { Some(Phase::Executing) };
+        let Some(mut run) = self.some_run(phase).await else { return };
+        if self.random.one_in(60) {
+            run.id = RunId::from_parts(at(0), [9; 10]);
+        }
+        let epoch = if self.random.one_in(25) { run.epoch + 1 } else { run.epoch };
+        let owner = run.owner.unwrap_or(node(self.node).incarnation);
+        let open = self.open_operations(run.id).await;
+        let first = match self.random.below(30) {
+            // Again, or with a gap.
+            0 => run.journal_next.saturating_sub(1),
+            1 => run.journal_next + 1,
+            _ => run.journal_next,
+        };
+        let records = self.records(first, open.clone());
+        let fresh = !records.is_empty();
+        let logs = (0..self.random.below(3) as u32).map(|number| self.log(number)).collect();
+        let (kind, then) = self.then(&open);
+        let append = Append { run: run.id, owner, epoch, records, logs, then, now: self.time() };
+        match both!(self, append(append.clone())) {
+            Ok(Appended::Done) => self.succeeded(kind),
+            Ok(Appended::Completions(_)) => self.succeeded("completions"),
+            Ok(Appended::Lost(Lost::Cancelled)) => self.succeeded("cancelled"),
+            Ok(Appended::Lost(Lost::TakenOver)) => self.succeeded("lost"),
+            Ok(Appended::Lost(Lost::Gone)) => self.succeeded("gone"),
+            Err(_) if fresh => self.succeeded("refused-append"),
+            Err(error) => panic!("seed {} step {}: {error}", self.seed, self.step),
+        }
+    }
+
+    async fn open_operations(&mut self, run: RunId) -> Vec<Seq> {
+        let journal = both!(self, journal(run, 0)).expect("reads");
+        let closed: Vec<Seq> = journal.iter().filter_map(|record| closes(record)).collect();
+        let opened = journal.iter().filter(|record| matches!(record.kind, RecordKind::Started | RecordKind::Deferred));
+        opened.map(|record| record.seq).filter(|seq| !closed.contains(seq)).collect()
+    }
+
+    fn records(&mut self, first: Seq, mut open: Vec<Seq>) -> Vec<Record> {
+        let now = self.time();
+        let mut records = Vec::new();
+        for offset in 0..self.random.below(4) as u32 {
+            let seq = first + offset;
+            let name = format!("step {seq}");
+            let event = match self.random.below(5) {
+                0 => Event::Step { name, occurrence: 0, attempt: 1, started_at: now, outcome: Ok(self.payload()) },
+                1 => Event::Deferred {
+                    name,
+                    occurrence: 0,
+                    attempt: 1,
+                    started_at: now,
+                    failure: Failure::new("boom", "boom"),
+                    due_at: now,
+                },
+                2 | 3 if !open.is_empty() => {
+                    let operation = open.remove(self.random.below(open.len() as u64) as usize);
+                    match self.random.one_in(2) {
+                        true => Event::Delivered { operation, outcome: Ok(json("1")) },
+                        false => Event::Cancelled { operation },
+                    }
+                }
+                _ => Event::Started {
+                    kind: OperationKind::Sleep,
+                    name,
+                    occurrence: 0,
+                    input_hash: 1,
+                    input: json("1"),
+                    due_at: None,
+                },
+            };
+            records.push(Entry { seq, at: now, event }.encode());
+        }
+        records
+    }
+
+    fn log(&mut self, number: u32) -> LogLine {
+        LogLine {
+            number: number + self.random.below(10) as u32,
+            at: self.time(),
+            level: "info".to_owned(),
+            step: None,
+            message: format!("at {}", self.step),
+            fields: None,
+        }
+    }
+
+    fn then(&mut self, open: &[Seq]) -> (&'static str, Then) {
+        match self.random.below(24) {
+            0..=6 => ("continue", Then::Continue),
+            7..=15 => {
+                let waits = [Wait::Sleep, Wait::External, Wait::BackOff, Wait::Limit];
+                let wait = waits[self.random.below(4) as usize];
+                let wake = self.now + self.random.below(1500) as i64;
+                let wake_at = (!self.random.one_in(4)).then(|| at(wake));
+                let known = if self.random.one_in(2) { open.to_vec() } else { Vec::new() };
+                ("suspend", Then::Suspend { wait, reason: "waits".to_owned(), wake_at, known })
+            }
+            16 => ("release", Then::Release { host_trap: false }),
+            17 => ("host-trap", Then::Release { host_trap: true }),
+            18 | 19 => ("complete", Then::Complete { output: self.payload() }),
+            20 => ("fail", Then::Fail { error: RunError::new("boom", "it failed") }),
+            21 => ("continue-with", Then::ContinueWith { continued: self.payload() }),
+            _ => ("block", Then::Block { error: RunError::new("diverged", "it diverged") }),
+        }
+    }
+
+    async fn cancel(&mut self) {
+        let Some(run) = self.some_run(None).await else { return };
+        let now = self.time();
+        if let Ok(Commanded::Done(_)) = both!(self, cancel(run.id, now)) {
+            self.succeeded("cancel");
+        }
+    }
+
+    async fn wake(&mut self) {
+        let phases = [None, Some(Phase::Sleeping), Some(Phase::Waiting), Some(Phase::Executing), Some(Phase::Blocked)];
+        let phase = phases[self.random.below(5) as usize];
+        let Some(run) = self.some_run(phase).await else { return };
+        let open = self.open_operations(run.id).await;
+        let operation = match self.random.below(4) {
+            0 => None,
+            1 => Some(self.random.below(10) as u32),
+            _ => self.random.pick(&open).copied(),
+        };
+        let now = self.time();
+        if let Ok(Commanded::Done(_)) = both!(self, wake(run.id, operation, now)) {
+            let kind = if operation.is_some() { "wake-completes" } else { "wake" };
+            self.succeeded(kind);
+        }
+    }
+
+    async fn unblock(&mut self) {
+        let module = MODULES[self.random.below(2) as usize];
+        let now = self.time();
+        if both!(self, unblock(module, now)).expect("unblocks") > 0 {
+            self.succeeded("unblock");
+        }
+    }
+
+    async fn registry(&mut self) {
+        let now = self.time();
+        let module = MODULES[self.random.below(2) as usize];
+        let digest = digest(self.random.below(5));
+        let activate = self.random.one_in(2);
+        match self.random.below(3) {
+            0 => {
+                both!(self, put_version(version(module, digest, activate, now))).expect("stores");
+                self.succeeded("put-version");
+            }
+            1 => {
+                both!(self, activate(module, digest, now)).expect("answers");
+            }
+            _ => {
+                if let Changed::Done(_) = both!(self, delete_version(module, digest)).expect("answers") {
+                    self.succeeded("delete-version");
+                }
+            }
+        }
+        // Runs are made of the first two versions: they stay.
+        for (number, module) in MODULES.into_iter().enumerate() {
+            let digest = self::digest(number as u64);
+            both!(self, put_version(version(module, digest, false, now))).expect("stores");
+        }
+        self.generation = both!(self, registry()).expect("reads").generation;
+    }
+
+    async fn config(&mut self) {
+        let document = json(&format!("{{\"a\":{}}}", self.random.below(9)));
+        let now = self.time();
+        let revision = both!(self, put_config(document.clone(), now)).expect("stores");
+        both!(self, config(revision)).expect("reads").expect("is there");
+        self.succeeded("config");
+    }
+
+    async fn prune(&mut self) {
+        let before = at(self.now - self.random.below(20_000) as i64);
+        let limit = self.random.below(30) as u32;
+        if both!(self, prune(before, limit)).expect("prunes") > 0 {
+            self.succeeded("prune");
+        }
+    }
+
+    /// Everything that can be read, by every way of reading it.
+    async fn compare(&mut self, sample: u64) {
+        both!(self, counts()).expect("counts");
+        both!(self, nodes()).expect("reads");
+        both!(self, registry()).expect("reads");
+        both!(self, upcoming_timers(Timestamp::MAX, 10_000)).expect("reads");
+        for module in MODULES {
+            both!(self, versions(module)).expect("reads");
+        }
+        let all = RunFilter { limit: 10_000, ..RunFilter::default() };
+        let runs = both!(self, runs(all.clone())).expect("lists");
+        let chance = (runs.len() as u64 / sample).max(1);
+        for run in &runs {
+            if !self.random.one_in(chance) {
+                continue;
+            }
+            let id = run.id;
+            both!(self, run(id)).expect("reads");
+            both!(self, journal(id, 0)).expect("reads");
+            both!(self, completions(id)).expect("reads");
+            both!(self, logs(id, 0, 1000)).expect("reads");
+        }
+        let events = both!(self, events(EventFilter { limit: 10_000, ..EventFilter::default() })).expect("lists");
+        let event = self.random.pick(&events).map(|event| (event.id, event.received_at));
+        let before = self.random.pick(&runs).map(|run| run.id);
+        if runs.len() > RUNS_MAX {
+            let now = self.time();
+            for run in runs.iter().rev().take(RUNS_MAX / 2) {
+                both!(self, cancel(run.id, now)).expect("answers");
+            }
+            both!(self, prune(Timestamp::MAX, RUNS_MAX as u32)).expect("prunes");
+        }
+        for number in 0..64 {
+            let bit = |bit: u32| number >> bit & 1 == 1;
+            let mut filter = RunFilter { limit: 1 + self.random.below(20) as u32, ..RunFilter::default() };
+            filter.status = match number % 4 {
+                0 => Vec::new(),
+                1 => vec![Status::Failed, Status::Cancelled],
+                2 => vec![Status::Completed],
+                _ => vec![Status::Running, Status::Scheduled],
+            };
+            filter.phase = bit(2).then_some(Phase::Sleeping);
+            filter.module = bit(3).then(|| "shop".to_owned());
+            filter.function = (bit(3) && bit(4)).then(|| "f1".to_owned());
+            filter.before = before.filter(|_| bit(5));
+            filter.event = event.map(|(id, _)| id).filter(|_| self.random.one_in(8));
+            both!(self, runs(filter.clone())).expect("lists");
+        }
+        for number in 0..8 {
+            let filter = EventFilter {
+                name: (number & 1 == 1).then(|| "event/1".to_owned()),
+                received_after: event.map(|(_, at)| at).filter(|_| number & 2 == 2),
+                received_before: None,
+                before: event.map(|(id, _)| id).filter(|_| number & 4 == 4),
+                limit: 10,
+            };
+            both!(self, events(filter.clone())).expect("lists");
+        }
+    }
+}
+
+/// The operation a record closes.
+fn closes(record: &Record) -> Option<Seq> {
+    match Entry::decode(record.clone()).ok()?.event {
+        Event::Delivered { operation, .. } | Event::Cancelled { operation } => Some(operation),
+        _ => None,
+    }
+}

@@ -1,0 +1,83 @@
+//! What every implementation of [`Store`] must do, as checks that run against the trait alone.
+//!
+//! A check gets an empty store and panics with what is wrong. [`CHECKS`] is all of them; [`differential`] holds a
+//! store against another (the model) for as many random operations as it takes. Absent on purpose: durability, which
+//! takes processes that are killed, and what only one implementation has.
+
+mod commands;
+pub mod differential;
+mod execution;
+mod fixture;
+mod ingestion;
+mod random;
+mod scheduling;
+mod upkeep;
+mod versions;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::contract::Store;
+
+/// What a check runs.
+pub type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A check: its name and what it does to an empty store.
+pub struct Check {
+    /// Its name, as a test's.
+    pub name: &'static str,
+    /// Runs it. Panics when the store does not conform.
+    pub run: fn(Arc<dyn Store>) -> Running,
+}
+
+macro_rules! checks {
+    ($($room:ident :: $check:ident),* $(,)?) => {
+        /// All checks.
+        pub const CHECKS: &[Check] = &[
+            $(Check { name: stringify!($check), run: |store| Box::pin($room::$check(store)) }),*
+        ];
+    };
+}
+
+checks![
+    ingestion::events_and_runs_come_together,
+    ingestion::a_stale_registry_stores_nothing,
+    ingestion::the_same_event_id_starts_a_function_once_a_day,
+    ingestion::a_delayed_run_waits_for_its_time,
+    ingestion::a_run_is_born_leased_only_to_a_node_that_lives,
+    ingestion::what_does_not_make_sense_stores_nothing,
+    ingestion::large_payloads_come_back_whole,
+    execution::entries_are_kept_in_order,
+    execution::only_the_lease_holder_appends,
+    execution::the_same_entries_again_are_taken_once,
+    execution::a_run_suspends_and_its_timer_wakes_it,
+    execution::a_completion_that_is_there_keeps_a_run_from_waiting,
+    execution::a_delivered_completion_is_gone,
+    execution::runs_complete_and_fail,
+    execution::continue_with_begins_anew,
+    execution::a_blocked_run_says_why,
+    execution::many_appends_at_once_are_all_kept,
+    execution::logs_are_kept_by_number,
+    scheduling::claims_go_to_the_oldest,
+    scheduling::timers_fire_in_order_and_within_limits,
+    scheduling::upcoming_timers_are_the_soonest,
+    scheduling::a_crash_loop_is_blocked,
+    scheduling::handing_a_run_back_is_no_crash,
+    scheduling::runs_of_nodes_that_left_are_taken_over,
+    scheduling::a_node_that_left_gets_nothing,
+    commands::cancel_is_final,
+    commands::wake_completes_an_open_operation_once,
+    commands::wake_of_what_is_not_open_is_refused,
+    commands::wake_begins_a_delayed_run_now,
+    commands::unblock_is_for_one_module,
+    versions::activation_is_one_step,
+    versions::a_version_in_use_is_kept,
+    versions::a_deleted_version_can_come_back,
+    versions::components_are_kept_by_digest,
+    versions::the_same_configuration_has_one_revision,
+    upkeep::lists_are_newest_first_and_narrow,
+    upkeep::counts_are_of_what_lives,
+    upkeep::pruning_takes_all_that_belongs_to_a_run,
+    upkeep::a_closed_store_says_so,
+];

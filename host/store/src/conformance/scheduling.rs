@@ -1,0 +1,154 @@
+//! Claims, timers, takeover, nodes.
+
+use std::sync::Arc;
+
+use dormouse_core::RunId;
+use dormouse_core::run::Phase;
+
+use super::fixture::{Fixture, at, node, sleep, step, suspend};
+use crate::command::Commanded;
+use crate::contract::Store;
+use crate::error::Error;
+use crate::execute::{Appended, Lost, Then};
+use crate::schedule::{Claim, ClaimedRun, FireTimers, crash_loop};
+
+fn ids(claimed: &[ClaimedRun]) -> Vec<RunId> {
+    claimed.iter().map(|run| run.id).collect()
+}
+
+pub(super) async fn claims_go_to_the_oldest(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let late = fixture.ready(at(30)).await;
+    let early = fixture.ready(at(10)).await;
+    let middle = fixture.ready(at(20)).await;
+    let claimed = fixture.claim(2, at(40)).await;
+    assert_eq!(ids(&claimed), [early, middle]);
+    assert_eq!((claimed[0].epoch, claimed[0].seed, claimed[0].config_revision), (1, [7; 32], 1));
+    assert_eq!((claimed[0].version, claimed[0].continued.clone()), (fixture.digest, None));
+    let event = fixture.store.event(claimed[0].event_id).await.expect("reads").expect("is there");
+    assert_eq!(claimed[0].event, event.payload);
+    assert_eq!(ids(&fixture.claim(10, at(41)).await), [late]);
+    assert_eq!(fixture.claim(10, at(42)).await, []);
+    assert_eq!(fixture.get(late).await.started_at, Some(at(41)));
+}
+
+pub(super) async fn timers_fire_in_order_and_within_limits(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let mut runs = Vec::new();
+    for number in 0..300 {
+        let id = fixture.leased(at(0)).await;
+        // Later runs are due earlier.
+        assert_eq!(fixture.append(id, 1, vec![sleep(0)], suspend(Some(at(1000 - number)))).await, Appended::Done);
+        runs.push(id);
+    }
+    runs.reverse();
+    let fired = fixture.fire(at(1000), 200, 150).await;
+    assert_eq!((fired.fired, fired.readied), (200, 50));
+    assert_eq!(ids(&fired.claimed), runs[..150]);
+    assert!(fired.claimed.iter().all(|run| run.epoch == 2));
+    let fired = fixture.fire(at(1001), 200, 0).await;
+    assert_eq!((fired.fired, fired.readied, fired.claimed.len()), (100, 100, 0));
+    let claimed = fixture.claim(500, at(1002)).await;
+    assert_eq!(claimed.len(), 150);
+    // The 50 became ready before the 100.
+    assert!(ids(&claimed)[..50].iter().all(|id| runs[150..200].contains(id)));
+}
+
+pub(super) async fn upcoming_timers_are_the_soonest(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    for due in [900, 700, 800, 700] {
+        let id = fixture.leased(at(0)).await;
+        fixture.append(id, 1, vec![sleep(0)], suspend(Some(at(due)))).await;
+    }
+    let upcoming = fixture.store.upcoming_timers(at(900), 10).await.expect("reads");
+    assert_eq!(upcoming, [at(700), at(700), at(800)]);
+    assert_eq!(fixture.store.upcoming_timers(at(9000), 1).await.expect("reads"), [at(700)]);
+}
+
+/// Lets a run's node die so often that the next claim blocks it.
+async fn crash_often(fixture: &Fixture, id: RunId) {
+    for round in 0..5 {
+        assert_eq!(ids(&fixture.claim(10, at(10 + round)).await), [id], "claim {round}");
+        fixture.store.leave(fixture.node, at(20)).await.expect("leaves");
+        assert_eq!(fixture.store.take_over(10, at(20)).await.expect("takes over"), 1);
+        fixture.store.join(node(1), at(20)).await.expect("joins");
+    }
+}
+
+pub(super) async fn a_crash_loop_is_blocked(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let id = fixture.ready(at(0)).await;
+    crash_often(&fixture, id).await;
+    let claim = Claim { node: fixture.node, limit: 10, now: at(30) };
+    let batch = fixture.store.claim(claim).await.expect("claims");
+    assert_eq!((batch.claimed, batch.blocked), (vec![], vec![id]));
+    let run = fixture.get(id).await;
+    assert_eq!((run.state.phase, run.owner), (Some(Phase::Blocked), None));
+    assert_eq!((run.reason, run.error), (Some(crash_loop().message), Some(crash_loop())));
+    assert!(matches!(fixture.store.wake(id, None, at(31)).await.expect("wakes"), Commanded::Done(_)));
+    assert_eq!(ids(&fixture.claim(10, at(32)).await), [id], "a person may try again");
+}
+
+pub(super) async fn handing_a_run_back_is_no_crash(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let id = fixture.ready(at(0)).await;
+    for round in 0..12 {
+        let claimed = fixture.claim(10, at(10 + round)).await;
+        assert_eq!(ids(&claimed), [id]);
+        let (epoch, next) = (claimed[0].epoch, claimed[0].journal_next);
+        let (records, then) = match round % 3 {
+            0 => (vec![], Then::Release { host_trap: false }),
+            1 => (vec![step(next, "1")], Then::Release { host_trap: true }),
+            _ => (vec![], suspend(Some(at(0)))),
+        };
+        assert_eq!(fixture.append(id, epoch, records, then).await, Appended::Done);
+        if round % 3 == 2 {
+            assert_eq!(fixture.fire(at(600), 10, 0).await.readied, 1);
+        }
+    }
+    // Host traps count until the next entry.
+    for traps in [1, 2, 3] {
+        let claimed = fixture.claim(10, at(700)).await;
+        assert_eq!(claimed[0].host_traps, traps);
+        fixture.append(id, claimed[0].epoch, vec![], Then::Release { host_trap: true }).await;
+    }
+}
+
+pub(super) async fn runs_of_nodes_that_left_are_taken_over(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let mut runs = Vec::new();
+    for _ in 0..5 {
+        runs.push(fixture.leased(at(0)).await);
+    }
+    assert_eq!(fixture.append(runs[0], 1, vec![step(0, "1")], Then::Continue).await, Appended::Done);
+    assert_eq!(fixture.store.take_over(10, at(5)).await.expect("takes over"), 0, "its node lives");
+    fixture.store.leave(fixture.node, at(6)).await.expect("leaves");
+    assert_eq!(fixture.store.take_over(3, at(7)).await.expect("takes over"), 3);
+    assert_eq!(fixture.store.take_over(3, at(7)).await.expect("takes over"), 2);
+    assert_eq!(fixture.store.take_over(3, at(7)).await.expect("takes over"), 0);
+    let lost = fixture.append(runs[0], 1, vec![step(1, "1")], Then::Continue).await;
+    assert_eq!(lost, Appended::Lost(Lost::TakenOver));
+    fixture.store.join(node(2), at(8)).await.expect("joins");
+    let claim = Claim { node: node(2).incarnation, limit: 10, now: at(9) };
+    let claimed = fixture.store.claim(claim).await.expect("claims").claimed;
+    assert_eq!(ids(&claimed), runs);
+    assert!(claimed.iter().all(|run| run.epoch == 3), "taken over, then claimed");
+    assert_eq!(claimed[0].journal_next, 1);
+}
+
+pub(super) async fn a_node_that_left_gets_nothing(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    fixture.store.heartbeat(fixture.node, at(77)).await.expect("lives");
+    let nodes = fixture.store.nodes().await.expect("reads");
+    assert_eq!(nodes.len(), 1);
+    assert_eq!((nodes[0].incarnation, nodes[0].heartbeat_at, nodes[0].joined_at), (fixture.node, at(77), at(0)));
+    let id = fixture.ready(at(0)).await;
+    fixture.store.leave(fixture.node, at(78)).await.expect("leaves");
+    assert_eq!(fixture.store.nodes().await.expect("reads"), []);
+    let claim = Claim { node: fixture.node, limit: 10, now: at(79) };
+    assert!(matches!(fixture.store.claim(claim).await, Err(Error::DeclaredDead)));
+    let fire = FireTimers { node: fixture.node, now: at(79), limit: 10, claim_limit: 10 };
+    assert!(matches!(fixture.store.fire_timers(fire).await, Err(Error::DeclaredDead)));
+    assert!(matches!(fixture.store.heartbeat(fixture.node, at(79)).await, Err(Error::DeclaredDead)));
+    assert_eq!(fixture.get(id).await.state.phase, Some(Phase::Queued));
+}

@@ -1,0 +1,273 @@
+//! The store's behaviour in memory, written to be read: one lock, plain collections, every question answered by
+//! looking through all runs. It is what the differential test holds the real stores against, and what tests that need
+//! no durability use.
+//!
+//! Absent on purpose: speed, durability, and any code shared with an implementation.
+
+mod runs;
+mod versions;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use dormouse_core::journal::Record;
+use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
+
+use self::runs::ModelRun;
+use crate::command::Commanded;
+use crate::contract::Store;
+use crate::error::{Error, Result};
+use crate::execute::{Append, Appended, Completion, LogLine};
+use crate::ingest::{Created, Ingest};
+use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};
+use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
+use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNode, Node};
+
+/// A [`Store`] that forgets everything when it is dropped.
+#[derive(Default)]
+pub struct MemoryStore {
+    world: Mutex<World>,
+}
+
+/// Everything a store knows.
+#[derive(Default)]
+struct World {
+    closed: bool,
+    /// Changes to the registry so far; a fresh store is at generation 1.
+    registry_changes: i64,
+    versions: Vec<Version>,
+    nodes: BTreeMap<Incarnation, Node>,
+    events: BTreeMap<EventId, StoredEvent>,
+    runs: BTreeMap<RunId, ModelRun>,
+    dedupe: HashMap<(FunctionName, String), (RunId, Timestamp)>,
+    configs: Vec<Json>,
+    components: HashMap<Digest, Vec<u8>>,
+}
+
+impl World {
+    fn generation(&self) -> i64 {
+        1 + self.registry_changes
+    }
+
+    fn lives(&self, node: Incarnation) -> Result<()> {
+        if self.nodes.contains_key(&node) { Ok(()) } else { Err(Error::DeclaredDead) }
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> MemoryStore {
+        MemoryStore::default()
+    }
+
+    fn world(&self) -> Result<MutexGuard<'_, World>> {
+        // No operation panics half way, so a poisoned lock still guards a sound world.
+        let world = self.world.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if world.closed {
+            return Err(Error::Unavailable("the store is closed".to_owned()));
+        }
+        Ok(world)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn join(&self, node: NewNode, now: Timestamp) -> Result<()> {
+        let mut world = self.world()?;
+        world.nodes.clear();
+        world.nodes.insert(
+            node.incarnation,
+            Node {
+                incarnation: node.incarnation,
+                name: node.name,
+                release: node.release,
+                joined_at: now,
+                heartbeat_at: now,
+            },
+        );
+        Ok(())
+    }
+
+    async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<()> {
+        match self.world()?.nodes.get_mut(&node) {
+            Some(node) => {
+                node.heartbeat_at = now;
+                Ok(())
+            }
+            None => Err(Error::DeclaredDead),
+        }
+    }
+
+    async fn take_over(&self, limit: u32, now: Timestamp) -> Result<u32> {
+        self.world()?.take_over(limit, now)
+    }
+
+    async fn leave(&self, node: Incarnation, _now: Timestamp) -> Result<()> {
+        self.world()?.nodes.remove(&node);
+        Ok(())
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        let mut nodes: Vec<Node> = self.world()?.nodes.values().cloned().collect();
+        nodes.sort_by_key(|node| (node.joined_at, node.incarnation));
+        Ok(nodes)
+    }
+
+    async fn ingest(&self, ingest: Ingest) -> Result<Vec<Created>> {
+        self.world()?.ingest(ingest)
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<ClaimedBatch> {
+        self.world()?.claim(claim)
+    }
+
+    async fn fire_timers(&self, fire: FireTimers) -> Result<Fired> {
+        self.world()?.fire_timers(fire)
+    }
+
+    async fn upcoming_timers(&self, until: Timestamp, limit: u32) -> Result<Vec<Timestamp>> {
+        let world = self.world()?;
+        let timers = world.timers();
+        Ok(timers.into_iter().map(|(due, _)| due).filter(|due| *due < until).take(limit as usize).collect())
+    }
+
+    async fn append(&self, append: Append) -> Result<Appended> {
+        self.world()?.append(append)
+    }
+
+    async fn journal(&self, run: RunId, from: Seq) -> Result<Vec<Record>> {
+        let world = self.world()?;
+        let records = world.runs.get(&run).map(|run| run.journal.as_slice()).unwrap_or_default();
+        Ok(records.iter().filter(|record| record.seq >= from).cloned().collect())
+    }
+
+    async fn completions(&self, run: RunId) -> Result<Vec<Completion>> {
+        Ok(self.world()?.runs.get(&run).map(ModelRun::completions).unwrap_or_default())
+    }
+
+    async fn cancel(&self, run: RunId, now: Timestamp) -> Result<Commanded> {
+        self.world()?.cancel(run, now)
+    }
+
+    async fn wake(&self, run: RunId, operation: Option<Seq>, now: Timestamp) -> Result<Commanded> {
+        self.world()?.wake(run, operation, now)
+    }
+
+    async fn unblock(&self, module: &str, now: Timestamp) -> Result<u64> {
+        self.world()?.unblock(module, now)
+    }
+
+    async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {
+        if Digest::of(bytes) != digest {
+            return Err(Error::Corrupt(format!("the component's bytes do not have the digest {digest}")));
+        }
+        self.world()?.components.insert(digest, bytes.to_vec());
+        Ok(())
+    }
+
+    async fn component(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
+        Ok(self.world()?.components.get(&digest).cloned())
+    }
+
+    async fn put_version(&self, version: NewVersion) -> Result<Stored> {
+        Ok(self.world()?.put_version(version))
+    }
+
+    async fn activate(&self, module: &str, digest: Digest, now: Timestamp) -> Result<Changed> {
+        Ok(self.world()?.activate(module, digest, now))
+    }
+
+    async fn delete_version(&self, module: &str, digest: Digest) -> Result<Changed> {
+        Ok(self.world()?.delete_version(module, digest))
+    }
+
+    async fn registry(&self) -> Result<Registry> {
+        Ok(self.world()?.registry())
+    }
+
+    async fn versions(&self, module: &str) -> Result<Vec<Version>> {
+        Ok(self.world()?.versions_of(module))
+    }
+
+    async fn version(&self, module: &str, digest: Digest) -> Result<Option<Version>> {
+        let versions = self.world()?.versions_of(module);
+        Ok(versions.into_iter().find(|version| version.digest == digest))
+    }
+
+    async fn put_config(&self, document: Json, _now: Timestamp) -> Result<i64> {
+        let mut world = self.world()?;
+        let index = match world.configs.iter().position(|known| *known == document) {
+            Some(index) => index,
+            None => {
+                world.configs.push(document);
+                world.configs.len() - 1
+            }
+        };
+        Ok(index as i64 + 1)
+    }
+
+    async fn config(&self, revision: i64) -> Result<Option<Json>> {
+        let world = self.world()?;
+        let index = usize::try_from(revision - 1).ok();
+        Ok(index.and_then(|index| world.configs.get(index)).cloned())
+    }
+
+    async fn run(&self, run: RunId) -> Result<Option<Run>> {
+        Ok(self.world()?.runs.get(&run).map(|run| run.shown.clone()))
+    }
+
+    async fn runs(&self, filter: RunFilter) -> Result<Vec<Run>> {
+        let world = self.world()?;
+        let chosen = world.runs.values().rev().map(|run| &run.shown).filter(|run| {
+            (filter.status.is_empty() || filter.status.contains(&run.state.status))
+                && filter.phase.is_none_or(|phase| run.state.phase == Some(phase))
+                && filter.module.as_ref().is_none_or(|module| {
+                    run.function.module() == module
+                        && filter.function.as_ref().is_none_or(|function| run.function.function() == function)
+                })
+                && filter.event.is_none_or(|event| run.event_id == event)
+                && filter.before.is_none_or(|before| run.id < before)
+        });
+        Ok(chosen.take(filter.limit as usize).map(|run| Run { output: None, ..run.clone() }).collect())
+    }
+
+    async fn event(&self, event: EventId) -> Result<Option<StoredEvent>> {
+        Ok(self.world()?.events.get(&event).cloned())
+    }
+
+    async fn events(&self, filter: EventFilter) -> Result<Vec<StoredEvent>> {
+        let world = self.world()?;
+        let chosen = world.events.values().rev().filter(|event| {
+            filter.name.as_ref().is_none_or(|name| event.name == *name)
+                && filter.received_after.is_none_or(|after| event.received_at >= after)
+                && filter.received_before.is_none_or(|before| event.received_at <= before)
+                && filter.before.is_none_or(|before| event.id < before)
+        });
+        Ok(chosen.take(filter.limit as usize).cloned().collect())
+    }
+
+    async fn logs(&self, run: RunId, from: u32, limit: u32) -> Result<Vec<LogLine>> {
+        let world = self.world()?;
+        let Some(run) = world.runs.get(&run) else { return Ok(Vec::new()) };
+        Ok(run.logs.range(from..).map(|(_, line)| line.clone()).take(limit as usize).collect())
+    }
+
+    async fn counts(&self) -> Result<Counts> {
+        Ok(self.world()?.counts())
+    }
+
+    async fn probe(&self, _now: Timestamp) -> Result<()> {
+        self.world().map(drop)
+    }
+
+    async fn prune(&self, ended_before: Timestamp, limit: u32) -> Result<u32> {
+        Ok(self.world()?.prune(ended_before, limit))
+    }
+
+    async fn close(&self) {
+        if let Ok(mut world) = self.world() {
+            world.closed = true;
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! Runs in the model: created, claimed, moved on, ended, deleted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
+use dormouse_core::limit::{CLAIMS_WITHOUT_ENTRY_MAX, EVENT_DEDUPE};
+use dormouse_core::run::{End, Event, Phase, RunError, State, Status};
+use dormouse_core::{EventId, Json, RunId, Seq, Timestamp};
+
+use super::World;
+use crate::command::Commanded;
+use crate::error::{Error, Result};
+use crate::execute::{Append, Appended, Completion, LogLine, Lost, Then};
+use crate::ingest::{Created, Ingest, NewRun};
+use crate::read::{Counts, Run, StoredEvent};
+use crate::schedule::{Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, crash_loop};
+
+/// A run and all that belongs to it.
+pub(super) struct ModelRun {
+    /// What pages show of it.
+    pub(super) shown: Run,
+    pub(super) journal: Vec<Record>,
+    pub(super) logs: BTreeMap<u32, LogLine>,
+    config_revision: i64,
+    seed: [u8; 32],
+    continued: Option<Json>,
+    completions: BTreeMap<Seq, Completion>,
+    /// Since when it is ready, or when its timer is due.
+    due: Option<Timestamp>,
+    journal_bytes: u64,
+    claims: u32,
+    host_traps: u32,
+}
+
+impl ModelRun {
+    pub(super) fn completions(&self) -> Vec<Completion> {
+        let mut completions: Vec<Completion> = self.completions.values().cloned().collect();
+        completions.sort_by_key(|completion| (completion.at, completion.operation));
+        completions
+    }
+
+    /// Moves the run on. The due time, the reason and a blocked run's error belong to the state that is left.
+    fn on(&mut self, event: Event) -> Result<()> {
+        let state = self.shown.state.on(event);
+        self.shown.state = state.map_err(|illegal| Error::Corrupt(format!("run {}: {illegal}", self.shown.id)))?;
+        self.shown.reason = None;
+        self.shown.error = None;
+        self.set_due(None);
+        Ok(())
+    }
+
+    fn set_due(&mut self, due: Option<Timestamp>) {
+        self.due = due;
+        let queued = self.shown.state.phase == Some(Phase::Queued);
+        self.shown.wake_at = due.filter(|_| !queued);
+    }
+
+    fn ready(&mut self, event: Event, now: Timestamp) -> Result<()> {
+        self.on(event)?;
+        self.shown.owner = None;
+        self.set_due(Some(now));
+        Ok(())
+    }
+
+    fn block(&mut self, error: RunError) -> Result<()> {
+        self.on(Event::Block)?;
+        self.shown.owner = None;
+        self.shown.reason = Some(error.message.clone());
+        self.shown.error = Some(error);
+        Ok(())
+    }
+
+    fn end(&mut self, event: Event, now: Timestamp) -> Result<()> {
+        self.on(event)?;
+        self.shown.owner = None;
+        self.shown.ended_at = Some(now);
+        self.completions.clear();
+        Ok(())
+    }
+
+    fn unblock(&mut self, now: Timestamp) -> Result<()> {
+        self.ready(Event::Unblock, now)?;
+        self.claims = 0;
+        self.host_traps = 0;
+        Ok(())
+    }
+
+    /// True: leased. False: blocked, for having been claimed too often.
+    fn claim(&mut self, node: Incarnation, now: Timestamp) -> Result<bool> {
+        if self.claims >= CLAIMS_WITHOUT_ENTRY_MAX {
+            self.on(Event::Wake)?;
+            self.block(crash_loop())?;
+            return Ok(false);
+        }
+        self.on(Event::Claim)?;
+        self.shown.owner = Some(node);
+        self.shown.epoch += 1;
+        self.shown.started_at = self.shown.started_at.or(Some(now));
+        self.claims += 1;
+        Ok(true)
+    }
+
+    fn is_open(&self, operation: Seq) -> bool {
+        let started = self.journal.iter().any(|record| {
+            record.seq == operation && matches!(record.kind, RecordKind::Started | RecordKind::Deferred)
+        });
+        started && !self.journal.iter().any(|record| closed_by(record) == Some(operation))
+    }
+}
+
+/// The operation a record delivers or cancels.
+fn closed_by(record: &Record) -> Option<Seq> {
+    match Entry::decode(record.clone()).ok()?.event {
+        Recorded::Delivered { operation, .. } | Recorded::Cancelled { operation } => Some(operation),
+        Recorded::Step { .. } | Recorded::Deferred { .. } | Recorded::Started { .. } => None,
+    }
+}
+
+impl World {
+    pub(super) fn ingest(&mut self, ingest: Ingest) -> Result<Vec<Created>> {
+        if ingest.generation != self.generation() {
+            return Err(Error::StaleRegistry);
+        }
+        let corrupt = |message: String| Err(Error::Corrupt(message));
+        let own: BTreeSet<EventId> = ingest.events.iter().map(|event| event.id).collect();
+        if own.len() != ingest.events.len() || own.iter().any(|id| self.events.contains_key(id)) {
+            return corrupt("an event is stored twice".to_owned());
+        }
+        for run in &ingest.runs {
+            if self.find_version(run.function.module(), run.version).is_none() {
+                return corrupt(format!("run {} names a version that is not stored", run.id));
+            }
+            if !own.contains(&run.event_id) && !self.events.contains_key(&run.event_id) {
+                return corrupt(format!("run {} names an event that is not stored", run.id));
+            }
+        }
+        let mut dedupe = self.dedupe.clone();
+        let mut born = Vec::new();
+        let mut created = Vec::new();
+        for run in ingest.runs {
+            if let Some(key) = &run.dedupe {
+                let key = (run.function.clone(), key.clone());
+                if let Some((earlier, at)) = dedupe.get(&key)
+                    && at.after(EVENT_DEDUPE) > ingest.now
+                {
+                    created.push(Created::Duplicate(*earlier));
+                    continue;
+                }
+                dedupe.insert(key, (run.id, ingest.now));
+            }
+            let lease = run.lease.filter(|node| run.start_at <= ingest.now && self.nodes.contains_key(node));
+            created.push(Created::New { leased: lease.is_some() });
+            born.push((run, lease));
+        }
+        let ids: BTreeSet<RunId> = born.iter().map(|(run, _)| run.id).collect();
+        if ids.len() != born.len() || ids.iter().any(|id| self.runs.contains_key(id)) {
+            return corrupt("a run is stored twice".to_owned());
+        }
+        self.dedupe = dedupe;
+        for event in ingest.events {
+            self.events.insert(
+                event.id,
+                StoredEvent {
+                    id: event.id,
+                    name: event.name,
+                    external_id: event.external_id,
+                    ts: event.ts,
+                    received_at: event.received_at,
+                    payload: event.payload,
+                },
+            );
+        }
+        for (run, lease) in born {
+            self.create(run, lease, ingest.now)?;
+        }
+        Ok(created)
+    }
+
+    fn create(&mut self, run: NewRun, lease: Option<Incarnation>, now: Timestamp) -> Result<()> {
+        let delayed = run.start_at > now;
+        let phase = if delayed { Phase::Sleeping } else { Phase::Queued };
+        let mut created = ModelRun {
+            shown: Run {
+                id: run.id,
+                function: run.function,
+                version: run.version,
+                event_id: run.event_id,
+                state: State::live(Status::Scheduled, phase),
+                reason: delayed.then(|| format!("starts at {}", run.start_at)),
+                wake_at: None,
+                queued_at: run.start_at.max(now),
+                started_at: None,
+                ended_at: None,
+                output: None,
+                error: None,
+                owner: None,
+                epoch: 0,
+                journal_next: 0,
+                journal_base: 0,
+                rerun_of: run.rerun_of,
+            },
+            journal: Vec::new(),
+            logs: BTreeMap::new(),
+            config_revision: run.config_revision,
+            seed: run.seed,
+            continued: None,
+            completions: BTreeMap::new(),
+            due: None,
+            journal_bytes: 0,
+            claims: 0,
+            host_traps: 0,
+        };
+        created.set_due(Some(run.start_at.max(now)));
+        if let Some(node) = lease {
+            created.claim(node, now)?;
+        }
+        self.runs.insert(run.id, created);
+        Ok(())
+    }
+
+    /// The queue: oldest first.
+    fn queue(&self) -> BTreeSet<(Timestamp, RunId)> {
+        let queued = self.runs.values().filter(|run| run.shown.state.phase == Some(Phase::Queued));
+        queued.filter_map(|run| Some((run.due?, run.shown.id))).collect()
+    }
+
+    /// The timers: earliest first.
+    pub(super) fn timers(&self) -> BTreeSet<(Timestamp, RunId)> {
+        let waiting = self.runs.values().filter(|run| run.shown.state.phase != Some(Phase::Queued));
+        waiting.filter_map(|run| Some((run.due?, run.shown.id))).collect()
+    }
+
+    fn of(&mut self, id: RunId) -> Result<&mut ModelRun> {
+        self.runs.get_mut(&id).ok_or_else(|| Error::Corrupt(format!("run {id} is not there")))
+    }
+
+    pub(super) fn claim(&mut self, claim: Claim) -> Result<ClaimedBatch> {
+        self.lives(claim.node)?;
+        let mut batch = ClaimedBatch::default();
+        for (_, id) in self.queue().into_iter().take(claim.limit as usize) {
+            if self.of(id)?.claim(claim.node, claim.now)? {
+                batch.claimed.push(self.claimed(id)?);
+            } else {
+                batch.blocked.push(id);
+            }
+        }
+        Ok(batch)
+    }
+
+    pub(super) fn fire_timers(&mut self, fire: FireTimers) -> Result<Fired> {
+        self.lives(fire.node)?;
+        let mut fired = Fired::default();
+        let due = self.timers().into_iter().filter(|(due, _)| *due <= fire.now);
+        for (_, id) in due.take(fire.limit as usize) {
+            fired.fired += 1;
+            if fired.claimed.len() >= fire.claim_limit as usize {
+                self.of(id)?.ready(Event::Wake, fire.now)?;
+                fired.readied += 1;
+            } else if self.of(id)?.claim(fire.node, fire.now)? {
+                fired.claimed.push(self.claimed(id)?);
+            } else {
+                fired.blocked.push(id);
+            }
+        }
+        Ok(fired)
+    }
+
+    fn claimed(&self, id: RunId) -> Result<ClaimedRun> {
+        let missing = || Error::Corrupt(format!("run {id} or its event is not there"));
+        let run = self.runs.get(&id).ok_or_else(missing)?;
+        let event = self.events.get(&run.shown.event_id).ok_or_else(missing)?;
+        Ok(ClaimedRun {
+            id,
+            epoch: run.shown.epoch,
+            function: run.shown.function.clone(),
+            version: run.shown.version,
+            config_revision: run.config_revision,
+            event_id: run.shown.event_id,
+            event: event.payload.clone(),
+            continued: run.continued.clone(),
+            seed: run.seed,
+            queued_at: run.shown.queued_at,
+            journal_base: run.shown.journal_base,
+            journal_next: run.shown.journal_next,
+            log_lines: run.logs.last_key_value().map_or(0, |(number, _)| number + 1),
+            journal_bytes: run.journal_bytes,
+            host_traps: run.host_traps,
+        })
+    }
+
+    pub(super) fn take_over(&mut self, limit: u32, now: Timestamp) -> Result<u32> {
+        let orphans: Vec<RunId> = self
+            .runs
+            .values()
+            .filter(|run| run.shown.owner.is_some_and(|owner| !self.nodes.contains_key(&owner)))
+            .map(|run| run.shown.id)
+            .take(limit as usize)
+            .collect();
+        for id in &orphans {
+            let run = self.of(*id)?;
+            run.ready(Event::Release, now)?;
+            run.shown.epoch += 1;
+        }
+        Ok(orphans.len() as u32)
+    }
+
+    pub(super) fn append(&mut self, append: Append) -> Result<Appended> {
+        let Some(run) = self.runs.get_mut(&append.run) else { return Ok(Appended::Lost(Lost::Gone)) };
+        if run.shown.state.status == Status::Cancelled {
+            return Ok(Appended::Lost(Lost::Cancelled));
+        }
+        if run.shown.owner != Some(append.owner) || run.shown.epoch != append.epoch {
+            return Ok(Appended::Lost(Lost::TakenOver));
+        }
+        let first = append.records.first().map_or(run.shown.journal_next, |record| record.seq);
+        let fresh: &[Record] = if first == run.shown.journal_next {
+            &append.records
+        } else {
+            let stored: Vec<&Record> = run.journal.iter().filter(|record| record.seq >= first).collect();
+            let same = stored.len() >= append.records.len()
+                && stored.iter().zip(&append.records).all(|(stored, record)| *stored == record);
+            if !same {
+                return Err(Error::Corrupt(format!("entry {first} does not follow on")));
+            }
+            &[]
+        };
+        if fresh.iter().zip(first..).any(|(record, place)| record.seq != place) {
+            return Err(Error::Corrupt("entries are not numbered on".to_owned()));
+        }
+        for record in fresh {
+            if let Some(operation) = closed_by(record) {
+                run.completions.remove(&operation);
+            }
+            let payload = record.payload.as_ref().map_or(0, Json::len);
+            run.journal_bytes += (record.name.len() + record.meta.len() + payload) as u64;
+            run.journal.push(record.clone());
+            run.shown.journal_next += 1;
+            run.claims = 0;
+            run.host_traps = 0;
+        }
+        for line in append.logs {
+            run.logs.insert(line.number, line);
+        }
+        run.follow(append.then, append.now)
+    }
+
+    pub(super) fn cancel(&mut self, id: RunId, now: Timestamp) -> Result<Commanded> {
+        let Some(run) = self.runs.get_mut(&id) else { return Ok(Commanded::NotFound) };
+        if run.shown.state.status.is_terminal() {
+            return Ok(Commanded::Refused(run.shown.state));
+        }
+        run.end(Event::Cancel, now)?;
+        run.shown.epoch += 1;
+        Ok(Commanded::Done(run.shown.state))
+    }
+
+    pub(super) fn wake(&mut self, id: RunId, operation: Option<Seq>, now: Timestamp) -> Result<Commanded> {
+        let Some(run) = self.runs.get_mut(&id) else { return Ok(Commanded::NotFound) };
+        let refused = Ok(Commanded::Refused(run.shown.state));
+        let awake = matches!(run.shown.state.phase, Some(Phase::Queued | Phase::Executing));
+        match run.shown.state.phase {
+            None | Some(Phase::Paused) => return refused,
+            Some(Phase::Blocked) => run.unblock(now)?,
+            Some(_) => {
+                if operation.map_or(awake, |operation| !run.is_open(operation)) {
+                    return refused;
+                }
+                if let Some(operation) = operation {
+                    let completion = Completion { operation, at: now, outcome: Ok(Json::null()) };
+                    run.completions.entry(operation).or_insert(completion);
+                }
+                if !awake {
+                    run.ready(Event::Wake, now)?;
+                    if run.shown.state.status == Status::Scheduled {
+                        run.shown.queued_at = now;
+                    }
+                }
+            }
+        }
+        Ok(Commanded::Done(run.shown.state))
+    }
+
+    pub(super) fn unblock(&mut self, module: &str, now: Timestamp) -> Result<u64> {
+        let mut count = 0;
+        for run in self.runs.values_mut() {
+            if run.shown.state.phase == Some(Phase::Blocked) && run.shown.function.module() == module {
+                run.unblock(now)?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for phase in self.runs.values().filter_map(|run| run.shown.state.phase) {
+            counts.live[phase as usize] += 1;
+        }
+        counts.oldest_ready = self.queue().first().map(|(at, _)| *at);
+        counts
+    }
+
+    pub(super) fn prune(&mut self, ended_before: Timestamp, limit: u32) -> u32 {
+        let ended = self.runs.values().filter_map(|run| Some((run.shown.ended_at?, run.shown.id)));
+        let old: BTreeSet<(Timestamp, RunId)> = ended.filter(|(at, _)| *at < ended_before).collect();
+        let mut events = BTreeSet::new();
+        let mut count = 0;
+        for (_, id) in old.into_iter().take(limit as usize) {
+            events.extend(self.runs.remove(&id).map(|run| run.shown.event_id));
+            count += 1;
+        }
+        let needed: BTreeSet<EventId> = self.runs.values().map(|run| run.shown.event_id).collect();
+        // Events of the runs that went, and as many again that never had a run or outlived theirs.
+        let unneeded = |world: &World, id: &EventId| {
+            !needed.contains(id) && world.events.get(id).is_some_and(|event| event.received_at < ended_before)
+        };
+        events.retain(|id| unneeded(self, id));
+        for id in &events {
+            self.events.remove(id);
+        }
+        let alone: BTreeSet<(Timestamp, EventId)> = self
+            .events
+            .values()
+            .filter(|event| unneeded(self, &event.id))
+            .map(|event| (event.received_at, event.id))
+            .collect();
+        for (_, id) in alone.into_iter().take(limit as usize) {
+            self.events.remove(&id);
+        }
+        count
+    }
+}
+
+impl ModelRun {
+    /// What a run does after an append.
+    fn follow(&mut self, then: Then, now: Timestamp) -> Result<Appended> {
+        match then {
+            Then::Continue => {}
+            Then::Suspend { wait, reason, wake_at, known } => {
+                if self.completions.keys().any(|operation| !known.contains(operation)) {
+                    return Ok(Appended::Completions(self.completions()));
+                }
+                self.on(Event::Suspend(wait))?;
+                self.shown.owner = None;
+                self.shown.reason = Some(reason);
+                self.set_due(wake_at);
+                self.claims = 0;
+            }
+            Then::Release { host_trap } => {
+                self.ready(Event::Release, now)?;
+                if host_trap {
+                    self.host_traps += 1;
+                } else {
+                    self.claims = 0;
+                }
+            }
+            Then::Complete { output } => {
+                self.end(Event::Finish(End::Completed), now)?;
+                self.shown.output = Some(output);
+            }
+            Then::Fail { error } => {
+                self.end(Event::Finish(End::Failed), now)?;
+                self.shown.error = Some(error);
+            }
+            Then::ContinueWith { continued } => {
+                self.ready(Event::Release, now)?;
+                self.journal.clear();
+                self.completions.clear();
+                self.shown.journal_base = self.shown.journal_next;
+                self.shown.queued_at = now;
+                self.journal_bytes = 0;
+                self.claims = 0;
+                self.host_traps = 0;
+                self.continued = Some(continued);
+            }
+            Then::Block { error } => self.block(error)?,
+        }
+        Ok(Appended::Done)
+    }
+}

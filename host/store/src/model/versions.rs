@@ -1,0 +1,102 @@
+//! Modules and their versions in the model.
+
+use dormouse_core::{Digest, Timestamp};
+
+use super::World;
+use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
+
+impl World {
+    pub(super) fn find_version(&self, module: &str, digest: Digest) -> Option<usize> {
+        self.versions
+            .iter()
+            .position(|version| version.module == module && version.digest == digest)
+    }
+
+    fn live_runs(&self, version: &Version) -> u64 {
+        let live = self.runs.values().map(|run| &run.shown).filter(|run| {
+            !run.state.status.is_terminal()
+                && run.version == version.digest
+                && run.function.module() == version.module
+        });
+        live.count() as u64
+    }
+
+    /// Makes a version active; false if it was.
+    fn set_active(&mut self, index: usize, now: Timestamp) -> bool {
+        if self.versions[index].active {
+            return false;
+        }
+        let module = self.versions[index].module.clone();
+        for version in self.versions.iter_mut().filter(|version| version.module == module) {
+            version.active = false;
+            version.activated_at = None;
+        }
+        self.versions[index].active = true;
+        self.versions[index].activated_at = Some(now);
+        true
+    }
+
+    pub(super) fn put_version(&mut self, version: NewVersion) -> Stored {
+        let found = self.find_version(&version.module, version.digest);
+        let new = found.is_none();
+        let index = found.unwrap_or_else(|| {
+            self.versions.push(Version {
+                module: version.module,
+                digest: version.digest,
+                manifest: version.manifest,
+                size: version.size,
+                uploaded_by: version.uploaded_by,
+                message: version.message,
+                uploaded_at: version.now,
+                active: false,
+                activated_at: None,
+                live_runs: 0,
+            });
+            self.versions.len() - 1
+        });
+        let activated = version.activate && self.set_active(index, version.now);
+        if new || activated {
+            self.registry_changes += 1;
+        }
+        Stored { new, activated, generation: self.generation() }
+    }
+
+    pub(super) fn activate(&mut self, module: &str, digest: Digest, now: Timestamp) -> Changed {
+        let Some(index) = self.find_version(module, digest) else { return Changed::NotFound };
+        if !self.set_active(index, now) {
+            return Changed::Unchanged(self.generation());
+        }
+        self.registry_changes += 1;
+        Changed::Done(self.generation())
+    }
+
+    pub(super) fn delete_version(&mut self, module: &str, digest: Digest) -> Changed {
+        let Some(index) = self.find_version(module, digest) else { return Changed::NotFound };
+        if self.versions[index].active {
+            return Changed::Needed(0);
+        }
+        let live = self.live_runs(&self.versions[index]);
+        if live > 0 {
+            return Changed::Needed(live);
+        }
+        self.versions.remove(index);
+        self.registry_changes += 1;
+        Changed::Done(self.generation())
+    }
+
+    pub(super) fn registry(&self) -> Registry {
+        let mut active: Vec<Version> = self.versions.iter().filter(|version| version.active).cloned().collect();
+        active.sort_by(|a, b| a.module.cmp(&b.module));
+        Registry { generation: self.generation(), active }
+    }
+
+    pub(super) fn versions_of(&self, module: &str) -> Vec<Version> {
+        let of_module = self.versions.iter().filter(|version| version.module == module);
+        let mut versions: Vec<Version> = of_module
+            .map(|version| Version { live_runs: self.live_runs(version), ..version.clone() })
+            .collect();
+        // Uploaded in the same millisecond: by digest, so that the order is one.
+        versions.sort_by_key(|version| (std::cmp::Reverse(version.uploaded_at), version.digest));
+        versions
+    }
+}
