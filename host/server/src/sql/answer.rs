@@ -26,7 +26,10 @@ impl Answers {
         let mut sorted: Vec<&String> = columns.iter().collect();
         sorted.sort_unstable();
         if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-            let message = format!("two columns of the result are named \"{}\": rename one with AS", pair[0]);
+            let message = format!(
+                "two columns of the result are named \"{}\": rename one with AS",
+                pair[0]
+            );
             return Err(Failure::terminal("invalid-sql-result", message));
         }
         if self.text.len() > 1 {
@@ -48,7 +51,9 @@ impl Answers {
             self.text.push(if index == 0 { '{' } else { ',' });
             self.value(column)?;
             self.text.push(':');
-            let value = row.get_ref(index).map_err(|error| unfit(column, &error.to_string()))?;
+            let value = row
+                .get_ref(index)
+                .map_err(|error| unfit(column, &error.to_string()))?;
             match value {
                 ValueRef::Null => self.text.push_str("null"),
                 ValueRef::Integer(number) => self.value(&number)?,
@@ -56,7 +61,8 @@ impl Answers {
                 ValueRef::Real(_) => return Err(unfit(column, "infinity has no JSON form")),
                 ValueRef::Text(bytes) => {
                     self.reserve(bytes.len())?;
-                    let text = std::str::from_utf8(bytes).map_err(|_| unfit(column, "the text is not UTF-8"))?;
+                    let text =
+                        std::str::from_utf8(bytes).map_err(|_| unfit(column, "the text is not UTF-8"))?;
                     self.value(text)?;
                 }
                 ValueRef::Blob(bytes) => {
@@ -90,7 +96,8 @@ impl Answers {
     }
 
     fn value<T: serde::Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Failure> {
-        let json = Json::from_value(value).map_err(|error| Failure::terminal("invalid-sql-result", error.to_string()))?;
+        let json = Json::from_value(value)
+            .map_err(|error| Failure::terminal("invalid-sql-result", error.to_string()))?;
         self.text.push_str(json.as_str());
         Ok(())
     }

@@ -26,11 +26,13 @@ pub(super) fn restrained<T>(
 ) -> rusqlite::Result<(T, Option<String>)> {
     let refusal = Arc::new(Mutex::new(None));
     let heard = Arc::clone(&refusal);
-    connection.authorizer(Some(move |context: AuthContext<'_>| match refused(author, &context) {
-        None => Authorization::Allow,
-        Some(reason) => {
-            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
-            Authorization::Deny
+    connection.authorizer(Some(move |context: AuthContext<'_>| {
+        match refused(author, &context) {
+            None => Authorization::Allow,
+            Some(reason) => {
+                *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+                Authorization::Deny
+            }
         }
     }))?;
     let result = work();
@@ -44,21 +46,31 @@ fn refused(author: Author, context: &AuthContext<'_>) -> Option<String> {
     use AuthAction as A;
     let guest = author == Author::Guest;
     let own = |name: &str| {
-        let is_own = name.get(..OWN_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(OWN_PREFIX));
-        is_own.then(|| format!("\"{name}\" belongs to the host: names that begin with {OWN_PREFIX} are its own"))
+        let is_own = name
+            .get(..OWN_PREFIX.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(OWN_PREFIX));
+        is_own.then(|| {
+            format!("\"{name}\" belongs to the host: names that begin with {OWN_PREFIX} are its own")
+        })
     };
     let temporary = || {
-        guest.then(|| "temporary tables, views and triggers would outlive the step in the host's connection".to_owned())
+        guest.then(|| {
+            "temporary tables, views and triggers would outlive the step in the host's connection".to_owned()
+        })
     };
     match context.action {
         A::Attach { .. } | A::Detach { .. } => {
             Some("ATTACH and DETACH are not allowed: grant the module another database".to_owned())
         }
-        A::Transaction { .. } | A::Savepoint { .. } => {
-            Some("BEGIN, COMMIT, ROLLBACK and SAVEPOINT are not allowed: the statements are one transaction".to_owned())
-        }
+        A::Transaction { .. } | A::Savepoint { .. } => Some(
+            "BEGIN, COMMIT, ROLLBACK and SAVEPOINT are not allowed: the statements are one transaction"
+                .to_owned(),
+        ),
         // Full-text indexes read these two of themselves.
-        A::Pragma { pragma_name: "data_version" | "page_size", pragma_value: None } => None,
+        A::Pragma {
+            pragma_name: "data_version" | "page_size",
+            pragma_value: None,
+        } => None,
         A::Pragma { pragma_name, .. } => {
             guest.then(|| format!("PRAGMA {pragma_name} is not allowed in a step"))
         }
@@ -83,10 +95,22 @@ fn refused(author: Author, context: &AuthContext<'_>) -> Option<String> {
         | A::AlterTable { table_name, .. }
         | A::CreateVtable { table_name, .. }
         | A::DropVtable { table_name, .. } => own(table_name),
-        A::CreateIndex { index_name: name, table_name }
-        | A::DropIndex { index_name: name, table_name }
-        | A::CreateTrigger { trigger_name: name, table_name }
-        | A::DropTrigger { trigger_name: name, table_name } => own(name).or_else(|| own(table_name)),
+        A::CreateIndex {
+            index_name: name,
+            table_name,
+        }
+        | A::DropIndex {
+            index_name: name,
+            table_name,
+        }
+        | A::CreateTrigger {
+            trigger_name: name,
+            table_name,
+        }
+        | A::DropTrigger {
+            trigger_name: name,
+            table_name,
+        } => own(name).or_else(|| own(table_name)),
         A::CreateView { view_name } | A::DropView { view_name } => own(view_name),
         A::Select | A::Recursive | A::Function { .. } | A::Reindex { .. } | A::Analyze { .. } => None,
         // What this release has never heard of.

@@ -72,7 +72,10 @@ impl Backend {
     fn of(database: &Database) -> Result<Backend, String> {
         match database.url.strip_prefix("sqlite:") {
             Some(path) if Path::new(path).is_absolute() => Ok(Backend::Sqlite(PathBuf::from(path))),
-            _ => Err(format!("\"{}\" is not supported: write sqlite: and an absolute path", database.url)),
+            _ => Err(format!(
+                "\"{}\" is not supported: write sqlite: and an absolute path",
+                database.url
+            )),
         }
     }
 }
@@ -93,7 +96,10 @@ impl Databases {
     }
 
     fn with_busy_timeout(busy_timeout: Duration) -> Databases {
-        Databases { writers: Arc::default(), busy_timeout }
+        Databases {
+            writers: Arc::default(),
+            busy_timeout,
+        }
     }
 
     /// Applies the migrations of a grant that are not applied yet, in the order of their numbers, each in one
@@ -108,7 +114,9 @@ impl Databases {
             return Ok(());
         };
         let (reply, answer) = oneshot::channel();
-        self.send(path, Job::Migrate { directory, reply }).await.map_err(|error| error.to_string())?;
+        self.send(path, Job::Migrate { directory, reply })
+            .await
+            .map_err(|error| error.to_string())?;
         answer.await.map_err(|_| stopped().to_string())?
     }
 
@@ -141,7 +149,17 @@ impl Databases {
         let abandoned = Arc::new(AtomicBool::new(false));
         let _abandon = Abandon(Arc::clone(&abandoned));
         let (reply, answer) = oneshot::channel();
-        self.send(path, Job::Perform { key, statements, timeout, abandoned, reply }).await?;
+        self.send(
+            path,
+            Job::Perform {
+                key,
+                statements,
+                timeout,
+                abandoned,
+                reply,
+            },
+        )
+        .await?;
         answer.await.map_err(|_| stopped())?
     }
 
