@@ -13,37 +13,38 @@
 use std::fmt::{self, Write};
 use std::hash::{BuildHasher, RandomState};
 
-/// The counter before a body. Making one also sees to it that the thread's keys come from the run's own randomness,
-/// and not from what is random inside a body.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Before(Option<u64>);
+/// The counter before a step.
+#[derive(Debug)]
+pub(crate) struct Before(RandomState);
 
-/// Measures before a body.
+/// Measures before a step with a body is begun.
+///
+/// Before, and not when the body is known to run: the thread draws its keys with its first map, and inside an open body
+/// it would draw them from what is random there, which no replay can.
 pub(crate) fn before() -> Before {
-    Before(counter())
+    Before(RandomState::new())
 }
 
 impl Before {
     /// Measures after the body: whether it made maps.
     pub(crate) fn advanced(self) -> bool {
-        let after = counter();
-        self.0
-            .zip(after)
+        let after = RandomState::new();
+        counter(&self.0)
+            .zip(counter(&after))
             .is_some_and(|(before, after)| after != before.wrapping_add(1))
+    }
+
+    /// Advances the counter as [`Before::advanced`] does, for a body that is skipped.
+    pub(crate) fn skip(self) {
+        let _ = RandomState::new();
     }
 }
 
-/// Advances the counter as [`before`] and [`Before::advanced`] together do, for a body that is skipped.
-pub(crate) fn skip() {
-    let _ = RandomState::new();
-    let _ = RandomState::new();
-}
-
-/// Takes the next number of the thread's counter, and tells it.
-fn counter() -> Option<u64> {
+/// The number that these keys were made with.
+fn counter(keys: &RandomState) -> Option<u64> {
     let mut reader = Reader::default();
     // The reader ends the formatting as soon as it has what it wants, with an error that means nothing.
-    let _ = write!(reader, "{:?}", RandomState::new().build_hasher());
+    let _ = write!(reader, "{:?}", keys.build_hasher());
     reader.number.filter(|_| reader.state == State::Done)
 }
 
@@ -96,10 +97,14 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
 
+    fn next() -> u64 {
+        counter(&RandomState::new()).expect("the hasher's Debug text names k0")
+    }
+
     #[test]
     fn this_toolchains_counter_can_be_read_and_goes_up_by_one() {
-        let first = counter().expect("the hasher's Debug text names k0");
-        assert_eq!(counter(), Some(first.wrapping_add(1)));
+        let first = next();
+        assert_eq!(next(), first.wrapping_add(1));
     }
 
     #[test]
@@ -115,10 +120,10 @@ mod tests {
 
     #[test]
     fn a_skipped_body_leaves_the_counter_where_a_quiet_one_does() {
-        let start = counter().expect("readable");
+        let start = next();
         assert!(!before().advanced());
-        assert_eq!(counter(), Some(start.wrapping_add(3)));
-        skip();
-        assert_eq!(counter(), Some(start.wrapping_add(6)));
+        assert_eq!(next(), start.wrapping_add(3));
+        before().skip();
+        assert_eq!(next(), start.wrapping_add(6));
     }
 }

@@ -190,15 +190,16 @@ impl Request {
             std::task::ready!(wait.poll(cx));
         }
         let options = self.options.json();
+        let keys = hash_keys::before();
         let start = host::begin_run(&self.name, options.as_deref());
         // Only now: a handle that is dropped before the step was asked for again would give the step up.
         self.deferred = None;
         match start {
             RunStart::Recorded(outcome) => {
-                hash_keys::skip();
+                keys.skip();
                 Poll::Ready(outcome)
             }
-            RunStart::Execute(attempt) => Poll::Ready(execute(attempt, body)),
+            RunStart::Execute(attempt) => Poll::Ready(execute(attempt, keys, body)),
             RunStart::Deferred(operation) => {
                 let wait = Wait::new(operation);
                 // It was made just now, so this only leaves the waker.
@@ -210,9 +211,12 @@ impl Request {
     }
 }
 
-fn execute(attempt: host::Attempt, body: &dyn Fn(&Attempt) -> Result<String>) -> Result<String, Failure> {
+fn execute(
+    attempt: host::Attempt,
+    keys: hash_keys::Before,
+    body: &dyn Fn(&Attempt) -> Result<String>,
+) -> Result<String, Failure> {
     let attempt = Attempt(attempt);
-    let keys = hash_keys::before();
     let open = Open::new();
     let outcome = body(&attempt);
     drop(open);
