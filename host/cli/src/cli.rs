@@ -20,11 +20,7 @@ Exit codes:
 
 /// Write a function as if it never crashes. Compile it to Wasm, upload it, send events.
 #[derive(Debug, Parser)]
-#[command(name = "dormouse", version, propagate_version = true, max_term_width = 110)]
-#[command(
-    after_help = "Exit codes: 0 ok, 1 the run or the build failed, 2 usage, 3 not found, 4 not allowed, \
-                        5 unavailable, 6 refused,\n7 --wait timed out, 70 a bug in dormouse."
-)]
+#[command(name = "dormouse", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
     #[command(flatten)]
     global: Global,
