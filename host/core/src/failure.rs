@@ -1,6 +1,6 @@
 //! Failures as data: what a body, an operation or a function answers in place of a result.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::json::Json;
 
@@ -33,11 +33,16 @@ pub struct Failure {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// For a program: anything else.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub details: Option<Json>,
     /// Whether to try again.
     #[serde(default, skip_serializing_if = "Retry::is_default")]
     pub retry: Retry,
+}
+
+/// Details that are `null` are not the same as none: a replay must see what the first run saw.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(deserializer).map(Some)
 }
 
 impl Failure {

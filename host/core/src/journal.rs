@@ -220,6 +220,12 @@ struct Meta {
     failed: bool,
 }
 
+/// What any version of `meta` has.
+#[derive(Deserialize)]
+struct Version {
+    v: u64,
+}
+
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
@@ -318,13 +324,19 @@ impl Entry {
         let seq = record.seq;
         let unreadable = |reason: String| Unreadable { seq, reason };
         let missing = |what: &str| unreadable(format!("{what} is missing"));
-        let meta: Meta = serde_json::from_str(&record.meta).map_err(|error| unreadable(error.to_string()))?;
-        if meta.v != META_VERSION {
-            return Err(unreadable(format!(
-                "it has version {}, this release reads {META_VERSION}",
-                meta.v
-            )));
-        }
+        let meta = match serde_json::from_str::<Meta>(&record.meta) {
+            Ok(meta) if meta.v == META_VERSION => meta,
+            unknown => {
+                // A later version may well have members that this release does not know: its number says more.
+                return Err(unreadable(match (serde_json::from_str(&record.meta), unknown) {
+                    (Ok(Version { v }), _) if v != u64::from(META_VERSION) => {
+                        format!("it has version {v}, this release reads {META_VERSION}")
+                    }
+                    (Err(error), _) | (_, Err(error)) => error.to_string(),
+                    (Ok(_), Ok(_)) => "its version is not one".to_owned(),
+                }));
+            }
+        };
         let payload = || record.payload.clone().ok_or_else(|| missing("its payload"));
         let failure = |json: &Json| {
             json.read::<Failure>()
