@@ -98,7 +98,7 @@ pub(super) async fn json<T: DeserializeOwned>(
     body: Body,
     empty: Option<T>,
 ) -> Result<T, Problem> {
-    let limit = Limit { bytes: JSON_BYTES_MAX, code: "request-too-big", what: "the request's body" };
+    let limit = Limit { bytes: JSON_BYTES_MAX, code: "request-too-large", what: "the request's body" };
     let bytes = read(headers, body, limit).await?;
     if let Some(empty) = empty
         && bytes.iter().all(u8::is_ascii_whitespace)
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use futures::stream;
 
-    const LIMIT: Limit = Limit { bytes: 8, code: "request-too-big", what: "the request" };
+    const LIMIT: Limit = Limit { bytes: 8, code: "request-too-large", what: "the request" };
 
     fn chunks(chunks: &[&'static [u8]]) -> Body {
         let chunks: Vec<Result<Bytes, std::io::Error>> = chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk))).collect();
@@ -167,7 +167,7 @@ mod tests {
     #[tokio::test]
     async fn one_byte_too_many_is_refused_with_the_limit() {
         let problem = read(&HeaderMap::new(), chunks(&[b"abcdefgh", b"i"]), LIMIT).await.expect_err("too big");
-        assert_eq!((problem.status, problem.code), (413, "request-too-big"));
+        assert_eq!((problem.status, problem.code), (413, "request-too-large"));
         assert!(problem.message.contains("8 bytes"), "{problem}");
 
         let headers = HeaderMap::from_iter([(CONTENT_LENGTH, "9".parse().expect("a value"))]);

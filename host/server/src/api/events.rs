@@ -40,7 +40,7 @@ struct Refused<'a> {
 }
 
 const LIMIT: Limit =
-    Limit { bytes: limit::EVENT_REQUEST_BYTES_MAX, code: "request-too-big", what: "the request of events" };
+    Limit { bytes: limit::EVENT_REQUEST_BYTES_MAX, code: "request-too-large", what: "the request of events" };
 
 pub(super) async fn send(State(app): State<App>, headers: HeaderMap, body: Body) -> Response {
     match accept(app, &headers, body).await {

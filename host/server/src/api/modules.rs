@@ -21,7 +21,7 @@ use crate::problem::Problem;
 /// What someone says about a version, in bytes.
 const MESSAGE_BYTES_MAX: usize = 4_096;
 
-const COMPONENT: Limit = Limit { bytes: limit::COMPONENT_BYTES_MAX, code: "component-too-big", what: "the component" };
+const COMPONENT: Limit = Limit { bytes: limit::COMPONENT_BYTES_MAX, code: "component-too-large", what: "the component" };
 
 /// Who uploads, as long as there are no keys to tell by.
 const UPLOADER: &str = "anonymous";

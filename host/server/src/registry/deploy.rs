@@ -40,7 +40,7 @@ impl Registry {
         if component.len() > limit::COMPONENT_BYTES_MAX {
             return Err(Problem::new(
                 413,
-                "component-too-big",
+                "component-too-large",
                 format!("the component is {} bytes, more than the limit of {}", component.len(), limit::COMPONENT_BYTES_MAX),
             ));
         }

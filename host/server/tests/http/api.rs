@@ -1,0 +1,242 @@
+//! Good requests: what the routes answer.
+
+use super::server::TestServer;
+
+#[tokio::test]
+async fn an_event_is_durable_and_readable_under_the_id_that_was_answered() {
+    let server = TestServer::start().await;
+    let answer = server
+        .post("/e/any-key", r#"[{"name":"a/b","data":{"n":123456789012345678901234567890}},{"name":"a/c","id":"mine"}]"#)
+        .await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.header("x-inngest-server-kind"), Some("dev"));
+    assert_eq!(answer.header("access-control-allow-origin"), None, "no origin was named");
+    let json = answer.json();
+    assert_eq!(json["status"], 200);
+    assert!(json.get("error").is_none());
+    let ids: Vec<&str> = json["ids"].as_array().expect("ids").iter().filter_map(|id| id.as_str()).collect();
+    assert_eq!(ids.len(), 2);
+
+    let first = server.get(&format!("/v1/events/{}", ids[0])).await;
+    assert!(first.body.contains("123456789012345678901234567890"), "every digit is kept: {first:?}");
+    assert_eq!(first.json()["data"]["internal_id"], ids[0]);
+    assert_eq!(first.json()["data"]["id"], ids[0], "without an id of its own, its id is ours");
+    let second = server.get(&format!("/v1/events/{}", ids[1])).await.json();
+    assert_eq!((&second["data"]["id"], &second["data"]["name"]), (&"mine".into(), &"a/c".into()));
+    let runs = server.get(&format!("/v1/events/{}/runs", ids[0])).await.json();
+    assert_eq!(runs["data"], serde_json::json!([]), "nothing listens to it");
+}
+
+#[tokio::test]
+async fn one_object_a_form_and_curls_default_type_are_events_too() {
+    let server = TestServer::start().await;
+    let form = "application/x-www-form-urlencoded";
+    for (media, body) in [
+        ("application/json", r#" {"name":"a/b"} "#),
+        ("text/plain;charset=UTF-8", r#"{"name":"a/b"}"#),
+        (form, r#"{"name":"a/b","data":{"x":1}}"#),
+        (form, "name=a%2Fb&x=1&x=2"),
+    ] {
+        let answer = server.send("POST", "/e/k", &[("content-type", media)], body.as_bytes()).await;
+        assert_eq!(answer.status, 200, "{media} {body}: {answer:?}");
+        assert_eq!(answer.json()["ids"].as_array().map(Vec::len), Some(1));
+    }
+    let listed = server.get("/v1/events?name=a/b").await.json();
+    assert_eq!(listed["data"][0]["data"], serde_json::json!({"x": ["1", "2"]}));
+}
+
+#[tokio::test]
+async fn a_seed_gives_the_same_ids_again_and_a_bad_one_is_ignored() {
+    let server = TestServer::start().await;
+    let body = br#"[{"name":"a/b"},{"name":"a/b"}]"#;
+    let seeded = [("x-inngest-event-id-seed", "1790000000000,AAECAwQFBgcICQ==")];
+    let first = server.send("POST", "/e/k", &seeded, body).await.json();
+    let again = server.send("POST", "/e/k", &seeded, body).await.json();
+    assert_eq!(first["status"], 200, "{first}");
+    assert_eq!(first, again);
+    assert_ne!(first["ids"][0], first["ids"][1]);
+
+    let bad = server.send("POST", "/e/k", &[("x-inngest-event-id-seed", "nonsense")], body).await.json();
+    assert_eq!(bad["status"], 200);
+    assert_ne!(bad["ids"], first["ids"]);
+}
+
+#[tokio::test]
+async fn browsers_may_send_events_from_anywhere_and_nothing_else() {
+    let server = TestServer::start().await;
+    let from = [("origin", "https://shop.example"), ("sec-fetch-site", "cross-site")];
+    let preflight = [from[0], ("access-control-request-method", "POST"), ("access-control-request-headers", "x-a")];
+    let answer = server.send("OPTIONS", "/e/k", &preflight, b"").await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some("*")), "{answer:?}");
+    let answer = server.send("POST", "/e/k", &from, br#"{"name":"a/b"}"#).await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some("*")), "{answer:?}");
+
+    let id = server.runs.sleeping;
+    for (method, path) in [
+        ("DELETE", format!("/v1/runs/{id}")),
+        ("POST", format!("/v1/runs/{id}/wake")),
+        ("POST", format!("/runs/{id}/cancel")),
+        ("PUT", "/v1/modules/evil".to_owned()),
+        ("POST", "/invoke/shop/charge".to_owned()),
+    ] {
+        let answer = server.send(method, &path, &from, b"{}").await;
+        assert_eq!(answer.problem(), (403, "cross-site".to_owned()), "{method} {path}");
+        assert_eq!(answer.header("access-control-allow-origin"), None);
+    }
+    let run = server.get(&format!("/v1/runs/{id}")).await.json();
+    assert_eq!(run["data"]["phase"], "sleeping", "nothing has changed");
+}
+
+#[tokio::test]
+async fn a_run_shows_its_steps_attempts_output_and_error() {
+    let server = TestServer::start().await;
+    let runs = server.runs;
+
+    let completed = server.get(&format!("/v1/runs/{}", runs.completed)).await;
+    assert!(completed.body.contains("123456789012345678901234567890"), "every digit is kept");
+    let json = completed.json();
+    let run = &json["data"];
+    assert!(json["metadata"]["fetched_at"].is_string());
+    assert_eq!((&run["status"], &run["phase"]), (&"Completed".into(), &serde_json::Value::Null));
+    assert_eq!(run["function_id"], "shop/charge");
+    assert!(run["version"].as_str().is_some_and(|version| version.starts_with("sha256:") && version.len() == 71));
+    assert_eq!(run["queued_at"], "2026-09-21T14:13:20.000Z");
+    let step = &run["steps"][0];
+    assert_eq!(
+        (&step["name"], &step["kind"], &step["status"], &step["output"]),
+        (&"charge-card".into(), &"run".into(), &"completed".into(), &7.into())
+    );
+
+    let failed = server.get(&format!("/v1/runs/{}", runs.failed)).await.json();
+    let error = &failed["data"]["error"];
+    assert_eq!((&error["code"], &error["step"]), (&"guest-panic".into(), &"charge-card".into()));
+    assert_eq!(error["frames"][0], "shop::charge (src/lib.rs:7)");
+
+    let backing_off = server.get(&format!("/v1/runs/{}", runs.backing_off)).await.json();
+    let run = &backing_off["data"];
+    assert_eq!((&run["phase"], &run["wake_at"]), (&"backing-off".into(), &"2099-12-31T00:00:00.000Z".into()));
+    assert_eq!(run["steps"][0]["status"], "backing-off");
+    assert_eq!(run["steps"][0]["attempts"][0]["error"]["code"], "card-declined");
+
+    let journal = server.get(&format!("/v1/runs/{}/journal", runs.sleeping)).await.json();
+    assert_eq!(journal["data"][1]["entry"], "started");
+    assert_eq!(journal["data"][1]["kind"], "sleep");
+    let rest = server.get(&format!("/v1/runs/{}/journal?from=1", runs.sleeping)).await.json();
+    assert_eq!(rest["data"].as_array().map(Vec::len), Some(1));
+    let logs = server.get(&format!("/v1/runs/{}/logs", runs.sleeping)).await.json();
+    assert_eq!(logs["data"][0]["message"], "the card is <nearly> expired");
+    assert_eq!(logs["data"][0]["fields"]["days"], 3);
+}
+
+#[tokio::test]
+async fn lists_are_narrowed_and_paged() {
+    let server = TestServer::start().await;
+    let ids = |json: &serde_json::Value| -> Vec<String> {
+        json["data"].as_array().expect("a list").iter().map(|run| run["run_id"].as_str().unwrap_or("").to_owned()).collect()
+    };
+    let all = ids(&server.get("/v1/runs").await.json());
+    assert_eq!(all.len(), 4);
+    assert!(all.is_sorted_by(|newer, older| newer > older), "newest first");
+
+    let first = server.get("/v1/runs?limit=3").await.json();
+    let cursor = first["metadata"]["cursor"].as_str().expect("there is more").to_owned();
+    let second = server.get(&format!("/v1/runs?limit=3&cursor={cursor}")).await.json();
+    assert_eq!(second["metadata"].get("cursor"), None, "that was the last page");
+    assert_eq!([ids(&first), ids(&second)].concat(), all);
+
+    for (query, count) in [
+        ("status=Completed", 1),
+        ("status=Completed,Failed", 2),
+        ("status=Completed&status=failed", 2),
+        ("phase=sleeping", 1),
+        ("function=shop/charge", 4),
+        ("module=shop", 4),
+        ("module=other", 0),
+        ("module=shop&function=charge&phase=backing-off", 1),
+    ] {
+        let answer = server.get(&format!("/v1/runs?{query}")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(ids(&answer.json()).len(), count, "{query}");
+    }
+    let events = server.get("/v1/events?limit=1&received_before=2026-09-22T00:00:00Z").await.json();
+    assert_eq!(events["data"][0]["name"], "shop/order.placed");
+    assert!(events["metadata"]["cursor"].is_string());
+    let none = server.get("/v1/events?received_after=2026-09-22T00:00:00Z").await.json();
+    assert_eq!(none["data"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn waiting_for_a_run_ends_with_it_or_with_the_time() {
+    let server = TestServer::start().await;
+    let id = server.runs.sleeping;
+    let early = server.get(&format!("/v1/runs/{id}?wait=50ms")).await.json();
+    assert_eq!(early["data"]["phase"], "sleeping", "the time was over");
+
+    let path = format!("/v1/runs/{id}?wait=30s");
+    let begun = std::time::Instant::now();
+    let (waited, cancelled) = tokio::join!(server.get(&path), async {
+        // The wait may begin before or after; both must end it.
+        server.send("DELETE", &format!("/v1/runs/{id}"), &[], b"").await
+    });
+    assert_eq!(cancelled.status, 200, "{cancelled:?}");
+    assert_eq!(waited.json()["data"]["status"], "Cancelled");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "the end was noticed, not timed out");
+    let steps = &waited.json()["data"]["steps"];
+    assert_eq!(steps[1]["status"], "cancelled", "{steps}");
+}
+
+#[tokio::test]
+async fn commands_say_what_they_did_and_refuse_what_is_over() {
+    let server = TestServer::start().await;
+    let runs = server.runs;
+    let woken = server.post(&format!("/v1/runs/{}/wake", runs.sleeping), "").await;
+    assert_eq!(woken.status, 200, "{woken:?}");
+    assert_eq!(woken.json()["data"]["run_id"], runs.sleeping.to_string());
+
+    let over = server.send("DELETE", &format!("/v1/runs/{}", runs.completed), &[], b"").await;
+    assert_eq!(over.problem(), (409, "already-ended".to_owned()));
+    let over = server.post(&format!("/v1/runs/{}/wake", runs.failed), "").await;
+    assert_eq!(over.problem(), (409, "already-ended".to_owned()));
+}
+
+#[tokio::test]
+async fn the_server_tells_of_itself() {
+    let server = TestServer::start().await;
+    assert_eq!(server.get("/health").await.json()["status"], "ok");
+    assert_eq!(server.get("/ready").await.json()["status"], "ready");
+    assert!(server.get("/dev").await.json()["functions"].is_array());
+    let nodes = server.get("/v1/nodes").await.json();
+    assert_eq!(nodes["data"].as_array().map(Vec::len), Some(1), "{nodes}");
+    let metrics = server.get("/metrics").await;
+    assert!(metrics.header("content-type").is_some_and(|media| media.starts_with("text/plain")));
+    for name in ["dormouse_queue_depth", "dormouse_runs_blocked", "dormouse_queue_oldest_age_seconds"] {
+        assert!(metrics.body.contains(&format!("# TYPE {name} gauge")), "{name}\n{}", metrics.body);
+    }
+    for path in ["/v1/modules", "/v1/functions"] {
+        assert_eq!(server.get(path).await.json()["data"], serde_json::json!([]), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_later_release_brings_is_told_apart_from_a_mistake() {
+    let server = TestServer::start().await;
+    let id = server.runs.sleeping;
+    for (method, path) in [
+        ("POST", format!("/v1/runs/{id}/rerun")),
+        ("POST", format!("/v1/runs/{id}/pause")),
+        ("POST", format!("/v1/runs/{id}/resume")),
+        ("POST", "/v1/functions/shop/charge/pause".to_owned()),
+        ("POST", "/v1/modules/shop/preflight".to_owned()),
+        ("GET", "/v1/cancellations".to_owned()),
+        ("POST", "/v1/signals".to_owned()),
+        ("GET", "/v1/keys".to_owned()),
+        ("GET", "/v1/grants".to_owned()),
+        ("GET", "/v1/audit".to_owned()),
+        ("GET", "/v1/schedules".to_owned()),
+        ("GET", "/openapi.json".to_owned()),
+        ("PUT", "/v1/modules/shop?policy=migrate".to_owned()),
+    ] {
+        let answer = server.send(method, &path, &[], b"").await;
+        assert_eq!(answer.problem(), (501, "not-supported".to_owned()), "{method} {path}");
+    }
+}
