@@ -129,16 +129,23 @@ async fn one(engine: &Engine, leg: &Leg, recorded: Option<Json>) {
 }
 
 fn benches(criterion: &mut Criterion<ThreadCpu>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let directory = tempfile::tempdir().expect("a temporary directory");
     let engine = support::engine_in(&directory, |options| options.instances_max = 100);
     let module = runtime.block_on(support::module(&engine, "bench"));
 
     let mut fresh = criterion.benchmark_group("fresh");
     let step = support::leg(&module, "one", "{}");
-    fresh.bench_function("one", |bencher| bencher.iter(|| runtime.block_on(one(&engine, &step, None))));
+    fresh.bench_function("one", |bencher| {
+        bencher.iter(|| runtime.block_on(one(&engine, &step, None)))
+    });
     let nowhere = support::leg(&module, "nowhere", "{}");
-    fresh.bench_function("instance", |bencher| bencher.iter(|| runtime.block_on(one(&engine, &nowhere, None))));
+    fresh.bench_function("instance", |bencher| {
+        bencher.iter(|| runtime.block_on(one(&engine, &nowhere, None)))
+    });
     fresh.finish();
 
     let mut replay = criterion.benchmark_group("replay");

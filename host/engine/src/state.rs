@@ -249,7 +249,9 @@ impl HostState {
             }
         }
         self.shared.yields.fetch_add(1, Ordering::Relaxed);
-        Ok(UpdateDeadline::Yield(1))
+        // Not `UpdateDeadline::Yield`, which leaves the guest runnable: tokio would go to its sockets and timers, and
+        // wake others that yielded, only at every 61st turn, which is a third of a second at these ticks.
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
     }
 }
 

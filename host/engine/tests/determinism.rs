@@ -18,7 +18,14 @@ async fn both_ways(engine: &Engine, module: &Module, function: &str) -> (LegEnd,
 async fn what_is_allowed_is_the_same_on_replay() {
     let (engine, _directory) = engine();
     let guest = module(&engine, "determinism").await;
-    for function in ["clocks", "random", "map-order", "map-in-body", "declared-impure", "surroundings"] {
+    for function in [
+        "clocks",
+        "random",
+        "map-order",
+        "map-in-body",
+        "declared-impure",
+        "surroundings",
+    ] {
         let (live, live_host, eager, eager_host) = both_ways(&engine, &guest, function).await;
         assert_eq!(live_host.divergence, None, "{function}");
         assert_eq!(eager_host.divergence, None, "{function}");
@@ -66,7 +73,10 @@ async fn impurity_is_found_by_replaying() {
     let (end, host, _) = run(&engine, &leg(&guest, "impure", "{}"), host).await;
     assert_eq!(end, LegEnd::Stopped);
     let divergence = host.divergence.expect("found");
-    assert!(divergence.contains("first") && divergence.contains("second"), "{divergence}");
+    assert!(
+        divergence.contains("first") && divergence.contains("second"),
+        "{divergence}"
+    );
 }
 
 /// Drawing in a body marks it, so the host replaces the instance, and what was seeded there is gone at once.
@@ -81,7 +91,11 @@ async fn a_draw_in_a_body_marks_it() {
     let (_, host, _) = once(&engine, &guest, "declared-impure", "{}").await;
     assert!(host.state_changed[0]);
     let (_, host, _) = once(&engine, &guest, "map-order", "{}").await;
-    assert!(host.state_changed.iter().all(|changed| !changed), "{:?}", host.state_changed);
+    assert!(
+        host.state_changed.iter().all(|changed| !changed),
+        "{:?}",
+        host.state_changed
+    );
 }
 
 #[tokio::test]
@@ -90,13 +104,32 @@ async fn clocks_stand_outside_and_run_inside() {
     let guest = module(&engine, "determinism").await;
     let (end, host, _) = once(&engine, &guest, "clocks", "{\"ms\":5000}").await;
     let output = output(end);
-    let seen: Vec<&str> = output["seen"].as_array().expect("a list").iter().filter_map(|name| name.as_str()).collect();
-    let wall: Vec<u64> =
-        seen.iter().map(|name| name.split(' ').next().expect("a clock").parse().expect("a number")).collect();
+    let seen: Vec<&str> = output["seen"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|name| name.as_str())
+        .collect();
+    let wall: Vec<u64> = seen
+        .iter()
+        .map(|name| {
+            name.split(' ')
+                .next()
+                .expect("a clock")
+                .parse()
+                .expect("a number")
+        })
+        .collect();
     assert_eq!(wall[0], START.as_millis_u64() * 1_000_000, "the run's start");
-    assert!(wall[1] >= wall[0] + 5_000_000_000 && wall[1] % 1_000_000 == 0, "{wall:?}");
+    assert!(
+        wall[1] >= wall[0] + 5_000_000_000 && wall[1] % 1_000_000 == 0,
+        "{wall:?}"
+    );
     let inside = Timestamp::from_millis(output["inside"].as_i64().expect("a time"));
-    assert!(inside >= host.now_at_end().before(std::time::Duration::from_secs(5)), "{inside}");
+    assert!(
+        inside >= host.now_at_end().before(std::time::Duration::from_secs(5)),
+        "{inside}"
+    );
 
     let (end, ..) = once(&engine, &guest, "sleep-inside", "{\"ms\":30}").await;
     assert!(support::output(end).as_u64().expect("milliseconds") >= 30);

@@ -49,18 +49,38 @@ async fn a_panic_brings_its_message_and_where_it_was() {
     let hostile = module(&engine, "hostile").await;
     let (end, host, _) = once(&engine, &hostile, "panic-outside", "{}").await;
     let outside = trap(end);
-    assert!(outside.message.contains("as asked, outside of a body"), "{outside:?}");
+    assert!(
+        outside.message.contains("as asked, outside of a body"),
+        "{outside:?}"
+    );
     assert!(outside.message.contains("hostile/src/lib.rs:"), "{outside:?}");
-    assert!(outside.frames.iter().any(|frame| frame.contains("hostile::")), "{outside:?}");
-    assert!(outside.frames.iter().all(|frame| !frame.starts_with("core::")), "{outside:?}");
-    assert!(host.logs.iter().any(|(_, line, in_body)| line.contains("as asked") && !in_body));
+    assert!(
+        outside.frames.iter().any(|frame| frame.contains("hostile::")),
+        "{outside:?}"
+    );
+    assert!(
+        outside.frames.iter().all(|frame| !frame.starts_with("core::")),
+        "{outside:?}"
+    );
+    assert!(
+        host.logs
+            .iter()
+            .any(|(_, line, in_body)| line.contains("as asked") && !in_body)
+    );
     assert!(!outside.retryable_body());
 
     let (end, host, _) = once(&engine, &hostile, "panic-inside", "{}").await;
     let inside = trap(end);
-    assert_eq!((inside.code, inside.step.as_deref()), ("guest-panic", Some("panic")));
+    assert_eq!(
+        (inside.code, inside.step.as_deref()),
+        ("guest-panic", Some("panic"))
+    );
     assert!(inside.retryable_body());
-    assert!(host.logs.iter().any(|(_, line, in_body)| line.contains("inside of a body") && *in_body));
+    assert!(
+        host.logs
+            .iter()
+            .any(|(_, line, in_body)| line.contains("inside of a body") && *in_body)
+    );
     let failure = inside.into_failure();
     assert_eq!(failure.code.as_deref(), Some("guest-panic"));
     assert!(failure.details.expect("frames").as_str().contains("hostile"));
@@ -78,16 +98,22 @@ async fn what_is_too_large_is_refused_or_cut() {
         leg
     };
     let (end, ..) = run(&engine, &roomy("huge-output"), Host::new(false)).await;
-    let LegEnd::Failed(failure) = end else { panic!("{end:?}") };
+    let LegEnd::Failed(failure) = end else {
+        panic!("{end:?}")
+    };
     assert_eq!(failure.code.as_deref(), Some("output-too-large"));
 
     let (end, host, _) = run(&engine, &roomy("huge-step-output"), Host::new(false)).await;
-    let LegEnd::Failed(failure) = end else { panic!("{end:?}") };
+    let LegEnd::Failed(failure) = end else {
+        panic!("{end:?}")
+    };
     assert_eq!(failure.code.as_deref(), Some("output-too-large"), "{failure:?}");
     assert_eq!(host.entries().len(), 1, "the failure is the step's outcome");
 
     let (end, host, _) = once(&engine, &hostile, "huge-name", "{}").await;
-    let LegEnd::Failed(failure) = end else { panic!("{end:?}") };
+    let LegEnd::Failed(failure) = end else {
+        panic!("{end:?}")
+    };
     assert_eq!(failure.code.as_deref(), Some("invalid-name"));
     assert!(host.entries().is_empty(), "nothing is recorded");
 
@@ -95,7 +121,13 @@ async fn what_is_too_large_is_refused_or_cut() {
     assert!(matches!(end, LegEnd::Done(_)), "{end:?}");
     let printed: usize = host.logs.iter().map(|(_, line, _)| line.len()).sum();
     assert!(printed < 200 << 10, "{printed}");
-    assert_eq!(host.logs.iter().filter(|(_, line, _)| line.contains("cut here")).count(), 2);
+    assert_eq!(
+        host.logs
+            .iter()
+            .filter(|(_, line, _)| line.contains("cut here"))
+            .count(),
+        2
+    );
 
     let (end, host, _) = run(&engine, &roomy("huge-log"), Host::new(false)).await;
     assert!(matches!(end, LegEnd::Done(_)), "{end:?}");
@@ -113,13 +145,20 @@ async fn a_body_that_never_ends_is_ended() {
     host.body_timeout_ms = 300;
     let (end, ..) = run(&engine, &timed, host).await;
     let timeout = trap(end);
-    assert_eq!((timeout.code, timeout.step.as_deref()), ("step-timeout", Some("loop")), "{timeout:?}");
+    assert_eq!(
+        (timeout.code, timeout.step.as_deref()),
+        ("step-timeout", Some("loop")),
+        "{timeout:?}"
+    );
     assert!(timeout.host_dependent && timeout.retryable_body());
 
     timed.limits.body_cpu_ms = 50;
     let (end, _, stats) = run(&engine, &timed, Host::new(false)).await;
     assert_eq!(trap(end).code, "cpu-limit");
-    assert!(stats.cpu >= Duration::from_millis(50) && stats.yields > 0, "{stats:?}");
+    assert!(
+        stats.cpu >= Duration::from_millis(50) && stats.yields > 0,
+        "{stats:?}"
+    );
 }
 
 /// On one thread: a guest that computes must let the others have it.
@@ -225,7 +264,11 @@ async fn the_node_has_a_limit_and_legs_wait_their_turn() {
     let hostile = module(&engine, "hostile").await;
     let (end, ..) = once(&engine, &hostile, "allocate-outside", "{}").await;
     let full = trap(end);
-    assert_eq!((full.code, full.host_dependent), ("node-memory-limit", true), "{full:?}");
+    assert_eq!(
+        (full.code, full.host_dependent),
+        ("node-memory-limit", true),
+        "{full:?}"
+    );
 
     let bench = module(&engine, "bench").await;
     let legs = (0..20).map(|_| once(&engine, &bench, "ten", "{}"));

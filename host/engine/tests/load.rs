@@ -5,15 +5,23 @@ mod support;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
-use dormouse_core::limit::COMPONENT_BYTES_MAX;
 use dormouse_core::Digest;
+use dormouse_core::limit::COMPONENT_BYTES_MAX;
 use dormouse_engine::LoadError;
 use support::{engine, engine_in, guest, module, once, output};
 
 /// Files in the cache.
 fn cached(directory: &tempfile::TempDir) -> Vec<String> {
     let entries = std::fs::read_dir(directory.path().join("cache")).expect("the cache");
-    entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+    entries
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect()
 }
 
 #[tokio::test]
@@ -26,25 +34,53 @@ async fn what_is_no_module_is_refused_and_leaves_nothing() {
     flipped[middle..middle + 64].fill(0xff);
     for (what, bytes, code) in [
         ("nothing", Bytes::new(), "not-a-component"),
-        ("text", Bytes::from_static(b"#!/bin/sh\necho hello\n"), "not-a-component"),
+        (
+            "text",
+            Bytes::from_static(b"#!/bin/sh\necho hello\n"),
+            "not-a-component",
+        ),
         ("wat", Bytes::from_static(b"(component)"), "not-a-component"),
-        ("a core module", Bytes::copy_from_slice(&core_module), "not-a-component"),
+        (
+            "a core module",
+            Bytes::copy_from_slice(&core_module),
+            "not-a-component",
+        ),
         ("a header", hello.slice(..8), "not-a-module"),
         ("three bytes", hello.slice(..3), "not-a-component"),
-        ("half a component", hello.slice(..hello.len() / 2), "invalid-component"),
-        ("all but a byte", hello.slice(..hello.len() - 1), "invalid-component"),
+        (
+            "half a component",
+            hello.slice(..hello.len() / 2),
+            "invalid-component",
+        ),
+        (
+            "all but a byte",
+            hello.slice(..hello.len() - 1),
+            "invalid-component",
+        ),
         ("a damaged component", flipped.into(), "invalid-component"),
-        ("100 MB of zeros", vec![0; 100_000_000].into(), "component-too-large"),
+        (
+            "100 MB of zeros",
+            vec![0; 100_000_000].into(),
+            "component-too-large",
+        ),
         ("zeros", vec![0; COMPONENT_BYTES_MAX].into(), "not-a-component"),
         ("unknown imports", guest("unknown_import"), "unknown-import"),
         ("no exports", guest("missing_exports"), "not-a-module"),
-        ("a manifest that is no JSON", guest("lying_json"), "invalid-manifest"),
+        (
+            "a manifest that is no JSON",
+            guest("lying_json"),
+            "invalid-manifest",
+        ),
         ("a manifest of 10 MB", guest("lying_huge"), "invalid-manifest"),
         ("a manifest without end", guest("lying_loop"), "describe-failed"),
         ("a manifest that panics", guest("lying_panic"), "describe-failed"),
         ("a manifest that calls", guest("lying_calls"), "describe-failed"),
     ] {
-        let error = engine.load(bytes).await.err().unwrap_or_else(|| panic!("{what} is taken"));
+        let error = engine
+            .load(bytes)
+            .await
+            .err()
+            .unwrap_or_else(|| panic!("{what} is taken"));
         assert_eq!(error.code(), code, "{what}: {error}");
         assert!(!error.to_string().is_empty(), "{what}");
     }
@@ -60,7 +96,10 @@ async fn errors_name_what_is_wrong() {
     let (engine, _directory) = engine();
     let error = engine.load(guest("unknown_import")).await.expect_err("refused");
     assert!(error.to_string().contains("acme:vault/doors"), "{error}");
-    let error = engine.load(Bytes::from_static(&[0, b'a', b's', b'm', 1, 0, 0, 0])).await.expect_err("refused");
+    let error = engine
+        .load(Bytes::from_static(&[0, b'a', b's', b'm', 1, 0, 0, 0]))
+        .await
+        .expect_err("refused");
     assert!(error.help().expect("help").contains("wasm32-wasip2"));
     let LoadError::Describe(trap) = engine.load(guest("lying_calls")).await.expect_err("refused") else {
         panic!("another error")
@@ -113,7 +152,11 @@ async fn a_version_is_compiled_once() {
     assert_eq!(output(once(&second, &module, "ten", "{}").await.0), 45);
     second.forget(digest);
     assert_eq!(cached(&directory), Vec::<String>::new());
-    assert_eq!(output(once(&second, &module, "ten", "{}").await.0), 45, "what is in use stays usable");
+    assert_eq!(
+        output(once(&second, &module, "ten", "{}").await.0),
+        45,
+        "what is in use stays usable"
+    );
     drop(module);
     second.load_cached(digest, fetch).await.expect("compiled anew");
     assert_eq!(asked.load(Ordering::SeqCst), 1);
@@ -124,7 +167,10 @@ async fn a_damaged_cache_is_compiled_anew() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let bytes = guest("bench");
     let digest = Digest::of(&bytes);
-    engine_in(&directory, |_| {}).load(bytes.clone()).await.expect("a module");
+    engine_in(&directory, |_| {})
+        .load(bytes.clone())
+        .await
+        .expect("a module");
     let code = std::fs::read_dir(directory.path().join("cache"))
         .expect("the cache")
         .map(|entry| entry.expect("an entry").path())
@@ -138,7 +184,10 @@ async fn a_damaged_cache_is_compiled_anew() {
         std::fs::write(&code, bad).expect("writable");
         std::fs::write(directory.path().join("cache/1-1.part"), "half").expect("writable");
         let engine = engine_in(&directory, |_| {});
-        let module = engine.load_cached(digest, || async { Ok(bytes.clone()) }).await.expect("compiled anew");
+        let module = engine
+            .load_cached(digest, || async { Ok(bytes.clone()) })
+            .await
+            .expect("compiled anew");
         assert_eq!(output(once(&engine, &module, "one", "{}").await.0), 1);
         assert_eq!(cached(&directory).len(), 2, "what was half-written is gone");
     }
@@ -149,7 +198,10 @@ async fn bytes_that_are_not_the_version_are_refused() {
     let (engine, directory) = engine();
     let digest = Digest::of(b"something else");
     for fetched in [Ok(guest("bench")), Err("it was deleted".to_owned())] {
-        let error = engine.load_cached(digest, || async { fetched }).await.expect_err("refused");
+        let error = engine
+            .load_cached(digest, || async { fetched })
+            .await
+            .expect_err("refused");
         assert_eq!(error.code(), "version-missing");
     }
     assert_eq!(cached(&directory), Vec::<String>::new());

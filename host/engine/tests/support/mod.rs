@@ -26,7 +26,10 @@ pub const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 /// When it has not been built, saying how to.
 pub fn guest(name: &str) -> Bytes {
     let directory = std::env::var_os("DORMOUSE_GUESTS").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testing/guests/target/wasm32-wasip2/release"),
+        || {
+            PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+                .join("../../testing/guests/target/wasm32-wasip2/release")
+        },
         PathBuf::from,
     );
     let path = directory.join(format!("{name}.wasm"));
@@ -64,12 +67,16 @@ pub async fn module(engine: &Engine, name: &str) -> Module {
 
 /// A leg of a function, with an event `{"data": …}` and limits that make tests quick.
 pub fn leg(module: &Module, function: &str, data: &str) -> Leg {
-    let event = format!("{{\"name\":\"test/{function}\",\"data\":{data},\"id\":\"01\",\"ts\":1790000000000}}");
+    let event =
+        format!("{{\"name\":\"test/{function}\",\"data\":{data},\"id\":\"01\",\"ts\":1790000000000}}");
     let event = Json::parse(&event).expect("an event");
     Leg {
         module: module.clone(),
         function: function.to_owned(),
-        input: Json::parse(&format!("{{\"event\":{event},\"events\":[{event}],\"continued\":null}}")).expect("an input"),
+        input: Json::parse(&format!(
+            "{{\"event\":{event},\"events\":[{event}],\"continued\":null}}"
+        ))
+        .expect("an input"),
         context: RunContext {
             run_id: RunId::from_parts(START, [7; 10]),
             function: FunctionName::new("test", function).expect("a name"),
@@ -182,7 +189,9 @@ impl RunHost for Host {
             Ok(Begun::Execute(attempt)) => {
                 self.bodies += 1;
                 self.started_at = self.tick();
-                let timeout = options.timeout().unwrap_or(std::time::Duration::from_millis(self.body_timeout_ms));
+                let timeout = options
+                    .timeout()
+                    .unwrap_or(std::time::Duration::from_millis(self.body_timeout_ms));
                 Ok(RunStart::Execute(AttemptTicket {
                     step: name,
                     number: attempt.number,
@@ -194,7 +203,11 @@ impl RunHost for Host {
         }
     }
 
-    async fn finish_run(&mut self, outcome: Outcome, state_changed: bool) -> Result<Result<(), Failure>, Stop> {
+    async fn finish_run(
+        &mut self,
+        outcome: Outcome,
+        state_changed: bool,
+    ) -> Result<Result<(), Failure>, Stop> {
         self.state_changed.push(state_changed);
         let at = self.tick();
         let number = self.replay.attempt().map_or(1, |attempt| attempt.number);
@@ -220,7 +233,10 @@ impl RunHost for Host {
             )),
             _ => at,
         };
-        match self.replay.start(call.kind, &call.name, &call.input, at, || Some(due)) {
+        match self
+            .replay
+            .start(call.kind, &call.name, &call.input, at, || Some(due))
+        {
             Ok(started) => Ok(started.operation),
             Err(divergence) => self.diverged(divergence),
         }
@@ -236,10 +252,18 @@ impl RunHost for Host {
             Ok(Awaited::Pending) => {}
         }
         let due = |seq: &Seq| {
-            self.replay.open().find(|open| open.operation == *seq).and_then(|open| open.due_at).unwrap_or(START)
+            self.replay
+                .open()
+                .find(|open| open.operation == *seq)
+                .and_then(|open| open.due_at)
+                .unwrap_or(START)
         };
-        let (index, operation) =
-            operations.iter().copied().enumerate().min_by_key(|(_, seq)| due(seq)).expect("never empty");
+        let (index, operation) = operations
+            .iter()
+            .copied()
+            .enumerate()
+            .min_by_key(|(_, seq)| due(seq))
+            .expect("never empty");
         let at = due(&operation).max(self.tick());
         self.clock = at;
         self.replay.deliver(operation, Ok(Json::null()), at);
