@@ -1,0 +1,265 @@
+//! The command line as scripts see it: help, exit codes, what is on stdout and what on stderr.
+
+mod stub;
+
+use std::fs;
+use std::path::Path;
+
+use stub::{Answer, Stub, dormouse, text};
+
+const COMMANDS: [&str; 26] = [
+    "",
+    "start",
+    "new",
+    "build",
+    "deploy",
+    "invoke",
+    "events",
+    "events send",
+    "events list",
+    "runs",
+    "runs list",
+    "runs get",
+    "runs journal",
+    "runs logs",
+    "runs cancel",
+    "runs wake",
+    "modules",
+    "modules list",
+    "modules versions",
+    "modules activate",
+    "modules delete",
+    "functions",
+    "functions list",
+    "nodes list",
+    "doctor",
+    "completions",
+];
+
+/// Compares with the file; `DORMOUSE_UPDATE=1` writes it instead.
+fn check_file(name: &str, actual: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
+    if std::env::var_os("DORMOUSE_UPDATE").is_some() {
+        fs::write(&path, actual).expect("the repository is writable");
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        expected == actual,
+        "{} is not what the command says now; if that is right, run this test with DORMOUSE_UPDATE=1. It says:\n{actual}",
+        path.display()
+    );
+}
+
+#[test]
+fn help_is_as_reviewed() {
+    let mut all = String::new();
+    for command in COMMANDS {
+        let mut words: Vec<&str> = command.split_whitespace().collect();
+        words.push("--help");
+        let output = dormouse(&words).output().expect("the binary runs");
+        assert_eq!(output.status.code(), Some(0), "{command}");
+        assert!(output.stderr.is_empty(), "{command}");
+        all += &format!("$ dormouse {}\n\n{}\n", words.join(" "), text(&output.stdout));
+    }
+    check_file("help.txt", &all);
+}
+
+#[test]
+fn the_guide_names_every_command() {
+    let guide = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/cli.md"))
+        .expect("docs/guide/cli.md");
+    let groups = ["", "events", "runs", "modules", "functions"];
+    for command in COMMANDS.iter().filter(|command| !groups.contains(command)) {
+        assert!(
+            guide.contains(&format!("dormouse {command}")),
+            "docs/guide/cli.md lacks `dormouse {command}`"
+        );
+    }
+}
+
+#[test]
+fn mistakes_on_the_command_line_exit_with_2_and_say_what_to_do() {
+    let cases: [(&[&str], &str); 10] = [
+        (&["bogus"], "unrecognized subcommand 'bogus'"),
+        (&["runs", "get"], "required"),
+        (&["invoke", "hello"], "name it as MODULE/FUNCTION"),
+        (
+            &["invoke", "a/b", "--wait", "--timeout", "soon"],
+            "is not a duration such as",
+        ),
+        (&["invoke", "a/b", "--timeout", "5s"], "--wait"),
+        (
+            &["events", "send", "x", "--data", "{oops"],
+            "the data is not JSON",
+        ),
+        (
+            &["events", "send", "x", "--data", "@/no/such/file"],
+            "/no/such/file",
+        ),
+        (&["runs", "list", "--url", "ftp://x"], "only http and https"),
+        (&["start", "--listen", "nowhere"], "is not an address such as"),
+        (&["start", "--park-memory", "12 sheep"], "is not a size such as"),
+    ];
+    for (arguments, word) in cases {
+        let output = dormouse(arguments).output().expect("the binary runs");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+        assert!(
+            text(&output.stderr).contains(word),
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
+    }
+}
+
+#[test]
+fn no_server_is_5_and_says_how_to_start_one() {
+    // Bound and not listened on: nobody else can take the port meanwhile.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port");
+    let output = dormouse(&["runs", "list", "--url", &closed.to_string()])
+        .output()
+        .expect("the binary runs");
+    assert_eq!(output.status.code(), Some(5));
+    let talk = text(&output.stderr);
+    assert!(
+        talk.contains("no server answers") && talk.contains("dormouse start"),
+        "{talk}"
+    );
+    assert!(!talk.contains('\u{1b}'), "no colours when nobody looks: {talk}");
+}
+
+#[test]
+fn the_servers_refusals_have_their_exit_codes_and_its_own_words() {
+    for (status, exit) in [
+        (404, 3),
+        (401, 4),
+        (403, 4),
+        (503, 5),
+        (409, 6),
+        (501, 6),
+        (500, 70),
+    ] {
+        let stub = Stub::start(move |_| {
+            Answer::Json(
+                status,
+                format!(r#"{{"error":"because","status":{status},"code":"the-code","help":"do this"}}"#),
+            )
+        });
+        let output = stub.dormouse(&["runs", "get", "01J"]);
+        assert_eq!(output.status.code(), Some(exit), "{status}");
+        let talk = text(&output.stderr);
+        let place = format!("GET http://{}/v1/runs/01J", stub.address);
+        assert_eq!(
+            talk,
+            format!("error: because (the-code)\n  at: {place}\n  help: do this\n")
+        );
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn an_event_is_sent_as_the_contract_says_and_its_id_is_on_stdout() {
+    let stub = Stub::start(|_| Answer::Json(200, r#"{"ids":["01E"],"status":200}"#.to_owned()));
+    let arguments = [
+        "events",
+        "send",
+        "a/b",
+        "--data",
+        r#"{"n":1}"#,
+        "--id",
+        "x-1",
+        "--key",
+        "secret",
+    ];
+    let output = stub.dormouse(&arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "01E\n");
+    let requests = stub.requests();
+    assert_eq!(requests[0].line, "POST /e/secret");
+    assert_eq!(requests[0].header("authorization"), Some("Bearer secret"));
+    let event: serde_json::Value = serde_json::from_slice(&requests[0].body).expect("JSON");
+    assert_eq!(
+        event,
+        serde_json::json!({"name": "a/b", "data": {"n": 1}, "id": "x-1"})
+    );
+}
+
+#[test]
+fn lists_are_tables_or_json_or_lines() {
+    let answer = r#"{"data":[{"function_id":"m/f","triggers":[{"event":"a/b"},{"cron":"0 9 * * *"}],"retries":4,
+        "version":"sha256:0123456789abcdef0123"},{"function_id":"m/g","triggers":[],"retries":0,"version":"sha256:01"}],
+        "metadata":{}}"#;
+    let stub = Stub::start(move |_| Answer::Json(200, answer.to_owned()));
+    let table = text(&stub.dormouse(&["functions", "list"]).stdout);
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| {
+            line.split("  ")
+                .map(str::trim)
+                .filter(|cell| !cell.is_empty())
+                .collect()
+        })
+        .collect();
+    assert_eq!(rows[0], ["FUNCTION", "TRIGGERS", "RETRIES", "VERSION"], "{table}");
+    assert_eq!(
+        rows[1],
+        ["m/f", "a/b, cron 0 9 * * *", "4", "sha256:0123456789ab"],
+        "{table}"
+    );
+    let json = text(&stub.dormouse(&["functions", "list", "-o", "json"]).stdout);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("one JSON value");
+    assert_eq!(
+        json[0]["version"], "sha256:0123456789abcdef0123",
+        "nothing is shortened for programs"
+    );
+    let lines = text(&stub.dormouse(&["-o", "jsonl", "functions", "list"]).stdout);
+    assert_eq!(lines.lines().count(), 2);
+}
+
+#[test]
+fn a_component_is_uploaded_whole_with_its_message() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("my_module.wasm");
+    let component: Vec<u8> = (0..200_000_u32).map(|index| (index % 251) as u8).collect();
+    fs::write(&file, &component).expect("writable");
+    let answer = r#"{"data":{"module":"my-module","version":"sha256:ab","previous":null,"functions":[{"id":"f","function_id":"my-module/f"}]}}"#;
+    let stub = Stub::start(move |_| Answer::Json(201, answer.to_owned()));
+    let output = stub.dormouse(&["deploy", file.to_str().expect("plain"), "--message", "first"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "sha256:ab\n");
+    assert!(
+        text(&output.stderr).contains("dormouse invoke my-module/f"),
+        "{}",
+        text(&output.stderr)
+    );
+    let request = &stub.requests()[0];
+    assert_eq!(request.line, "PUT /v1/modules/my-module");
+    assert_eq!(request.header("x-dormouse-message"), Some("first"));
+    assert_eq!(request.body, component);
+}
+
+#[test]
+fn a_version_is_not_deleted_unasked() {
+    let stub = Stub::start(|_| Answer::Json(200, r#"{"data":[{"version":"sha256:abcd"}]}"#.to_owned()));
+    let output = stub.dormouse(&["modules", "delete", "m", "abcd"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("--yes"));
+    let output = stub.dormouse(&["modules", "delete", "m", "abcd", "--yes"]);
+    assert_eq!(output.status.code(), Some(0));
+    let lines: Vec<String> = stub.requests().into_iter().map(|request| request.line).collect();
+    let deletions: Vec<&String> = lines.iter().filter(|line| line.starts_with("DELETE")).collect();
+    assert_eq!(deletions, ["DELETE /v1/modules/m/versions/sha256:abcd"]);
+}
+
+#[test]
+fn completions_are_there_for_each_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = dormouse(&["completions", shell])
+            .output()
+            .expect("the binary runs");
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        assert!(text(&output.stdout).contains("journal"), "{shell}");
+    }
+}

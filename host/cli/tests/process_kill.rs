@@ -1,0 +1,165 @@
+//! Durability, tested by killing: hundreds of runs with every kind of step, `kill -9` at random moments, then counting.
+//!
+//! What is counted: every acknowledged event's run completes, once. Every output in the journal is the one the run
+//! used. No body ran again after its output was recorded. SQL rows exactly once.
+
+mod support;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::server::Server;
+use support::witness::Witness;
+use support::{Dice, guest, long, until};
+
+const COUNTER: &str = "CREATE TABLE counter (run_id TEXT PRIMARY KEY, n INTEGER NOT NULL);";
+
+fn config(witness: &Witness) -> String {
+    format!(
+        r#"
+        [modules.kill]
+        http = ["{host}"]
+        config = {{ sink = "http://{host}/" }}
+        databases.app = {{ url = "sqlite:app.db", migrations = "migrations" }}
+        "#,
+        host = witness.host()
+    )
+}
+
+fn plan(dice: &mut Dice) -> Value {
+    json!({
+        "steps": 1 + dice.below(3),
+        "failing_attempts": dice.below(3),
+        "sql": dice.below(3),
+        "branches": dice.below(3),
+        "race": dice.below(2) == 0,
+        "sleep_ms": 1 + dice.below(60),
+    })
+}
+
+/// Kills the server `kills` times while `runs` runs are on their way.
+async fn storm(kills: u64, runs: u64, park_idle: &str) {
+    let mut dice = Dice::new();
+    let witness = Witness::start().await;
+    let mut server = Server::prepare(&config(&witness), &["--park-idle", park_idle]);
+    std::fs::create_dir(server.dir().join("migrations")).expect("a directory");
+    std::fs::write(server.dir().join("migrations/0001_counter.sql"), COUNTER).expect("a migration");
+    server.boot().await;
+    server.deploy("kill", guest("kill")).await;
+
+    let mut plans = HashMap::new();
+    let mut sent = 0;
+    for kill in 0..kills {
+        // Runs are spread over the kills, so that each kill meets some at every stage.
+        while sent * kills < runs * (kill + 1) && sent < runs {
+            let plan = plan(&mut dice);
+            let event = server.event("test/kill", &format!("event-{sent}"), &plan).await;
+            plans.insert(event, plan);
+            sent += 1;
+        }
+        // A random moment: after some more lines, or after some time, whichever comes first.
+        let lines = witness.count() + dice.below(40) as usize;
+        let _ = tokio::time::timeout(Duration::from_millis(dice.below(150)), witness.reaches(lines)).await;
+        server.kill();
+        server.boot().await;
+    }
+    check(&server, &witness, &plans).await;
+}
+
+async fn check(server: &Server, witness: &Witness, plans: &HashMap<String, Value>) {
+    let mut runs = HashMap::new();
+    for event in plans.keys() {
+        let of_event = until("the event's runs are listed", || async {
+            server.get(&format!("/v1/events/{event}/runs")).await.ok()
+        })
+        .await;
+        let of_event = of_event.as_array().expect("a list");
+        assert_eq!(
+            of_event.len(),
+            1,
+            "event {event} has started one run: {of_event:?}"
+        );
+        let run = server.ended(of_event[0]["run_id"].as_str().expect("an id")).await;
+        assert_eq!(run["status"], "Completed", "{run:#}");
+        runs.insert(event.clone(), run);
+    }
+
+    let mut told: HashMap<(String, String), Vec<String>> = HashMap::new();
+    for line in witness.lines() {
+        let parts: Vec<&str> = line.split(' ').collect();
+        let [run, step, _attempt, token] = parts[..] else {
+            panic!("a strange line: {line}")
+        };
+        told.entry((run.to_owned(), step.to_owned()))
+            .or_default()
+            .push(token.to_owned());
+    }
+    let counters = counters(server).await;
+    for (event, plan) in plans {
+        let run = &runs[event];
+        let id = run["run_id"].as_str().expect("an id");
+        let mut recorded = Vec::new();
+        for step in run["steps"].as_array().expect("steps") {
+            if step["kind"] != "run" || step["status"] != "completed" {
+                continue;
+            }
+            let name = step["name"].as_str().expect("a name").to_owned();
+            let token = step["output"]
+                .as_str()
+                .unwrap_or_else(|| panic!("an output: {step:#}"));
+            let tokens = &told[&(id.to_owned(), name.clone())];
+            assert_eq!(
+                tokens.last().map(String::as_str),
+                Some(token),
+                "run {id}, step {name}: the body ran again after its output was recorded: {tokens:?}"
+            );
+            recorded.push(token.to_owned());
+        }
+        let mut used: Vec<String> = run["output"]["tokens"]
+            .as_array()
+            .expect("tokens")
+            .iter()
+            .map(|token| token.as_str().expect("a token").to_owned())
+            .collect();
+        used.sort();
+        recorded.sort();
+        assert_eq!(used, recorded, "run {id} used the outputs that its journal holds");
+        let sql = plan["sql"].as_u64().expect("a number");
+        assert_eq!(
+            counters.get(id).copied().unwrap_or(0),
+            sql,
+            "run {id}: each sql step took effect once"
+        );
+        if plan["race"] == true {
+            assert_eq!(run["output"]["winner"], "sleep", "run {id}");
+        }
+    }
+}
+
+async fn counters(server: &Server) -> HashMap<String, u64> {
+    use sqlx::{Connection, Row};
+    let path = server.dir().join("app.db");
+    let mut database = sqlx::SqliteConnection::connect(&format!("sqlite:{}", path.display()))
+        .await
+        .expect("the application's database");
+    sqlx::query("SELECT run_id, n FROM counter")
+        .fetch_all(&mut database)
+        .await
+        .expect("counters")
+        .into_iter()
+        .map(|row| (row.get("run_id"), row.get::<i64, _>("n") as u64))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_and_nothing_recorded_runs_again_when_instances_are_dropped() {
+    let (kills, runs) = if long() { (2_000, 8_000) } else { (30, 200) };
+    storm(kills, runs, "0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_and_nothing_recorded_runs_again_when_instances_are_parked() {
+    let (kills, runs) = if long() { (2_000, 8_000) } else { (30, 200) };
+    storm(kills, runs, "5s").await;
+}

@@ -1,0 +1,218 @@
+//! A server's life: second start, port in use, bad configuration, read-only directory, drain, cancel, wake, a run that
+//! crashes its server, a full disk.
+
+mod support;
+
+use std::process::Stdio;
+
+use serde_json::json;
+use support::server::Server;
+use support::{guest, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_server_on_the_same_directory_or_port_ends_with_5_and_says_what_to_do() {
+    let server = Server::start("", &[]).await;
+    let other = Server::prepare("", &[]);
+    let output = other
+        .command(&["start", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(server.data_dir())
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(
+        said.contains(&server.pid().to_string()),
+        "the process that has it is named: {said}"
+    );
+
+    let port = server.url("").rsplit(':').next().expect("a port").to_owned();
+    let output = other
+        .command(&["start", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
+        .arg(other.data_dir())
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(said.contains("--listen"), "it says what to do: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_configuration_ends_with_2_and_leaves_nothing() {
+    for (config, word) in [
+        ("nonsense = 1", "nonsense"),
+        ("[modules.A]", "\"A\""),
+        ("[modules", "server.toml"),
+    ] {
+        let server = Server::prepare(config, &[]);
+        let output = server
+            .start_command()
+            .stdout(Stdio::piped())
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(word), "{word}: {said}");
+        assert!(!server.data_dir().join("dormouse.db").exists());
+    }
+    let server = Server::prepare("", &[]);
+    let output = server
+        .command(&["start", "--listen", "0.0.0.0:0"])
+        .output()
+        .expect("it runs");
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_reread_on_sighup_counts_for_new_runs_and_an_invalid_one_does_not() {
+    let server = Server::start("", &[]).await;
+    server.deploy("bench", guest("bench")).await;
+    std::fs::write(server.dir().join("server.toml"), "[modules").expect("written");
+    server.signal("HUP");
+    until("the invalid configuration is logged", || async {
+        server.log().contains("the old one stays in force").then_some(())
+    })
+    .await;
+    let run = server.invoke("bench/one", &json!({})).await;
+    assert_eq!(server.ended(&run).await["status"], "Completed");
+    std::fs::write(
+        server.dir().join("server.toml"),
+        "[modules.bench.limits]\nmemory_bytes = 65536",
+    )
+    .expect("written");
+    server.signal("HUP");
+    until("the new configuration is in force", || async {
+        server.log().contains("read anew").then_some(())
+    })
+    .await;
+    let run = server.invoke("bench/one", &json!({})).await;
+    let run = server.ended(&run).await;
+    assert_eq!(run["status"], "Failed", "64 KiB are not enough for it: {run:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_drains_and_a_sleeping_run_goes_on_after_the_next_start() {
+    let mut server = Server::start("", &[]).await;
+    server.deploy("bench", guest("bench")).await;
+    let run = server.invoke("bench/sleeper", &json!({ "ms": 700 })).await;
+    server.in_phase(&run, "sleeping").await;
+    assert!(server.data_dir().join("server.json").exists());
+    assert_eq!(server.terminate(), Some(0), "{}", server.log());
+    assert!(!server.data_dir().join("server.json").exists());
+    server.boot().await;
+    let run = server.ended(&run).await;
+    assert_eq!(
+        (run["status"].as_str(), run["output"].as_u64()),
+        (Some("Completed"), Some(700))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_cancelled_while_it_sleeps_and_while_its_body_loops() {
+    let server = Server::start("", &[]).await;
+    server.deploy("bench", guest("bench")).await;
+    let run = server.invoke("bench/sleeper", &json!({ "ms": 3_600_000 })).await;
+    server.in_phase(&run, "sleeping").await;
+    let (status, body) = server.send("DELETE", &format!("/v1/runs/{run}"), "").await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(server.ended(&run).await["status"], "Cancelled");
+    let (status, body) = server.send("DELETE", &format!("/v1/runs/{run}"), "").await;
+    assert_eq!(
+        (status, body["code"].as_str()),
+        (409, Some("already-ended")),
+        "{body}"
+    );
+
+    server.deploy("hostile", guest("hostile")).await;
+    let run = server.invoke("hostile/loop-inside", &json!({})).await;
+    server.in_phase(&run, "executing").await;
+    let (status, body) = server.send("DELETE", &format!("/v1/runs/{run}"), "").await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(server.ended(&run).await["status"], "Cancelled");
+    until("the looping instance is gone", || async {
+        (instances_live(&server).await? == 0.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sleeping_run_is_woken() {
+    for park_idle in ["0", "5s"] {
+        let server = Server::start("", &["--park-idle", park_idle]).await;
+        server.deploy("bench", guest("bench")).await;
+        let run = server.invoke("bench/sleeper", &json!({ "ms": 3_600_000 })).await;
+        server.in_phase(&run, "sleeping").await;
+        let (status, body) = server.send("POST", &format!("/v1/runs/{run}/wake"), "").await;
+        assert_eq!(status, 200, "{body}");
+        assert_eq!(server.ended(&run).await["status"], "Completed");
+        let (status, body) = server.send("POST", &format!("/v1/runs/{run}/wake"), "").await;
+        assert_eq!(
+            (status, body["code"].as_str()),
+            (409, Some("already-ended")),
+            "{body}"
+        );
+    }
+}
+
+/// A body that never ends is cut by the kill, again and again: after five claims without an entry the run is blocked,
+/// and its neighbours never noticed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_never_gets_further_is_blocked_and_a_wake_tries_it_again() {
+    let mut server = Server::start("", &[]).await;
+    server.deploy("hostile", guest("hostile")).await;
+    server.deploy("bench", guest("bench")).await;
+    let run = server.invoke("hostile/loop-inside", &json!({})).await;
+    for _ in 0..8 {
+        let phase = until("the run executes or is blocked", || async {
+            let phase = server.get(&format!("/v1/runs/{run}")).await.ok()?["phase"]
+                .as_str()?
+                .to_owned();
+            matches!(&*phase, "executing" | "blocked").then_some(phase)
+        })
+        .await;
+        if phase == "blocked" {
+            break;
+        }
+        server.kill();
+        server.boot().await;
+    }
+    let blocked = server.in_phase(&run, "blocked").await;
+    assert_eq!(blocked["error"]["code"], "crash-loop", "{blocked:#}");
+    let neighbour = server.invoke("bench/one", &json!({})).await;
+    assert_eq!(server.ended(&neighbour).await["status"], "Completed");
+    let (status, body) = server.send("POST", &format!("/v1/runs/{run}/wake"), "").await;
+    assert_eq!(status, 200, "{body}");
+    server.in_phase(&run, "executing").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_data_directory_ends_with_5() {
+    // Permissions don't stop root; a file in the directory's place stops everybody.
+    let server = Server::prepare("", &[]);
+    std::fs::write(server.data_dir(), "not a directory").expect("written");
+    let output = server.start_command().output().expect("it runs");
+    assert_eq!(
+        output.status.code(),
+        Some(5),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+async fn instances_live(server: &Server) -> Option<f64> {
+    let text = reqwest::get(server.url("/metrics"))
+        .await
+        .ok()?
+        .text()
+        .await
+        .ok()?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("dormouse_instances_live "))?
+        .trim()
+        .parse()
+        .ok()
+}

@@ -1,0 +1,79 @@
+//! A real server process and what tests do to it: start, ask, kill with -9, start again.
+//!
+//! Guests are the components of `testing/guests`, built by `scripts/build-guests`.
+#![allow(dead_code)]
+
+pub mod server;
+pub mod witness;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up: far more than it takes, so that only what never comes is late.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Whether the long forms run.
+pub fn long() -> bool {
+    std::env::var_os("DORMOUSE_TEST_LONG").is_some_and(|value| value == "1")
+}
+
+/// The bytes of a test guest.
+pub fn guest(name: &str) -> Vec<u8> {
+    let path = guests_dir().join(format!("{name}.wasm"));
+    std::fs::read(&path).unwrap_or_else(|error| {
+        panic!(
+            "the guest {} cannot be read ({error}): run `scripts/build-guests`",
+            path.display()
+        )
+    })
+}
+
+fn guests_dir() -> PathBuf {
+    match std::env::var_os("DORMOUSE_GUESTS") {
+        Some(dir) => dir.into(),
+        None => PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("../../testing/guests/target/wasm32-wasip2/release"),
+    }
+}
+
+/// Asks again and again until there is an answer.
+///
+/// # Panics
+/// When there is none by the deadline; says what was waited for.
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Numbers that look random and are the same for the same seed, which is printed so that a failure can be repeated.
+pub struct Dice(u64);
+
+impl Dice {
+    /// From `DORMOUSE_TEST_SEED`, or the clock.
+    pub fn new() -> Dice {
+        let seed = std::env::var("DORMOUSE_TEST_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or_else(|| {
+                std::time::SystemTime::now()
+                    .duration_since(std::time::UNIX_EPOCH)
+                    .map_or(1, |time| time.as_nanos() as u64)
+            });
+        println!("DORMOUSE_TEST_SEED={seed}");
+        Dice(seed | 1)
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}

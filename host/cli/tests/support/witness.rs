@@ -1,0 +1,116 @@
+//! A witness outside the server: bodies tell it that they ran, and it outlives every kill.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+
+/// What it has heard, in order.
+#[derive(Clone)]
+pub struct Witness {
+    address: SocketAddr,
+    lines: Arc<Mutex<Vec<String>>>,
+    heard: Arc<Notify>,
+}
+
+impl Witness {
+    /// Listens on a port of its own.
+    pub async fn start() -> Witness {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let witness = Witness {
+            address: listener.local_addr().expect("an address"),
+            lines: Arc::default(),
+            heard: Arc::default(),
+        };
+        let listening = witness.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(listening.clone().hear(stream));
+            }
+        });
+        witness
+    }
+
+    /// `127.0.0.1:PORT`: what a module must be granted.
+    pub fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// All lines so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("no panic holds it").clone()
+    }
+
+    /// How many lines there are.
+    pub fn count(&self) -> usize {
+        self.lines.lock().expect("no panic holds it").len()
+    }
+
+    /// Returns when there are that many lines.
+    pub async fn reaches(&self, count: usize) {
+        loop {
+            let heard = self.heard.notified();
+            if self.count() >= count {
+                return;
+            }
+            heard.await;
+        }
+    }
+
+    async fn hear(self, mut stream: TcpStream) {
+        let mut request = Vec::new();
+        let mut chunk = [0; 4096];
+        loop {
+            match stream.read(&mut chunk).await {
+                Ok(0) | Err(_) => return,
+                Ok(n) => request.extend_from_slice(&chunk[..n]),
+            }
+            if let Some(body) = whole_body(&request) {
+                let text = String::from_utf8_lossy(&body).into_owned();
+                self.lines
+                    .lock()
+                    .expect("no panic holds it")
+                    .extend(text.lines().map(str::to_owned));
+                self.heard.notify_waiters();
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+                let _ = stream.write_all(answer).await;
+                return;
+            }
+        }
+    }
+}
+
+/// The body of a request that has arrived whole, with a length or in chunks.
+fn whole_body(request: &[u8]) -> Option<Vec<u8>> {
+    let split = request.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&request[..split]).to_ascii_lowercase();
+    let rest = &request[split + 4..];
+    if head.contains("transfer-encoding: chunked") {
+        return chunks(rest);
+    }
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"))
+        .and_then(|length| length.trim().parse::<usize>().ok())
+        .unwrap_or(0);
+    (rest.len() >= length).then(|| rest[..length].to_vec())
+}
+
+fn chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|window| window == b"\r\n")?;
+        let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).ok()?.trim(), 16).ok()?;
+        rest = &rest[end + 2..];
+        if size == 0 {
+            return Some(body);
+        }
+        if rest.len() < size + 2 {
+            return None;
+        }
+        body.extend_from_slice(&rest[..size]);
+        rest = &rest[size + 2..];
+    }
+}
