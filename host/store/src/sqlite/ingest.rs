@@ -319,3 +319,9 @@ impl Birth {
         Birth { state: State::NEW, due: Some(now), reason: None }
     }
 }
+
+/// All multi-row statements of this room, for the check of their plans.
+#[cfg(test)]
+pub(super) fn statements() -> Vec<&'static Rows> {
+    vec![&EVENTS, &EVENTS_KNOWN, &EVENTS_HAVE_RUNS, &EVENT_BLOBS, &RUNS, &DEDUPE_KNOWN, &DEDUPE]
+}

@@ -18,6 +18,8 @@ mod execute;
 mod fault;
 mod ingest;
 mod lock;
+#[cfg(test)]
+mod plans;
 mod read;
 mod registry;
 mod request;

@@ -507,3 +507,9 @@ pub(super) async fn insert_ready(conn: &mut SqliteConnection, rows: &[(Timestamp
 pub(super) async fn insert_timers(conn: &mut SqliteConnection, rows: &[(Timestamp, RunId)]) -> Result<()> {
     TIMERS.insert(conn, rows, place_args).await
 }
+
+/// All multi-row statements of this room, for the check of their plans.
+#[cfg(test)]
+pub(super) fn statements() -> Vec<&'static Rows> {
+    vec![&LOAD, &MOVE, &ADVANCE, &JOURNAL, &LOGS, &OUTCOMES, &BLOBS, &COMPLETIONS, &COMPLETIONS_DELETE, &COMPLETIONS_CLEAR, &JOURNAL_CLEAR, &JOURNAL_BLOBS_CLEAR, &READY, &READY_DELETE, &TIMERS, &TIMERS_DELETE]
+}

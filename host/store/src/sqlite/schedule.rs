@@ -251,3 +251,9 @@ pub(super) async fn upcoming_timers(
     .await?;
     rows.iter().map(|row| Cells::of(row).time()).collect()
 }
+
+/// All multi-row statements of this room, for the check of their plans.
+#[cfg(test)]
+pub(super) fn statements() -> Vec<&'static Rows> {
+    vec![&DETAILS]
+}

@@ -113,3 +113,9 @@ pub(super) async fn needed_components(conn: &mut SqliteConnection) -> Result<Has
     let rows = fetch(conn, "SELECT DISTINCT digest FROM versions WHERE deleted = 0", |_| {}).await?;
     rows.iter().map(|row| Cells::of(row).bytes().map(Digest::from_bytes)).collect()
 }
+
+/// All multi-row statements of this room, for the check of their plans.
+#[cfg(test)]
+pub(super) fn statements() -> Vec<&'static Rows> {
+    [&RUNS, &EVENTS_LEFT, &EVENTS_ORPHANED, &EVENTS, &EVENT_BLOBS].into_iter().chain(&BELONGINGS).collect()
+}

@@ -84,13 +84,18 @@ static int copy_names(int fd, int out) {
 
 static int copy_bytes(int fd, int out) {
     static char buffer[1 << 16];
-    off_t offset = 0;
-    ssize_t length;
-    while ((length = pread(fd, buffer, sizeof buffer, offset)) > 0) {
-        if (write_all(out, buffer, length)) return -1;
-        offset += length;
+    char link[64];
+    /* The file may be open for writing only. */
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    int in = raw_open(link, O_RDONLY | O_CLOEXEC, 0);
+    if (in < 0) return -1;
+    ssize_t length = 0;
+    int result = 0;
+    while (result == 0 && (length = syscall(SYS_read, in, buffer, sizeof buffer)) > 0) {
+        result = write_all(out, buffer, length);
     }
-    return length < 0 ? -1 : 0;
+    syscall(SYS_close, in);
+    return length < 0 ? -1 : result;
 }
 
 /* A sync that cannot be copied must not be believed: the process ends. */
