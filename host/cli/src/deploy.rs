@@ -169,12 +169,9 @@ fn tell(data: &Value, module: &str, client: &Client) -> String {
     let previous = text(data, "previous");
     let short = short_digest(&version);
     terminal::say(match previous.as_str() {
+        _ if data["new"] == false => format!("{module} is at {short}, which was uploaded before"),
         "" => format!("{module} is at {short}"),
-        same if same == version => format!("{module} was at {short} already"),
-        previous => format!(
-            "{module} is at {short}; before it was at {}",
-            short_digest(previous)
-        ),
+        previous => format!("{module} is at {short}; before it was at {}", short_digest(previous)),
     });
     for function in data["functions"].as_array().into_iter().flatten() {
         let id = function
