@@ -197,6 +197,26 @@ fn a_step_given_up_when_it_had_come_due_is_not_tried_again() {
     assert_eq!(replay.begin("a"), Ok(attempt("a", 1, 1, 2)));
 }
 
+/// Giving up in another order is another program.
+#[test]
+fn the_cancellation_of_another_operation_is_a_divergence() {
+    let two = |replay: &mut Replay| {
+        sleep(replay, "a", 1, 1);
+        sleep(replay, "b", 1, 1);
+    };
+    let mut recorded = Replay::new(vec![], 0, at(0)).expect("empty");
+    two(&mut recorded);
+    recorded.cancel(0, at(2)).expect("live");
+    let mut replay = again(&recorded);
+    two(&mut replay);
+    let told = replay.cancel(1, at(2)).expect_err("the other one").to_string();
+    assert_eq!(
+        told,
+        "entry 2: the journal has the cancellation of entry 0, the code asked for the cancellation of entry 1"
+    );
+    assert!(replay.is_open(0) && replay.is_open(1));
+}
+
 #[test]
 fn time_never_decreases() {
     let mut replay = Replay::new(vec![], 0, at(1_000)).expect("empty");
@@ -211,12 +231,43 @@ fn time_never_decreases() {
     sleep(&mut replay, "c", 1, 4_000);
     assert_eq!(replay.now(), at(5_000));
     // A journal from a node whose clock was behind, after a run's start on another.
-    let entries = vec![Entry {
-        seq: 0,
-        at: at(3),
-        event: Event::Cancelled { operation: 9 },
-    }];
-    assert_eq!(Replay::new(entries, 0, at(70)).expect("no gap").now(), at(70));
+    let mut recorded = Replay::new(vec![], 0, at(0)).expect("empty");
+    sleep(&mut recorded, "a", 1, 3);
+    let mut replay = Replay::new(recorded.entries().to_vec(), 0, at(70)).expect("no gap");
+    sleep(&mut replay, "a", 1, 80);
+    assert_eq!((replay.entries()[0].at, replay.now()), (at(3), at(70)));
+}
+
+/// Names are not enough: the use counts.
+#[test]
+fn another_use_of_the_name_is_a_divergence() {
+    let entry = |event| {
+        vec![Entry {
+            seq: 0,
+            at: at(1),
+            event,
+        }]
+    };
+    let step = Event::Step {
+        name: "a".to_owned(),
+        occurrence: 1,
+        attempt: 1,
+        started_at: at(1),
+        outcome: NULL(),
+    };
+    let mut replay = Replay::new(entry(step), 0, at(0)).expect("no gap");
+    let told = replay.begin("a").expect_err("the first use").to_string();
+    assert_eq!(
+        told,
+        "entry 0: the journal has run \"a\" (use 2), the code asked for run \"a\""
+    );
+    let mut recorded = Replay::new(vec![], 0, at(0)).expect("empty");
+    sleep(&mut recorded, "a", 1, 1);
+    sleep(&mut recorded, "a", 1, 1);
+    let second = recorded.entries()[1].event.clone();
+    let mut replay = Replay::new(entry(second), 0, at(0)).expect("no gap");
+    let started = replay.start(OperationKind::Sleep, "a", &number(1), at(1), || None);
+    assert!(started.expect_err("the first use").journal.contains("(use 2)"));
 }
 
 #[test]
