@@ -95,7 +95,7 @@ async fn check(server: &Server, witness: &Witness, plans: &HashMap<String, Value
             .or_default()
             .push(token.to_owned());
     }
-    let counters = counters(server).await;
+    let counters = counters(server);
     for (event, plan) in plans {
         let run = &runs[event];
         let id = run["run_id"].as_str().expect("an id");
@@ -137,29 +137,27 @@ async fn check(server: &Server, witness: &Witness, plans: &HashMap<String, Value
     }
 }
 
-async fn counters(server: &Server) -> HashMap<String, u64> {
-    use sqlx::{Connection, Row};
-    let path = server.dir().join("app.db");
-    let mut database = sqlx::SqliteConnection::connect(&format!("sqlite:{}", path.display()))
-        .await
-        .expect("the application's database");
-    sqlx::query("SELECT run_id, n FROM counter")
-        .fetch_all(&mut database)
-        .await
+fn counters(server: &Server) -> HashMap<String, u64> {
+    let database =
+        rusqlite::Connection::open(server.dir().join("app.db")).expect("the application's database");
+    let mut counters = database
+        .prepare("SELECT run_id, n FROM counter")
+        .expect("the table");
+    counters
+        .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))
         .expect("counters")
-        .into_iter()
-        .map(|row| (row.get("run_id"), row.get::<i64, _>("n") as u64))
-        .collect()
+        .collect::<Result<_, _>>()
+        .expect("counters")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_and_nothing_recorded_runs_again_when_instances_are_dropped() {
-    let (kills, runs) = if long() { (2_000, 8_000) } else { (30, 200) };
+    let (kills, runs) = if long() { (2_000, 8_000) } else { (50, 300) };
     storm(kills, runs, "0").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_and_nothing_recorded_runs_again_when_instances_are_parked() {
-    let (kills, runs) = if long() { (2_000, 8_000) } else { (30, 200) };
+    let (kills, runs) = if long() { (2_000, 8_000) } else { (50, 300) };
     storm(kills, runs, "5s").await;
 }

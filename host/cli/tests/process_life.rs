@@ -128,7 +128,7 @@ async fn a_run_is_cancelled_while_it_sleeps_and_while_its_body_loops() {
     );
 
     server.deploy("hostile", guest("hostile")).await;
-    let run = server.invoke("hostile/loop-inside", &json!({})).await;
+    let run = server.invoke("hostile/loop-long", &json!({})).await;
     server.in_phase(&run, "executing").await;
     let (status, body) = server.send("DELETE", &format!("/v1/runs/{run}"), "").await;
     assert_eq!(status, 200, "{body}");
@@ -165,7 +165,7 @@ async fn a_run_that_never_gets_further_is_blocked_and_a_wake_tries_it_again() {
     let mut server = Server::start("", &[]).await;
     server.deploy("hostile", guest("hostile")).await;
     server.deploy("bench", guest("bench")).await;
-    let run = server.invoke("hostile/loop-inside", &json!({})).await;
+    let run = server.invoke("hostile/loop-long", &json!({})).await;
     for _ in 0..8 {
         let phase = until("the run executes or is blocked", || async {
             let phase = server.get(&format!("/v1/runs/{run}")).await.ok()?["phase"]

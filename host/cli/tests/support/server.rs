@@ -21,6 +21,7 @@ pub struct Server {
 impl Server {
     /// A directory and an address, and no process yet. `config` is the text of the configuration file.
     pub fn prepare(config: &str, extra: &[&str]) -> Server {
+        install_crypto();
         let dir = TempDir::new().expect("a temporary directory");
         std::fs::write(dir.path().join("server.toml"), config).expect("the configuration is written");
         let port = std::net::TcpListener::bind("127.0.0.1:0")
@@ -88,6 +89,11 @@ impl Server {
 
     /// Starts the process and waits until it answers.
     pub async fn boot(&mut self) {
+        self.boot_by(self.start_command()).await;
+    }
+
+    /// Starts it by another command than [`Server::start_command`], and waits until it answers.
+    pub async fn boot_by(&mut self, mut command: Command) {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -240,6 +246,11 @@ impl Server {
         })
         .await
     }
+}
+
+/// The HTTP client wants a provider, also for plain HTTP. Every server of a process installs the same.
+fn install_crypto() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 impl Drop for Server {

@@ -47,6 +47,12 @@ async fn loop_inside(step: Step) -> dormouse::Result<u64> {
     Ok(step.run("loop", || Ok(endless())).await?)
 }
 
+/// As `loop-inside`, for those who want to end it themselves.
+#[dormouse::function(id = "loop-long", on(event = "test/loop-long"), retries = 0, timeout = "10m")]
+async fn loop_long(step: Step) -> dormouse::Result<u64> {
+    Ok(step.run("loop", || Ok(endless())).await?)
+}
+
 #[dormouse::function(id = "allocate-outside", on(event = "test/allocate-outside"))]
 async fn allocate_outside() -> dormouse::Result<usize> {
     Ok(allocate())
@@ -175,6 +181,7 @@ async fn await_nothing() -> dormouse::Result<()> {
 dormouse::module!(
     loop_outside,
     loop_inside,
+    loop_long,
     allocate_outside,
     allocate_inside,
     recurse_outside,

@@ -1,0 +1,147 @@
+//! Habits as code: who may use whom, how long a file may be, what a module says of itself, and that the stack's
+//! packages are really what does the work.
+
+use std::path::{Path, PathBuf};
+
+/// The hardest limit on a file's lines; most are far below.
+const LINES_MAX: usize = 800;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All files below some directories with an ending, without build output.
+fn files(directories: &[&str], ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open: Vec<PathBuf> = directories.iter().map(|directory| root().join(directory)).collect();
+    while let Some(directory) = open.pop() {
+        let entries = std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                if path.file_name().is_some_and(|name| name != "target") {
+                    open.push(path);
+                }
+            } else if path.extension().is_some_and(|extension| extension == ending) {
+                found.push(path);
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no .{ending} below {directories:?}");
+    found.sort();
+    found
+}
+
+/// The names in a manifest's `[dependencies]`.
+fn dependencies(manifest: &str) -> Vec<String> {
+    let manifest: toml::Table = toml::from_str(&read(&root().join(manifest))).expect("a manifest");
+    manifest["dependencies"].as_table().expect("dependencies").keys().cloned().collect()
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let ours = |manifest: &str| -> Vec<String> {
+        let mut ours = dependencies(manifest);
+        ours.retain(|name| name.starts_with("dormouse"));
+        ours
+    };
+    assert_eq!(ours("host/core/Cargo.toml"), Vec::<String>::new());
+    assert_eq!(ours("host/store/Cargo.toml"), ["dormouse-core"]);
+    assert_eq!(ours("host/engine/Cargo.toml"), ["dormouse-core"]);
+    assert_eq!(ours("host/server/Cargo.toml"), ["dormouse-core", "dormouse-engine", "dormouse-store"]);
+    assert_eq!(ours("host/cli/Cargo.toml"), ["dormouse-core", "dormouse-server"]);
+    assert_eq!(ours("guest-sdk/Cargo.toml"), ["dormouse-macros"]);
+}
+
+#[test]
+fn the_core_is_pure() {
+    let impure = ["tokio", "sqlx", "wasmtime", "rand", "getrandom", "reqwest", "async-trait", "futures"];
+    for name in dependencies("host/core/Cargo.toml") {
+        assert!(!impure.contains(&name.as_str()), "host/core depends on {name}");
+    }
+    for path in files(&["host/core/src"], "rs") {
+        let text = read(&path);
+        for word in ["SystemTime", "Instant::now", "std::fs", "std::net", "std::env", "thread::spawn"] {
+            assert!(!text.contains(word), "{}: {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn sql_of_the_store_is_in_the_store() {
+    for path in files(&["host/core/src", "host/engine/src", "host/server/src", "host/cli/src"], "rs") {
+        let name = path.to_string_lossy().into_owned();
+        let text = read(&path);
+        assert!(!text.contains("sqlx::query"), "{name} queries a database");
+        if !name.contains("/sql/") {
+            assert!(!text.contains("rusqlite"), "{name} queries a database");
+        }
+    }
+}
+
+#[test]
+fn a_file_is_a_room_and_says_what_it_is() {
+    for path in files(&["host", "guest-sdk", "examples", "testing"], "rs") {
+        let text = read(&path);
+        let name = path.display();
+        let lines = text.lines().count();
+        assert!(lines <= LINES_MAX, "{name} has {lines} lines, more than {LINES_MAX}");
+        let in_src = path.components().any(|part| part.as_os_str() == "src");
+        if in_src {
+            assert!(text.starts_with("//!") || text.starts_with("#!["), "{name} does not say what it is (//!)");
+        }
+        for bad in ["utils.rs", "common.rs", "helpers.rs", "types.rs", "util.rs"] {
+            assert!(!path.ends_with(bad), "{name}: name it after what it owns");
+        }
+        for bad in ["todo!(", "unimplemented!(", "dbg!(", "#[ignore"] {
+            // This file names them.
+            assert!(path.ends_with("tidy.rs") || !text.contains(bad), "{name} has {bad}");
+        }
+    }
+}
+
+#[test]
+fn a_table_of_contents_has_no_code() {
+    for lib in ["core", "store", "engine", "server"] {
+        let text = read(&root().join(format!("host/{lib}/src/lib.rs")));
+        assert!(text.lines().count() < 150, "host/{lib}/src/lib.rs is more than a table of contents");
+        assert!(!text.contains("fn "), "host/{lib}/src/lib.rs has code");
+    }
+}
+
+#[test]
+fn the_stack_does_the_work() {
+    let used = |directory: &str, word: &str| files(&[directory], "rs").iter().any(|path| read(path).contains(word));
+    for (directory, word) in [
+        ("host/engine/src", "wasmtime::"),
+        ("host/engine/src", "wasmtime_wasi"),
+        ("host/server/src", "axum::"),
+        ("host/server/src", "tokio::"),
+        ("host/store/src", "sqlx::"),
+        ("host/core/src", "serde::"),
+        ("guest-sdk/src", "wit_bindgen::generate!"),
+    ] {
+        assert!(used(directory, word), "nothing in {directory} uses {word}");
+    }
+    let workspace: toml::Table = toml::from_str(&read(&root().join("Cargo.toml"))).expect("a manifest");
+    for package in ["wasmtime", "wasmtime-wasi"] {
+        let version = &workspace["workspace"]["dependencies"][package]["version"];
+        assert_eq!(version.as_str(), Some("48"), "{package} is pinned to the LTS line");
+    }
+}
+
+#[test]
+fn unsafe_code_is_in_one_place() {
+    let allowed: Vec<PathBuf> = files(&["host"], "rs")
+        .into_iter()
+        .filter(|path| !path.ends_with("tidy.rs") && read(path).contains("allow(unsafe_code)"))
+        .collect();
+    assert!(
+        allowed.len() == 1 && allowed[0].ends_with("host/engine/src/mapped.rs"),
+        "unsafe code is allowed in {allowed:?}"
+    );
+}

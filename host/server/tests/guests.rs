@@ -1,0 +1,283 @@
+//! Whole servers, in this process, with real guests: determinism, verification, virtual time, refused uploads.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dormouse_core::run::{Phase, Status};
+use dormouse_core::{FunctionName, Json, RunId, Timestamp};
+use dormouse_server::clock::SimClock;
+use dormouse_server::{Options, Server, Tuning};
+use dormouse_store::read::{EventFilter, Run, RunFilter};
+use tempfile::TempDir;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+struct Running {
+    server: Server,
+    dir: TempDir,
+}
+
+impl Running {
+    async fn start(config: &str, park_idle: Duration, tuning: Tuning) -> Running {
+        let dir = TempDir::new().expect("a directory");
+        let config_file = dir.path().join("server.toml");
+        std::fs::write(&config_file, config).expect("written");
+        let options =
+            Options { config: Some(config_file), park_idle, ..Options::new(dir.path().join("data")) };
+        let server = Server::start(options, tuning).await.expect("it starts");
+        Running { server, dir }
+    }
+
+    async fn deploy(&self, module: &str, guest: &str) {
+        let deployed = self.server.app().deploy(module, component(guest), "test", None).await;
+        deployed.unwrap_or_else(|problem| panic!("{guest}: {problem:?}"));
+    }
+
+    async fn invoke(&self, function: &str, data: &str) -> RunId {
+        let function: FunctionName = function.parse().expect("a name");
+        let data = Json::parse(data).expect("JSON");
+        self.server.app().invoke(&function, data).await.expect("it is invoked").0
+    }
+
+    async fn run(&self, run: RunId) -> Run {
+        self.server.app().store().run(run).await.expect("read").expect("there")
+    }
+
+    async fn until(&self, run: RunId, what: &str, holds: impl Fn(&Run) -> bool) -> Run {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let found = self.run(run).await;
+            if holds(&found) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "the run never was {what}: {found:#?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until a run has ended or is blocked.
+    async fn settled(&self, run: RunId) -> Run {
+        self.until(run, "settled", |run| {
+            run.state.status.is_terminal() || run.state.phase == Some(Phase::Blocked)
+        })
+        .await
+    }
+}
+
+fn component(guest: &str) -> Bytes {
+    let directory = std::env::var("DORMOUSE_GUESTS").unwrap_or_else(|_| {
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../testing/guests/target/wasm32-wasip2/release").to_owned()
+    });
+    let path = format!("{directory}/{guest}.wasm");
+    match std::fs::read(&path) {
+        Ok(bytes) => bytes.into(),
+        Err(error) => panic!("the guest {path} cannot be read ({error}): run `scripts/build-guests`"),
+    }
+}
+
+fn verifying(bodies: bool) -> Tuning {
+    Tuning { verify_bodies: bodies, verify_share: if bodies { 1.0 } else { 0.0 }, ..Tuning::default() }
+}
+
+const CONFIG: &str = "[modules.determinism]\nhttp = [\"127.0.0.1:9\"]\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_that_misuse_what_varies_are_the_same_on_every_replay() {
+    for (park_idle, bodies) in [(Duration::ZERO, true), (Duration::ZERO, false), (Duration::from_secs(5), true)] {
+        let running = Running::start(CONFIG, park_idle, verifying(bodies)).await;
+        running.deploy("determinism", "determinism").await;
+        let functions = [
+            "clocks",
+            "random",
+            "map-order",
+            "map-in-body",
+            "seeded-by-output",
+            "seeded-in-body",
+            "declared-impure",
+            "sleep-inside",
+            "surroundings",
+        ];
+        for function in functions {
+            let run = running.invoke(&format!("determinism/{function}"), r#"{"ms":5}"#).await;
+            let run = running.settled(run).await;
+            assert_eq!(run.state.status, Status::Completed, "{function}, parked {park_idle:?}: {:?}", run.error);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waits_and_requests_outside_bodies_are_refused_clearly() {
+    let running = Running::start(CONFIG, Duration::ZERO, verifying(false)).await;
+    running.deploy("determinism", "determinism").await;
+    for (function, code, word) in [
+        ("sleep-outside", "blocking-wait", "step.sleep"),
+        ("raw-http-outside", "http-outside-body", "step"),
+    ] {
+        let run = running.invoke(&format!("determinism/{function}"), r#"{"ms":50}"#).await;
+        let run = running.settled(run).await;
+        let error = run.error.expect("an error");
+        assert_eq!(run.state.status, Status::Failed, "{function}");
+        assert_eq!(error.code, code, "{function}: {error:?}");
+        assert!(error.message.contains(word), "{function}: {error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replay_verification_finds_a_deliberately_impure_body() {
+    let running = Running::start(CONFIG, Duration::from_secs(5), verifying(true)).await;
+    running.deploy("determinism", "determinism").await;
+    let run = running.invoke("determinism/impure", r#"{"ms":5}"#).await;
+    let run = running.settled(run).await;
+    assert_eq!(run.state.phase, Some(Phase::Blocked), "{run:#?}");
+    let error = run.error.expect("an error");
+    assert_eq!(error.code, "impure-body", "{error:?}");
+    assert!(error.message.contains("\"first\"") && error.message.contains("\"second\""), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_verification_the_next_replay_says_what_differs_and_nothing_runs() {
+    let running = Running::start(CONFIG, Duration::ZERO, verifying(false)).await;
+    running.deploy("determinism", "determinism").await;
+    let run = running.invoke("determinism/impure", r#"{"ms":5}"#).await;
+    let run = running.settled(run).await;
+    let error = run.error.expect("an error");
+    assert_eq!((run.state.phase, &*error.code), (Some(Phase::Blocked), "diverged"), "{error:?}");
+    assert!(error.message.contains("entry 1"), "{error:?}");
+}
+
+/// A month passes in a moment: timers wait on the server's clock alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_of_sleep_in_virtual_time() {
+    for park_idle in [Duration::ZERO, Duration::from_secs(5)] {
+        let start = Timestamp::from_millis(1_790_000_000_000);
+        let clock = SimClock::new(start);
+        let tuning = Tuning { clock: Arc::new(clock.clone()), ..verifying(false) };
+        let running = Running::start("", park_idle, tuning).await;
+        running.deploy("bench", "bench").await;
+        let month = Duration::from_secs(30 * 86_400);
+        let run = running.invoke("bench/sleeper", &format!(r#"{{"ms":{}}}"#, month.as_millis())).await;
+        let sleeping =
+            running.until(run, "sleeping", |run| run.state.phase == Some(Phase::Sleeping)).await;
+        assert_eq!(sleeping.wake_at, Some(start.after(month)));
+        clock.advance(month - Duration::from_millis(1));
+        assert_eq!(running.run(run).await.state.phase, Some(Phase::Sleeping), "a millisecond too early");
+        clock.advance(Duration::from_millis(1));
+        let run = running.settled(run).await;
+        assert_eq!(run.state.status, Status::Completed, "{run:#?}");
+        assert_eq!(run.ended_at, Some(start.after(month)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_with_a_future_time_delays_its_runs() {
+    let start = Timestamp::from_millis(1_790_000_000_000);
+    let clock = SimClock::new(start);
+    let running =
+        Running::start("", Duration::ZERO, Tuning { clock: Arc::new(clock.clone()), ..verifying(false) }).await;
+    running.deploy("bench", "bench").await;
+    let event = format!(r#"{{"name":"bench/one","ts":{}}}"#, start.as_millis() + 60_000);
+    let sent = running.server.app().send_events(&[&event], None).await.expect("sent");
+    let run = sent.runs[0];
+    assert_eq!(running.run(run).await.state.status, Status::Scheduled);
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(running.settled(run).await.state.status, Status::Completed);
+}
+
+/// Each is refused with a code and a sentence, and nothing of it is left behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_uploads_leave_nothing_behind() {
+    let running = Running::start("", Duration::ZERO, verifying(false)).await;
+    let good = component("bench");
+    let uploads: Vec<(&str, Bytes)> = vec![
+        ("nothing", Bytes::new()),
+        ("text", Bytes::from_static(b"not wasm at all")),
+        ("core module", Bytes::from_static(b"\0asm\x01\0\0\0")),
+        ("truncated", good.slice(..good.len() / 2)),
+        ("zeros", Bytes::from(vec![0; 100 << 20])),
+        ("missing exports", component("missing_exports")),
+        ("unknown import", component("unknown_import")),
+        ("lying: calls", component("lying_calls")),
+        ("lying: duplicate", component("lying_duplicate")),
+        ("lying: huge", component("lying_huge")),
+        ("lying: JSON", component("lying_json")),
+        ("lying: loop", component("lying_loop")),
+        ("lying: name", component("lying_name")),
+        ("lying: panic", component("lying_panic")),
+        ("lying: thousand", component("lying_thousand")),
+        ("needs a grant", component("kill")),
+    ];
+    for (what, bytes) in uploads {
+        let problem = running
+            .server
+            .app()
+            .deploy("hostile", bytes, "test", None)
+            .await
+            .expect_err(what);
+        assert!((400..500).contains(&problem.status), "{what}: {problem:?}");
+        assert!(!problem.message.is_empty() && !problem.code.is_empty(), "{what}: {problem:?}");
+    }
+    let store = running.server.app().store();
+    assert!(store.versions("hostile").await.expect("read").is_empty());
+    let left: Vec<_> = std::fs::read_dir(running.dir.path().join("data/modules"))
+        .map(|entries| entries.flatten().map(|entry| entry.file_name()).collect())
+        .unwrap_or_default();
+    assert!(left.is_empty(), "{left:?}");
+    running.deploy("hostile", "bench").await;
+    let run = running.invoke("hostile/one", "{}").await;
+    assert_eq!(running.settled(run).await.state.status, Status::Completed, "the server is unharmed");
+}
+
+/// Guests that do their worst, all at once, beside one that just works.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_guests_fail_with_a_reason_and_their_neighbour_completes() {
+    let config = "[modules.hostile.limits]\nmemory_bytes = 16777216\ncpu_ms = 200\nstretch_ms = 2000\nbody_cpu_ms = 400\n";
+    let running = Running::start(config, Duration::ZERO, verifying(false)).await;
+    running.deploy("hostile", "hostile").await;
+    running.deploy("bench", "bench").await;
+    let functions = [
+        ("loop-outside", "cpu-limit"),
+        ("loop-inside", ""),
+        ("allocate-outside", "memory-limit"),
+        ("allocate-inside", ""),
+        ("recurse-outside", "stack-overflow"),
+        ("recurse-inside", ""),
+        ("huge-output", "output-too-large"),
+        ("huge-step-output", ""),
+        ("many-steps", "too-many-steps"),
+        ("many-operations", ""),
+        ("nested", ""),
+        ("panic-outside", "guest-panic"),
+        ("panic-inside", ""),
+        ("out-of-bounds", "guest-panic"),
+    ];
+    let mut runs = Vec::new();
+    for (function, code) in functions {
+        runs.push((function, code, running.invoke(&format!("hostile/{function}"), "{}").await));
+    }
+    let neighbour = running.invoke("bench/ten", "{}").await;
+    assert_eq!(running.settled(neighbour).await.state.status, Status::Completed);
+    for (function, code, run) in runs {
+        let run = running.settled(run).await;
+        assert_eq!(run.state.status, Status::Failed, "{function}: {run:#?}");
+        let error = run.error.expect("an error");
+        assert!(code.is_empty() || error.code == code, "{function}: {error:?}");
+        assert!(!error.message.is_empty(), "{function}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_id_starts_a_function_once_and_a_refused_request_stores_nothing() {
+    let running = Running::start("", Duration::ZERO, verifying(false)).await;
+    running.deploy("bench", "bench").await;
+    let app = running.server.app();
+    let event = r#"{"name":"bench/one","id":"order-1"}"#;
+    let first = app.send_events(&[event], None).await.expect("sent");
+    let second = app.send_events(&[event, event], None).await.expect("sent");
+    assert_eq!((first.runs.len(), second.runs.len()), (1, 0));
+    let refused = app.send_events(&[r#"{"name":"bench/one"}"#, r#"{"name":""}"#], None).await;
+    assert_eq!(refused.expect_err("the second has no name").status, 400);
+    let runs = app.store().runs(RunFilter { limit: 10, ..RunFilter::default() }).await.expect("read");
+    let events = app.store().events(EventFilter { limit: 10, ..EventFilter::default() }).await.expect("read");
+    assert_eq!((runs.len(), events.len()), (1, 3));
+}
