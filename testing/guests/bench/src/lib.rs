@@ -1,6 +1,6 @@
 //! What the benches measure: trivial steps, and sleeps.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use dormouse::prelude::*;
 
@@ -47,4 +47,31 @@ async fn sleeper(event: Event<Nap>, step: Step) -> dormouse::Result<u64> {
     Ok(event.data.ms)
 }
 
-dormouse::module!(one, ten, steps, sleeper);
+#[derive(Deserialize)]
+struct Moment {
+    /// Unix milliseconds.
+    at: u64,
+}
+
+/// One sleep until a moment that many runs may share: `{"at": 1790000000000}`. The output is the moment.
+#[dormouse::function(id = "until", on(event = "bench/until"))]
+async fn until(event: Event<Moment>, step: Step) -> dormouse::Result<u64> {
+    step.sleep_until("until", UNIX_EPOCH + Duration::from_millis(event.data.at)).await?;
+    Ok(event.data.at)
+}
+
+#[derive(Deserialize)]
+struct Resumed {
+    n: u32,
+    ms: u64,
+}
+
+/// As many trivial steps as the event says, then a sleep: what waking a run with a long journal costs.
+#[dormouse::function(id = "resumed", on(event = "bench/resumed"))]
+async fn resumed(event: Event<Resumed>, step: Step) -> dormouse::Result<u32> {
+    let sum = count(step, event.data.n).await?;
+    step.sleep("sleep", Duration::from_millis(event.data.ms)).await?;
+    Ok(sum)
+}
+
+dormouse::module!(one, ten, steps, sleeper, until, resumed);
