@@ -132,7 +132,9 @@ CREATE TABLE outcomes (
     error  TEXT
 ) STRICT, WITHOUT ROWID;
 
--- The journal: append-only, and no other index.
+-- The journal: append-only, and no other index than its key. It has row ids, unlike its neighbours: entries of many runs
+-- that grow at the same time then land side by side on the last page, where clustering by run would write a page for
+-- each of them. Measured: a quarter less CPU per entry with 256 runs at work.
 CREATE TABLE journal (
     run_id  BLOB    NOT NULL,
     seq     INTEGER NOT NULL,
@@ -143,7 +145,7 @@ CREATE TABLE journal (
     large   INTEGER NOT NULL,
     payload TEXT,
     PRIMARY KEY (run_id, seq)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 -- Results of operations that the run's owner has not yet delivered.
 CREATE TABLE completions (

@@ -1,7 +1,8 @@
 //! What the store can do beside what the machine can do, measured in the same run.
 //!
 //! Prints one JSON object per line: `{"bench","metric","value","unit"}`. `DORMOUSE_BENCH_SECONDS` is the length of
-//! each timed part (default 3). Nothing is asserted: a slow machine is not a failure.
+//! each timed part (default 3), `DORMOUSE_BENCH_ONLY` the beginning of the names to measure (default all). Nothing is
+//! asserted: a slow machine is not a failure.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -25,11 +26,17 @@ const NODE: Incarnation = Incarnation([1; 16]);
 
 fn report(bench: &str, metric: &str, value: f64, unit: &str) {
     let value = (value * 1000.0).round() / 1000.0;
-    println!("{}", serde_json::json!({ "bench": bench, "metric": metric, "value": value, "unit": unit }));
+    println!(
+        "{}",
+        serde_json::json!({ "bench": bench, "metric": metric, "value": value, "unit": unit })
+    );
 }
 
 fn length() -> Duration {
-    let seconds = std::env::var("DORMOUSE_BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3.0);
+    let seconds = std::env::var("DORMOUSE_BENCH_SECONDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(3.0);
     Duration::from_secs_f64(seconds)
 }
 
@@ -68,10 +75,17 @@ fn fdatasync(dir: &Path) {
     let began = Instant::now();
     while began.elapsed() < length() {
         let one = Instant::now();
-        file.write_all(&page).and_then(|()| file.sync_data()).expect("writes");
+        file.write_all(&page)
+            .and_then(|()| file.sync_data())
+            .expect("writes");
         latencies.0.push(one.elapsed().as_secs_f64() * 1e6);
     }
-    report("ceiling/fdatasync", "rate", latencies.0.len() as f64 / began.elapsed().as_secs_f64(), "1/s");
+    report(
+        "ceiling/fdatasync",
+        "rate",
+        latencies.0.len() as f64 / began.elapsed().as_secs_f64(),
+        "1/s",
+    );
     latencies.report("ceiling/fdatasync");
 }
 
@@ -88,23 +102,36 @@ async fn raw_insert(dir: &Path, batch: usize) {
     let mut conn = options.connect().await.expect("opens");
     let tables = ["event", "run", "entry"];
     for table in tables {
-        let text = format!("CREATE TABLE {table} (id BLOB, seq INTEGER, body TEXT, PRIMARY KEY (id, seq)) STRICT, WITHOUT ROWID");
-        sqlx::query(sqlx::AssertSqlSafe(text)).execute(&mut conn).await.expect("creates");
+        let text = format!(
+            "CREATE TABLE {table} (id BLOB, seq INTEGER, body TEXT, PRIMARY KEY (id, seq)) STRICT, WITHOUT ROWID"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(text))
+            .execute(&mut conn)
+            .await
+            .expect("creates");
     }
     let values = vec!["(?,?,?)"; batch].join(",");
-    let texts: Vec<Arc<str>> =
-        tables.iter().map(|table| format!("INSERT INTO {table} VALUES {values}").into()).collect();
+    let texts: Vec<Arc<str>> = tables
+        .iter()
+        .map(|table| format!("INSERT INTO {table} VALUES {values}").into())
+        .collect();
     let body = "x".repeat(200);
     let (mut rows, mut number) = (0_u64, 0_u64);
     let cpu = cpu_micros();
     let began = Instant::now();
     while began.elapsed() < length() {
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut conn).await.expect("begins");
+        sqlx::query("BEGIN IMMEDIATE")
+            .execute(&mut conn)
+            .await
+            .expect("begins");
         for text in &texts {
             let mut query = sqlx::query(sqlx::AssertSqlSafe(Arc::clone(text)));
             for _ in 0..batch {
                 number += 1;
-                query = query.bind(number.to_be_bytes().repeat(2)).bind(0_i64).bind(body.clone());
+                query = query
+                    .bind(number.to_be_bytes().repeat(2))
+                    .bind(0_i64)
+                    .bind(body.clone());
             }
             query.execute(&mut conn).await.expect("inserts");
             rows += batch as u64;
@@ -112,7 +139,12 @@ async fn raw_insert(dir: &Path, batch: usize) {
         sqlx::query("COMMIT").execute(&mut conn).await.expect("commits");
     }
     let name = format!("ceiling/mixed-insert/{batch}");
-    report(&name, "rate", rows as f64 / began.elapsed().as_secs_f64(), "rows/s");
+    report(
+        &name,
+        "rate",
+        rows as f64 / began.elapsed().as_secs_f64(),
+        "rows/s",
+    );
     report(&name, "cpu", (cpu_micros() - cpu) / rows as f64, "us/row");
     conn.close().await.expect("closes");
 }
@@ -133,8 +165,19 @@ impl Bench {
         let store = SqliteStore::open(Options::new(dir.path())).await.expect("opens");
         let clock = Instant::now();
         let digest = Digest::of(b"bench");
-        let mut bench = Bench { store: Arc::new(store), digest, generation: 0, ids: AtomicU64::new(0), clock, _dir: dir };
-        let node = NewNode { incarnation: NODE, name: "bench".to_owned(), release: "0".to_owned() };
+        let mut bench = Bench {
+            store: Arc::new(store),
+            digest,
+            generation: 0,
+            ids: AtomicU64::new(0),
+            clock,
+            _dir: dir,
+        };
+        let node = NewNode {
+            incarnation: NODE,
+            name: "bench".to_owned(),
+            release: "0".to_owned(),
+        };
         bench.store.join(node, bench.now()).await.expect("joins");
         let version = NewVersion {
             module: "bench".to_owned(),
@@ -163,7 +206,12 @@ impl Bench {
     /// `events` events with one run each.
     fn ingest(&self, events: usize, lease: Option<Incarnation>) -> Ingest {
         let now = self.now();
-        let mut ingest = Ingest { events: Vec::new(), runs: Vec::new(), generation: self.generation, now };
+        let mut ingest = Ingest {
+            events: Vec::new(),
+            runs: Vec::new(),
+            generation: self.generation,
+            now,
+        };
         for _ in 0..events {
             let event = EventId::from_parts(now, self.id());
             let run = RunId::from_parts(now, self.id());
@@ -174,7 +222,9 @@ impl Bench {
                 external_id: None,
                 ts: now,
                 received_at: now,
-                payload: Json::trusted(format!("{{\"id\":\"{event}\",\"name\":\"bench/begun\",\"data\":\"{data}\"}}")),
+                payload: Json::trusted(format!(
+                    "{{\"id\":\"{event}\",\"name\":\"bench/begun\",\"data\":\"{data}\"}}"
+                )),
             });
             ingest.runs.push(NewRun {
                 id: run,
@@ -202,19 +252,39 @@ impl Bench {
     fn step(&self, seq: Seq) -> Record {
         let at = self.now();
         let outcome = Ok(Json::trusted(format!("\"{}\"", "x".repeat(100))));
-        let event = Event::Step { name: format!("step {seq}"), occurrence: 0, attempt: 1, started_at: at, outcome };
+        let event = Event::Step {
+            name: format!("step {seq}"),
+            occurrence: 0,
+            attempt: 1,
+            started_at: at,
+            outcome,
+        };
         Entry { seq, at, event }.encode()
     }
 
     async fn append(&self, run: RunId, epoch: i64, records: Vec<Record>, then: Then) {
-        let append = Append { run, owner: NODE, epoch, records, logs: Vec::new(), then, now: self.now() };
+        let append = Append {
+            run,
+            owner: NODE,
+            epoch,
+            records,
+            logs: Vec::new(),
+            then,
+            now: self.now(),
+        };
         assert_eq!(self.store.append(append).await.expect("appends"), Appended::Done);
     }
 }
 
 /// Producers that each do one thing after the other, for a while. Reports rate, latencies and CPU.
-async fn closed_loop<F, R>(name: &str, unit: &str, bench: &Arc<Bench>, producers: usize, per_call: u64, work: F)
-where
+async fn closed_loop<F, R>(
+    name: &str,
+    unit: &str,
+    bench: &Arc<Bench>,
+    producers: usize,
+    per_call: u64,
+    work: F,
+) where
     F: Fn(Arc<Bench>, usize) -> R + Send + Sync + Clone + 'static,
     R: Future<Output = ()> + Send,
 {
@@ -239,7 +309,12 @@ where
         latencies.0.extend(task.await.expect("no panic"));
     }
     let done = latencies.0.len() as f64 * per_call as f64;
-    report(name, "rate", done / began.elapsed().as_secs_f64(), &format!("{unit}/s"));
+    report(
+        name,
+        "rate",
+        done / began.elapsed().as_secs_f64(),
+        &format!("{unit}/s"),
+    );
     report(name, "cpu", (cpu_micros() - cpu) / done, &format!("us/{unit}"));
     latencies.report(name);
 }
@@ -252,14 +327,21 @@ async fn appends(place: &Path, producers: usize) {
         runs.push((bench.begin().await, AtomicU64::new(0)));
     }
     let runs = Arc::new(runs);
-    closed_loop(&format!("store/append/{producers}"), "entry", &bench, producers, 1, move |bench, producer| {
-        let runs = Arc::clone(&runs);
-        async move {
-            let (run, next) = &runs[producer];
-            let record = bench.step(next.fetch_add(1, Ordering::Relaxed) as Seq);
-            bench.append(*run, 1, vec![record], Then::Continue).await;
-        }
-    })
+    closed_loop(
+        &format!("store/append/{producers}"),
+        "entry",
+        &bench,
+        producers,
+        1,
+        move |bench, producer| {
+            let runs = Arc::clone(&runs);
+            async move {
+                let (run, next) = &runs[producer];
+                let record = bench.step(next.fetch_add(1, Ordering::Relaxed) as Seq);
+                bench.append(*run, 1, vec![record], Then::Continue).await;
+            }
+        },
+    )
     .await;
     bench.store.close().await;
 }
@@ -267,12 +349,21 @@ async fn appends(place: &Path, producers: usize) {
 /// A run with one step: event and run in one commit, step and end in another.
 async fn trivial_runs(place: &Path, producers: usize) {
     let bench = Bench::new(place).await;
-    closed_loop(&format!("store/run-of-one-step/{producers}"), "run", &bench, producers, 1, |bench, _| async move {
-        let run = bench.begin().await;
-        let then = Then::Complete { output: Json::trusted("1") };
-        let record = bench.step(0);
-        bench.append(run, 1, vec![record], then).await;
-    })
+    closed_loop(
+        &format!("store/run-of-one-step/{producers}"),
+        "run",
+        &bench,
+        producers,
+        1,
+        |bench, _| async move {
+            let run = bench.begin().await;
+            let then = Then::Complete {
+                output: Json::trusted("1"),
+            };
+            let record = bench.step(0);
+            bench.append(run, 1, vec![record], then).await;
+        },
+    )
     .await;
     bench.store.close().await;
 }
@@ -293,17 +384,39 @@ async fn claims(place: &Path) {
     const RUNS: usize = 20_000;
     let bench = Bench::new(place).await;
     for _ in 0..RUNS / 1000 {
-        bench.store.ingest(bench.ingest(1000, None)).await.expect("ingests");
+        bench
+            .store
+            .ingest(bench.ingest(1000, None))
+            .await
+            .expect("ingests");
     }
     let cpu = cpu_micros();
     let began = Instant::now();
     let mut claimed = 0;
     while claimed < RUNS {
-        let batch = bench.store.claim(Claim { node: NODE, limit: 100, now: bench.now() }).await.expect("claims");
+        let batch = bench
+            .store
+            .claim(Claim {
+                node: NODE,
+                limit: 100,
+                now: bench.now(),
+            })
+            .await
+            .expect("claims");
         claimed += batch.claimed.len();
     }
-    report("store/claim-of-100", "rate", RUNS as f64 / began.elapsed().as_secs_f64(), "run/s");
-    report("store/claim-of-100", "cpu", (cpu_micros() - cpu) / RUNS as f64, "us/run");
+    report(
+        "store/claim-of-100",
+        "rate",
+        RUNS as f64 / began.elapsed().as_secs_f64(),
+        "run/s",
+    );
+    report(
+        "store/claim-of-100",
+        "cpu",
+        (cpu_micros() - cpu) / RUNS as f64,
+        "us/run",
+    );
     bench.store.close().await;
 }
 
@@ -331,7 +444,12 @@ async fn wakes(place: &Path) {
                 };
                 let record = Entry { seq: 0, at, event }.encode();
                 let reason = "sleeps".to_owned();
-                let then = Then::Suspend { wait: Wait::Sleep, reason, wake_at: Some(due), known: vec![] };
+                let then = Then::Suspend {
+                    wait: Wait::Sleep,
+                    reason,
+                    wake_at: Some(due),
+                    known: vec![],
+                };
                 bench.append(run, 1, vec![record], then).await;
             }));
         }
@@ -344,18 +462,50 @@ async fn wakes(place: &Path) {
     let mut latencies = Latencies::default();
     for _ in 0..RUNS / 1000 {
         let one = Instant::now();
-        let fire = FireTimers { node: NODE, now: bench.now(), limit: 1000, claim_limit: 1000 };
-        assert_eq!(bench.store.fire_timers(fire).await.expect("fires").claimed.len(), 1000);
+        let fire = FireTimers {
+            node: NODE,
+            now: bench.now(),
+            limit: 1000,
+            claim_limit: 1000,
+        };
+        assert_eq!(
+            bench.store.fire_timers(fire).await.expect("fires").claimed.len(),
+            1000
+        );
         latencies.0.push(one.elapsed().as_secs_f64() * 1e6);
     }
-    report("store/fire-of-1000", "rate", RUNS as f64 / began.elapsed().as_secs_f64(), "run/s");
-    report("store/fire-of-1000", "cpu", (cpu_micros() - cpu) / RUNS as f64, "us/run");
+    report(
+        "store/fire-of-1000",
+        "rate",
+        RUNS as f64 / began.elapsed().as_secs_f64(),
+        "run/s",
+    );
+    report(
+        "store/fire-of-1000",
+        "cpu",
+        (cpu_micros() - cpu) / RUNS as f64,
+        "us/run",
+    );
     latencies.report("store/fire-of-1000");
     let one = Instant::now();
     for _ in 0..200 {
-        bench.store.fire_timers(FireTimers { node: NODE, now: due, limit: 100, claim_limit: 100 }).await.expect("fires");
+        bench
+            .store
+            .fire_timers(FireTimers {
+                node: NODE,
+                now: due,
+                limit: 100,
+                claim_limit: 100,
+            })
+            .await
+            .expect("fires");
     }
-    report("store/fire-nothing-due", "time", one.elapsed().as_secs_f64() * 1e6 / 200.0, "us");
+    report(
+        "store/fire-nothing-due",
+        "time",
+        one.elapsed().as_secs_f64() * 1e6 / 200.0,
+        "us",
+    );
     bench.store.close().await;
 }
 
@@ -375,22 +525,40 @@ async fn main() {
     // On the disk of the target directory: the system's temporary directory may be memory.
     let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let place = place.path();
-    fdatasync(place);
-    for batch in [1, 64, 256] {
-        raw_insert(place, batch).await;
+    let only = std::env::var("DORMOUSE_BENCH_ONLY").unwrap_or_default();
+    let wanted = |name: &str| name.starts_with(&only);
+    if wanted("ceiling") {
+        fdatasync(place);
+        for batch in [1, 64, 256] {
+            raw_insert(place, batch).await;
+        }
     }
-    opening(place).await;
-    for producers in [1, 64, 256] {
-        appends(place, producers).await;
+    if wanted("store/open") {
+        opening(place).await;
     }
     for producers in [1, 64, 256] {
-        trivial_runs(place, producers).await;
+        if wanted(&format!("store/append/{producers}")) {
+            appends(place, producers).await;
+        }
+    }
+    for producers in [1, 64, 256] {
+        if wanted(&format!("store/run-of-one-step/{producers}")) {
+            trivial_runs(place, producers).await;
+        }
     }
     for producers in [1, 8] {
-        ingests(place, producers).await;
+        if wanted(&format!("store/ingest-of-100/{producers}")) {
+            ingests(place, producers).await;
+        }
     }
-    claims(place).await;
-    wakes(place).await;
-    // Last, so that it says whether the machine was the same at the end.
-    fdatasync(place);
+    if wanted("store/claim") {
+        claims(place).await;
+    }
+    if wanted("store/fire") {
+        wakes(place).await;
+    }
+    if wanted("ceiling") {
+        // Again, so that it says whether the machine was the same at the end.
+        fdatasync(place);
+    }
 }

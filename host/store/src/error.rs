@@ -22,7 +22,9 @@ pub enum Error {
     #[error("the registry has changed")]
     StaleRegistry,
     /// The schema was written by a newer release.
-    #[error("the database has schema {found}, this release knows {known}: use the newer release, or restore a backup")]
+    #[error(
+        "the database has schema {found}, this release knows {known}: use the newer release, or restore a backup"
+    )]
     NewerSchema {
         /// What the database has.
         found: i64,
@@ -46,7 +48,10 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed later without anyone changing it.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Error::Busy | Error::Full(_) | Error::Unavailable(_) | Error::Unknown(_))
+        matches!(
+            self,
+            Error::Busy | Error::Full(_) | Error::Unavailable(_) | Error::Unknown(_)
+        )
     }
 }
 

@@ -31,7 +31,12 @@ async fn sqlite_behaves_as_the_model() {
         let dir = tempfile::tempdir().expect("a directory");
         let store = Arc::new(SqliteStore::open(Options::new(dir.path())).await.expect("opens"));
         let seed = differential::seed(default);
-        differential::run(seed, Arc::new(MemoryStore::new()), Arc::clone(&store) as Arc<dyn Store>).await;
+        differential::run(
+            seed,
+            Arc::new(MemoryStore::new()),
+            Arc::clone(&store) as Arc<dyn Store>,
+        )
+        .await;
         store.close().await;
     }
 }

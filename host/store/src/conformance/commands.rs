@@ -16,31 +16,62 @@ pub(super) async fn cancel_is_final(store: Arc<dyn Store>) {
     let ready = fixture.ready(at(0)).await;
     let executing = fixture.leased(at(0)).await;
     let sleeping = fixture.leased(at(0)).await;
-    fixture.append(sleeping, 1, vec![sleep(0), sleep(1)], Then::Continue).await;
+    fixture
+        .append(sleeping, 1, vec![sleep(0), sleep(1)], Then::Continue)
+        .await;
     fixture.store.wake(sleeping, Some(1), at(1)).await.expect("wakes");
-    fixture.append(sleeping, 1, vec![delivered(2, 1)], suspend(Some(at(100)))).await;
-    let ended = State { status: Status::Cancelled, phase: None };
+    fixture
+        .append(sleeping, 1, vec![delivered(2, 1)], suspend(Some(at(100))))
+        .await;
+    let ended = State {
+        status: Status::Cancelled,
+        phase: None,
+    };
     for id in [ready, executing, sleeping] {
         let epoch = fixture.get(id).await.epoch;
-        assert_eq!(fixture.store.cancel(id, at(50)).await.expect("cancels"), Commanded::Done(ended));
+        assert_eq!(
+            fixture.store.cancel(id, at(50)).await.expect("cancels"),
+            Commanded::Done(ended)
+        );
         let run = fixture.get(id).await;
         assert_eq!((run.state, run.epoch, run.owner), (ended, epoch + 1, None));
-        assert_eq!((run.ended_at, run.wake_at, run.reason), (Some(at(50)), None, None));
-        assert_eq!(fixture.store.cancel(id, at(51)).await.expect("answers"), Commanded::Refused(ended));
-        assert_eq!(fixture.store.wake(id, None, at(51)).await.expect("answers"), Commanded::Refused(ended));
+        assert_eq!(
+            (run.ended_at, run.wake_at, run.reason),
+            (Some(at(50)), None, None)
+        );
+        assert_eq!(
+            fixture.store.cancel(id, at(51)).await.expect("answers"),
+            Commanded::Refused(ended)
+        );
+        assert_eq!(
+            fixture.store.wake(id, None, at(51)).await.expect("answers"),
+            Commanded::Refused(ended)
+        );
     }
     assert_eq!(fixture.claim(10, at(200)).await, []);
     assert_eq!(fixture.fire(at(200), 10, 10).await.fired, 0);
-    assert_eq!(fixture.store.journal(sleeping, 0).await.expect("reads").len(), 3, "the journal stays readable");
+    assert_eq!(
+        fixture.store.journal(sleeping, 0).await.expect("reads").len(),
+        3,
+        "the journal stays readable"
+    );
     let unknown = RunId::from_parts(at(0), [5; 10]);
-    assert_eq!(fixture.store.cancel(unknown, at(50)).await.expect("answers"), Commanded::NotFound);
-    assert_eq!(fixture.store.wake(unknown, None, at(50)).await.expect("answers"), Commanded::NotFound);
+    assert_eq!(
+        fixture.store.cancel(unknown, at(50)).await.expect("answers"),
+        Commanded::NotFound
+    );
+    assert_eq!(
+        fixture.store.wake(unknown, None, at(50)).await.expect("answers"),
+        Commanded::NotFound
+    );
 }
 
 pub(super) async fn wake_completes_an_open_operation_once(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
     let id = fixture.leased(at(0)).await;
-    fixture.append(id, 1, vec![sleep(0)], suspend(Some(at(9000)))).await;
+    fixture
+        .append(id, 1, vec![sleep(0)], suspend(Some(at(9000))))
+        .await;
     let queued = State::live(Status::Running, Phase::Queued);
     for time in [60, 61] {
         let woken = fixture.store.wake(id, Some(0), at(time)).await.expect("wakes");
@@ -52,29 +83,49 @@ pub(super) async fn wake_completes_an_open_operation_once(store: Arc<dyn Store>)
     assert_eq!(completions[0].outcome, Ok(Json::null()));
     assert_eq!(fixture.claim(10, at(70)).await[0].id, id);
     assert_eq!(fixture.fire(at(9000), 10, 10).await.fired, 0, "its timer is gone");
-    assert_eq!(fixture.append(id, 2, vec![delivered(1, 0)], Then::Continue).await, Appended::Done);
+    assert_eq!(
+        fixture.append(id, 2, vec![delivered(1, 0)], Then::Continue).await,
+        Appended::Done
+    );
     assert_eq!(fixture.store.completions(id).await.expect("reads"), []);
 }
 
 pub(super) async fn wake_of_what_is_not_open_is_refused(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
     let id = fixture.leased(at(0)).await;
-    fixture.append(id, 1, vec![sleep(0), step(1, "1"), delivered(2, 0), sleep(3)], suspend(Some(at(9000)))).await;
+    fixture
+        .append(
+            id,
+            1,
+            vec![sleep(0), step(1, "1"), delivered(2, 0), sleep(3)],
+            suspend(Some(at(9000))),
+        )
+        .await;
     let sleeping = State::live(Status::Running, Phase::Sleeping);
     // Delivered; a step; a delivery; not there.
     for operation in [0, 1, 2, 4] {
-        let woken = fixture.store.wake(id, Some(operation), at(60)).await.expect("answers");
+        let woken = fixture
+            .store
+            .wake(id, Some(operation), at(60))
+            .await
+            .expect("answers");
         assert_eq!(woken, Commanded::Refused(sleeping), "operation {operation}");
     }
     assert_eq!(fixture.store.completions(id).await.expect("reads"), []);
     let awake = fixture.ready(at(0)).await;
-    assert_eq!(fixture.store.wake(awake, None, at(1)).await.expect("answers"), Commanded::Refused(State::NEW));
+    assert_eq!(
+        fixture.store.wake(awake, None, at(1)).await.expect("answers"),
+        Commanded::Refused(State::NEW)
+    );
 }
 
 pub(super) async fn wake_begins_a_delayed_run_now(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
     let (id, _) = fixture.create(at(0), |run| run.start_at = at(5000)).await;
-    assert_eq!(fixture.store.wake(id, None, at(60)).await.expect("wakes"), Commanded::Done(State::NEW));
+    assert_eq!(
+        fixture.store.wake(id, None, at(60)).await.expect("wakes"),
+        Commanded::Done(State::NEW)
+    );
     let claimed = fixture.claim(10, at(61)).await;
     assert_eq!((claimed[0].id, claimed[0].queued_at), (id, at(60)));
     assert_eq!(fixture.fire(at(9000), 10, 10).await.fired, 0);
@@ -83,7 +134,11 @@ pub(super) async fn wake_begins_a_delayed_run_now(store: Arc<dyn Store>) {
 pub(super) async fn unblock_is_for_one_module(store: Arc<dyn Store>) {
     let mut fixture = Fixture::on(store).await;
     let digest = Digest::of(b"stock");
-    let stored = fixture.store.put_version(version("stock", digest, true, at(1))).await.expect("stores");
+    let stored = fixture
+        .store
+        .put_version(version("stock", digest, true, at(1)))
+        .await
+        .expect("stores");
     fixture.generation = stored.generation;
     let mut blocked = Vec::new();
     for module in ["shop", "stock", "shop"] {
@@ -96,7 +151,10 @@ pub(super) async fn unblock_is_for_one_module(store: Arc<dyn Store>) {
         };
         let (id, _) = fixture.create(at(0), change).await;
         let error = RunError::new("diverged", "entry 0");
-        assert_eq!(fixture.append(id, 1, vec![], Then::Block { error }).await, Appended::Done);
+        assert_eq!(
+            fixture.append(id, 1, vec![], Then::Block { error }).await,
+            Appended::Done
+        );
         blocked.push(id);
     }
     assert_eq!(fixture.store.unblock("shop", at(20)).await.expect("unblocks"), 2);

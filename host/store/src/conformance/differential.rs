@@ -35,15 +35,50 @@ const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
 const KINDS: [&str; 36] = [
-    "join", "heartbeat", "heartbeat-dead", "leave", "take-over", "ingest", "ingest-stale", "ingest-leased", "ingest-delayed",
-    "ingest-duplicate", "ingest-rerun", "claim", "claim-blocked", "fire", "fire-ready", "continue", "suspend",
-    "completions", "release", "host-trap", "complete", "fail", "continue-with", "block", "lost", "cancelled", "gone",
-    "refused-append", "cancel", "wake", "wake-completes", "unblock", "put-version", "delete-version", "config", "prune",
+    "join",
+    "heartbeat",
+    "heartbeat-dead",
+    "leave",
+    "take-over",
+    "ingest",
+    "ingest-stale",
+    "ingest-leased",
+    "ingest-delayed",
+    "ingest-duplicate",
+    "ingest-rerun",
+    "claim",
+    "claim-blocked",
+    "fire",
+    "fire-ready",
+    "continue",
+    "suspend",
+    "completions",
+    "release",
+    "host-trap",
+    "complete",
+    "fail",
+    "continue-with",
+    "block",
+    "lost",
+    "cancelled",
+    "gone",
+    "refused-append",
+    "cancel",
+    "wake",
+    "wake-completes",
+    "unblock",
+    "put-version",
+    "delete-version",
+    "config",
+    "prune",
 ];
 
 /// The seed to use: from the environment, or the default.
 pub fn seed(default: u64) -> u64 {
-    std::env::var("DORMOUSE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var("DORMOUSE_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 /// Holds `store` against `model`, both empty.
@@ -66,7 +101,10 @@ pub async fn run(seed: u64, model: Arc<dyn Store>, store: Arc<dyn Store>) {
     pair.begin().await;
     while pair.missing().next().is_some() || pair.step < 2_000 {
         let missing: Vec<_> = pair.missing().collect();
-        assert!(pair.step < STEPS_MAX, "seed {seed}: these never succeeded often enough: {missing:?}");
+        assert!(
+            pair.step < STEPS_MAX,
+            "seed {seed}: these never succeeded often enough: {missing:?}"
+        );
         pair.step += 1;
         pair.now += pair.random.below(300) as i64;
         pair.operate().await;
@@ -106,7 +144,12 @@ fn digest(number: u64) -> Digest {
 const MODULES: [&str; 2] = ["shop", "stock"];
 
 impl Pair {
-    fn same<T: Debug + PartialEq>(&self, what: &str, model: Result<T, Error>, store: Result<T, Error>) -> Result<T, Error> {
+    fn same<T: Debug + PartialEq>(
+        &self,
+        what: &str,
+        model: Result<T, Error>,
+        store: Result<T, Error>,
+    ) -> Result<T, Error> {
         let agree = match (&model, &store) {
             (Ok(model), Ok(store)) => model == store,
             // The words may differ, the kind may not.
@@ -127,7 +170,9 @@ impl Pair {
     }
 
     fn missing(&self) -> impl Iterator<Item = &'static str> {
-        KINDS.into_iter().filter(|kind| self.done.get(kind).copied().unwrap_or(0) < SUCCESSES)
+        KINDS
+            .into_iter()
+            .filter(|kind| self.done.get(kind).copied().unwrap_or(0) < SUCCESSES)
     }
 
     fn time(&self) -> Timestamp {
@@ -152,7 +197,10 @@ impl Pair {
         let now = self.time();
         both!(self, join(node(1), now)).expect("joins");
         for (number, module) in MODULES.into_iter().enumerate() {
-            let stored = both!(self, put_version(version(module, digest(number as u64), true, now)));
+            let stored = both!(
+                self,
+                put_version(version(module, digest(number as u64), true, now))
+            );
             self.generation = stored.expect("stores").generation;
         }
     }
@@ -200,7 +248,11 @@ impl Pair {
             }
             self.node = self.node % 100 + 1;
             both!(self, join(node(self.node), now)).expect("joins");
-            let claim = Claim { node: node(self.node).incarnation, limit: 500, now };
+            let claim = Claim {
+                node: node(self.node).incarnation,
+                limit: 500,
+                now,
+            };
             let batch = both!(self, claim(claim)).expect("claims");
             if !batch.blocked.is_empty() {
                 self.succeeded("claim-blocked");
@@ -209,14 +261,23 @@ impl Pair {
     }
 
     async fn some_run(&mut self, phase: Option<Phase>) -> Option<Run> {
-        let filter = RunFilter { phase, limit: 40, ..RunFilter::default() };
+        let filter = RunFilter {
+            phase,
+            limit: 40,
+            ..RunFilter::default()
+        };
         let runs = both!(self, runs(filter.clone())).expect("lists");
         self.random.pick(&runs).cloned()
     }
 
     async fn ingest(&mut self) {
         let now = self.time();
-        let mut ingest = Ingest { events: Vec::new(), runs: Vec::new(), generation: self.generation, now };
+        let mut ingest = Ingest {
+            events: Vec::new(),
+            runs: Vec::new(),
+            generation: self.generation,
+            now,
+        };
         let mut flags = Vec::new();
         for _ in 0..self.random.below(4) {
             let event = self.event();
@@ -253,10 +314,16 @@ impl Pair {
         match both!(self, ingest(ingest.clone())) {
             Ok(created) => {
                 self.succeeded("ingest");
-                if created.iter().any(|created| matches!(created, Created::New { leased: true })) {
+                if created
+                    .iter()
+                    .any(|created| matches!(created, Created::New { leased: true }))
+                {
                     flags.push("ingest-leased");
                 }
-                if created.iter().any(|created| matches!(created, Created::Duplicate(_))) {
+                if created
+                    .iter()
+                    .any(|created| matches!(created, Created::Duplicate(_)))
+                {
                     flags.push("ingest-duplicate");
                 }
                 for flag in flags {
@@ -283,14 +350,21 @@ impl Pair {
     fn run(&mut self, event: EventId) -> NewRun {
         let now = self.time();
         let module = self.random.below(2);
-        let delay = if self.random.one_in(5) { 1 + self.random.below(2000) } else { 0 };
+        let delay = if self.random.one_in(5) {
+            1 + self.random.below(2000)
+        } else {
+            0
+        };
         NewRun {
             id: RunId::from_parts(now, self.id()),
             function: function(&format!("{}/f{}", MODULES[module as usize], self.random.below(3))),
             version: digest(module),
             config_revision: self.random.below(5) as i64,
             event_id: event,
-            dedupe: self.random.one_in(3).then(|| format!("key {}", self.random.below(20))),
+            dedupe: self
+                .random
+                .one_in(3)
+                .then(|| format!("key {}", self.random.below(20))),
             seed: [self.random.below(256) as u8; 32],
             start_at: now.after(std::time::Duration::from_millis(delay)),
             lease: (!self.random.one_in(3)).then_some(node(self.node).incarnation),
@@ -299,7 +373,11 @@ impl Pair {
     }
 
     async fn claim(&mut self) {
-        let claim = Claim { node: node(self.node).incarnation, limit: self.random.below(6) as u32, now: self.time() };
+        let claim = Claim {
+            node: node(self.node).incarnation,
+            limit: self.random.below(6) as u32,
+            now: self.time(),
+        };
         let batch = both!(self, claim(claim)).expect("claims");
         if !batch.claimed.is_empty() {
             self.succeeded("claim");
@@ -325,12 +403,22 @@ impl Pair {
     }
 
     async fn append(&mut self) {
-        let phase = if self.random.one_in(15) { None } else { Some(Phase::Executing) };
-        let Some(mut run) = self.some_run(phase).await else { return };
+        let phase = if self.random.one_in(15) {
+            None
+        } else {
+            Some(Phase::Executing)
+        };
+        let Some(mut run) = self.some_run(phase).await else {
+            return;
+        };
         if self.random.one_in(60) {
             run.id = RunId::from_parts(at(0), [9; 10]);
         }
-        let epoch = if self.random.one_in(25) { run.epoch + 1 } else { run.epoch };
+        let epoch = if self.random.one_in(25) {
+            run.epoch + 1
+        } else {
+            run.epoch
+        };
         let owner = run.owner.unwrap_or(node(self.node).incarnation);
         let open = self.open_operations(run.id).await;
         let first = match self.random.below(30) {
@@ -341,9 +429,19 @@ impl Pair {
         };
         let records = self.records(first, open.clone());
         let fresh = !records.is_empty();
-        let logs = (0..self.random.below(3) as u32).map(|number| self.log(number)).collect();
+        let logs = (0..self.random.below(3) as u32)
+            .map(|number| self.log(number))
+            .collect();
         let (kind, then) = self.then(&open);
-        let append = Append { run: run.id, owner, epoch, records, logs, then, now: self.time() };
+        let append = Append {
+            run: run.id,
+            owner,
+            epoch,
+            records,
+            logs,
+            then,
+            now: self.time(),
+        };
         match both!(self, append(append.clone())) {
             Ok(Appended::Done) => self.succeeded(kind),
             Ok(Appended::Completions(_)) => self.succeeded("completions"),
@@ -358,8 +456,13 @@ impl Pair {
     async fn open_operations(&mut self, run: RunId) -> Vec<Seq> {
         let journal = both!(self, journal(run, 0)).expect("reads");
         let closed: Vec<Seq> = journal.iter().filter_map(|record| closes(record)).collect();
-        let opened = journal.iter().filter(|record| matches!(record.kind, RecordKind::Started | RecordKind::Deferred));
-        opened.map(|record| record.seq).filter(|seq| !closed.contains(seq)).collect()
+        let opened = journal
+            .iter()
+            .filter(|record| matches!(record.kind, RecordKind::Started | RecordKind::Deferred));
+        opened
+            .map(|record| record.seq)
+            .filter(|seq| !closed.contains(seq))
+            .collect()
     }
 
     fn records(&mut self, first: Seq, mut open: Vec<Seq>) -> Vec<Record> {
@@ -369,7 +472,13 @@ impl Pair {
             let seq = first + offset;
             let name = format!("step {seq}");
             let event = match self.random.below(5) {
-                0 => Event::Step { name, occurrence: 0, attempt: 1, started_at: now, outcome: Ok(self.payload()) },
+                0 => Event::Step {
+                    name,
+                    occurrence: 0,
+                    attempt: 1,
+                    started_at: now,
+                    outcome: Ok(self.payload()),
+                },
                 1 => Event::Deferred {
                     name,
                     occurrence: 0,
@@ -381,7 +490,10 @@ impl Pair {
                 2 | 3 if !open.is_empty() => {
                     let operation = open.remove(self.random.below(open.len() as u64) as usize);
                     match self.random.one_in(2) {
-                        true => Event::Delivered { operation, outcome: Ok(json("1")) },
+                        true => Event::Delivered {
+                            operation,
+                            outcome: Ok(json("1")),
+                        },
                         false => Event::Cancelled { operation },
                     }
                 }
@@ -418,20 +530,54 @@ impl Pair {
                 let wait = waits[self.random.below(4) as usize];
                 let wake = self.now + self.random.below(1500) as i64;
                 let wake_at = (!self.random.one_in(4)).then(|| at(wake));
-                let known = if self.random.one_in(2) { open.to_vec() } else { Vec::new() };
-                ("suspend", Then::Suspend { wait, reason: "waits".to_owned(), wake_at, known })
+                let known = if self.random.one_in(2) {
+                    open.to_vec()
+                } else {
+                    Vec::new()
+                };
+                (
+                    "suspend",
+                    Then::Suspend {
+                        wait,
+                        reason: "waits".to_owned(),
+                        wake_at,
+                        known,
+                    },
+                )
             }
             16 => ("release", Then::Release { host_trap: false }),
             17 => ("host-trap", Then::Release { host_trap: true }),
-            18 | 19 => ("complete", Then::Complete { output: self.payload() }),
-            20 => ("fail", Then::Fail { error: RunError::new("boom", "it failed") }),
-            21 => ("continue-with", Then::ContinueWith { continued: self.payload() }),
-            _ => ("block", Then::Block { error: RunError::new("diverged", "it diverged") }),
+            18 | 19 => (
+                "complete",
+                Then::Complete {
+                    output: self.payload(),
+                },
+            ),
+            20 => (
+                "fail",
+                Then::Fail {
+                    error: RunError::new("boom", "it failed"),
+                },
+            ),
+            21 => (
+                "continue-with",
+                Then::ContinueWith {
+                    continued: self.payload(),
+                },
+            ),
+            _ => (
+                "block",
+                Then::Block {
+                    error: RunError::new("diverged", "it diverged"),
+                },
+            ),
         }
     }
 
     async fn cancel(&mut self) {
-        let Some(run) = self.some_run(None).await else { return };
+        let Some(run) = self.some_run(None).await else {
+            return;
+        };
         let now = self.time();
         if let Ok(Commanded::Done(_)) = both!(self, cancel(run.id, now)) {
             self.succeeded("cancel");
@@ -439,9 +585,17 @@ impl Pair {
     }
 
     async fn wake(&mut self) {
-        let phases = [None, Some(Phase::Sleeping), Some(Phase::Waiting), Some(Phase::Executing), Some(Phase::Blocked)];
+        let phases = [
+            None,
+            Some(Phase::Sleeping),
+            Some(Phase::Waiting),
+            Some(Phase::Executing),
+            Some(Phase::Blocked),
+        ];
         let phase = phases[self.random.below(5) as usize];
-        let Some(run) = self.some_run(phase).await else { return };
+        let Some(run) = self.some_run(phase).await else {
+            return;
+        };
         let open = self.open_operations(run.id).await;
         let operation = match self.random.below(4) {
             0 => None,
@@ -450,7 +604,11 @@ impl Pair {
         };
         let now = self.time();
         if let Ok(Commanded::Done(_)) = both!(self, wake(run.id, operation, now)) {
-            let kind = if operation.is_some() { "wake-completes" } else { "wake" };
+            let kind = if operation.is_some() {
+                "wake-completes"
+            } else {
+                "wake"
+            };
             self.succeeded(kind);
         }
     }
@@ -515,7 +673,10 @@ impl Pair {
         for module in MODULES {
             both!(self, versions(module)).expect("reads");
         }
-        let all = RunFilter { limit: 10_000, ..RunFilter::default() };
+        let all = RunFilter {
+            limit: 10_000,
+            ..RunFilter::default()
+        };
         let runs = both!(self, runs(all.clone())).expect("lists");
         let chance = (runs.len() as u64 / sample).max(1);
         for run in &runs {
@@ -528,8 +689,18 @@ impl Pair {
             both!(self, completions(id)).expect("reads");
             both!(self, logs(id, 0, 1000)).expect("reads");
         }
-        let events = both!(self, events(EventFilter { limit: 10_000, ..EventFilter::default() })).expect("lists");
-        let event = self.random.pick(&events).map(|event| (event.id, event.received_at));
+        let events = both!(
+            self,
+            events(EventFilter {
+                limit: 10_000,
+                ..EventFilter::default()
+            })
+        )
+        .expect("lists");
+        let event = self
+            .random
+            .pick(&events)
+            .map(|event| (event.id, event.received_at));
         let before = self.random.pick(&runs).map(|run| run.id);
         if runs.len() > RUNS_MAX {
             let now = self.time();
@@ -540,7 +711,10 @@ impl Pair {
         }
         for number in 0..64 {
             let bit = |bit: u32| number >> bit & 1 == 1;
-            let mut filter = RunFilter { limit: 1 + self.random.below(20) as u32, ..RunFilter::default() };
+            let mut filter = RunFilter {
+                limit: 1 + self.random.below(20) as u32,
+                ..RunFilter::default()
+            };
             filter.status = match number % 4 {
                 0 => Vec::new(),
                 1 => vec![Status::Failed, Status::Cancelled],

@@ -65,9 +65,18 @@ impl Fixture {
         let node = node(1);
         store.join(node.clone(), at(0)).await.expect("joins");
         let digest = Digest::of(b"shop, first version");
-        let stored = store.put_version(version("shop", digest, true, at(0))).await.expect("stores a version");
+        let stored = store
+            .put_version(version("shop", digest, true, at(0)))
+            .await
+            .expect("stores a version");
         let next_id = AtomicU64::new(1);
-        Fixture { store, node: node.incarnation, digest, generation: stored.generation, next_id }
+        Fixture {
+            store,
+            node: node.incarnation,
+            digest,
+            generation: stored.generation,
+            next_id,
+        }
     }
 
     fn id(&self) -> (Timestamp, [u8; 10]) {
@@ -107,7 +116,12 @@ impl Fixture {
     }
 
     pub(super) fn ingest(&self, events: Vec<NewEvent>, runs: Vec<NewRun>, now: Timestamp) -> Ingest {
-        Ingest { events, runs, generation: self.generation, now }
+        Ingest {
+            events,
+            runs,
+            generation: self.generation,
+            now,
+        }
     }
 
     /// One event and one run of it, changed as the caller likes.
@@ -117,7 +131,11 @@ impl Fixture {
         run.start_at = now;
         change(&mut run);
         let id = run.id;
-        let created = self.store.ingest(self.ingest(vec![event], vec![run], now)).await.expect("ingests");
+        let created = self
+            .store
+            .ingest(self.ingest(vec![event], vec![run], now))
+            .await
+            .expect("ingests");
         assert_eq!(created.len(), 1);
         (id, created[0])
     }
@@ -137,19 +155,43 @@ impl Fixture {
     }
 
     pub(super) async fn claim(&self, limit: u32, now: Timestamp) -> Vec<ClaimedRun> {
-        let claim = Claim { node: self.node, limit, now };
+        let claim = Claim {
+            node: self.node,
+            limit,
+            now,
+        };
         let batch = self.store.claim(claim).await.expect("claims");
         assert_eq!(batch.blocked, []);
         batch.claimed
     }
 
     pub(super) async fn fire(&self, now: Timestamp, limit: u32, claim_limit: u32) -> Fired {
-        let fire = FireTimers { node: self.node, now, limit, claim_limit };
+        let fire = FireTimers {
+            node: self.node,
+            now,
+            limit,
+            claim_limit,
+        };
         self.store.fire_timers(fire).await.expect("fires timers")
     }
 
-    pub(super) fn append_of(&self, run: RunId, epoch: i64, records: Vec<Record>, then: Then, now: Timestamp) -> Append {
-        Append { run, owner: self.node, epoch, records, logs: Vec::new(), then, now }
+    pub(super) fn append_of(
+        &self,
+        run: RunId,
+        epoch: i64,
+        records: Vec<Record>,
+        then: Then,
+        now: Timestamp,
+    ) -> Append {
+        Append {
+            run,
+            owner: self.node,
+            epoch,
+            records,
+            logs: Vec::new(),
+            then,
+            now,
+        }
     }
 
     pub(super) async fn append(&self, run: RunId, epoch: i64, records: Vec<Record>, then: Then) -> Appended {
@@ -158,16 +200,30 @@ impl Fixture {
     }
 
     pub(super) async fn get(&self, run: RunId) -> Run {
-        self.store.run(run).await.expect("reads").expect("the run is there")
+        self.store
+            .run(run)
+            .await
+            .expect("reads")
+            .expect("the run is there")
     }
 }
 
 pub(super) fn suspend(wake_at: Option<Timestamp>) -> Then {
-    Then::Suspend { wait: Wait::Sleep, reason: "sleeps".to_owned(), wake_at, known: Vec::new() }
+    Then::Suspend {
+        wait: Wait::Sleep,
+        reason: "sleeps".to_owned(),
+        wake_at,
+        known: Vec::new(),
+    }
 }
 
 fn record(seq: Seq, event: Event) -> Record {
-    Entry { seq, at: at(100 + i64::from(seq)), event }.encode()
+    Entry {
+        seq,
+        at: at(100 + i64::from(seq)),
+        event,
+    }
+    .encode()
 }
 
 pub(super) fn step(seq: Seq, output: &str) -> Record {
@@ -198,7 +254,13 @@ pub(super) fn sleep(seq: Seq) -> Record {
 }
 
 pub(super) fn delivered(seq: Seq, operation: Seq) -> Record {
-    record(seq, Event::Delivered { operation, outcome: Ok(Json::null()) })
+    record(
+        seq,
+        Event::Delivered {
+            operation,
+            outcome: Ok(Json::null()),
+        },
+    )
 }
 
 pub(super) fn cancelled(seq: Seq, operation: Seq) -> Record {

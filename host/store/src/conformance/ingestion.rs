@@ -26,25 +26,61 @@ pub(super) async fn events_and_runs_come_together(store: Arc<dyn Store>) {
     for run in &runs {
         let stored = fixture.get(run.id).await;
         assert_eq!(stored.state, State::NEW);
-        assert_eq!((stored.function, stored.event_id), (run.function.clone(), run.event_id));
-        assert_eq!((stored.version, stored.epoch, stored.owner), (run.version, 0, None));
-        assert_eq!((stored.queued_at, stored.wake_at, stored.started_at), (at(10), None, None));
+        assert_eq!(
+            (stored.function, stored.event_id),
+            (run.function.clone(), run.event_id)
+        );
+        assert_eq!(
+            (stored.version, stored.epoch, stored.owner),
+            (run.version, 0, None)
+        );
+        assert_eq!(
+            (stored.queued_at, stored.wake_at, stored.started_at),
+            (at(10), None, None)
+        );
     }
-    let stored = fixture.store.event(second.id).await.expect("reads").expect("is stored");
+    let stored = fixture
+        .store
+        .event(second.id)
+        .await
+        .expect("reads")
+        .expect("is stored");
     assert_eq!((stored.payload, stored.name), (second.payload, second.name));
-    let of_first = RunFilter { event: Some(first.id), limit: 10, ..RunFilter::default() };
+    let of_first = RunFilter {
+        event: Some(first.id),
+        limit: 10,
+        ..RunFilter::default()
+    };
     let found = fixture.store.runs(of_first).await.expect("lists");
-    assert_eq!(found.iter().map(|run| run.id).collect::<Vec<_>>(), [runs[1].id, runs[0].id]);
+    assert_eq!(
+        found.iter().map(|run| run.id).collect::<Vec<_>>(),
+        [runs[1].id, runs[0].id]
+    );
     // A run may name an event that was stored before.
     let rerun = fixture.run(first.id, "shop/order");
-    let again = fixture.store.ingest(fixture.ingest(vec![], vec![rerun], at(20))).await;
+    let again = fixture
+        .store
+        .ingest(fixture.ingest(vec![], vec![rerun], at(20)))
+        .await;
     assert_eq!(again.expect("ingests"), [Created::New { leased: false }]);
 }
 
 async fn assert_nothing_stored(fixture: &Fixture) {
-    let runs = fixture.store.runs(RunFilter { limit: 10, ..RunFilter::default() }).await;
+    let runs = fixture
+        .store
+        .runs(RunFilter {
+            limit: 10,
+            ..RunFilter::default()
+        })
+        .await;
     assert_eq!(runs.expect("lists"), []);
-    let events = fixture.store.events(EventFilter { limit: 10, ..EventFilter::default() }).await;
+    let events = fixture
+        .store
+        .events(EventFilter {
+            limit: 10,
+            ..EventFilter::default()
+        })
+        .await;
     assert_eq!(events.expect("lists"), []);
 }
 
@@ -73,8 +109,14 @@ pub(super) async fn the_same_event_id_starts_a_function_once_a_day(store: Arc<dy
     keyed(&mut same);
     let both = fixture.ingest(vec![event.clone()], vec![other.clone(), same], at(20));
     let created = fixture.store.ingest(both).await.expect("ingests");
-    assert_eq!(created, [Created::New { leased: false }, Created::Duplicate(other.id)]);
-    assert!(fixture.store.event(event.id).await.expect("reads").is_some(), "the event itself is kept");
+    assert_eq!(
+        created,
+        [Created::New { leased: false }, Created::Duplicate(other.id)]
+    );
+    assert!(
+        fixture.store.event(event.id).await.expect("reads").is_some(),
+        "the event itself is kept"
+    );
     let day = 24 * 3600 * 1000;
     let (_, before) = fixture.create(at(day - 1), keyed).await;
     assert_eq!(before, Created::Duplicate(first));
@@ -95,7 +137,10 @@ pub(super) async fn a_delayed_run_waits_for_its_time(store: Arc<dyn Store>) {
     assert_eq!(created, Created::New { leased: false });
     let run = fixture.get(id).await;
     assert_eq!(run.state, State::live(Status::Scheduled, Phase::Sleeping));
-    assert_eq!((run.wake_at, run.queued_at, run.owner), (Some(at(5000)), at(5000), None));
+    assert_eq!(
+        (run.wake_at, run.queued_at, run.owner),
+        (Some(at(5000)), at(5000), None)
+    );
     assert_eq!(fixture.claim(10, at(4000)).await, []);
     assert_eq!(fixture.fire(at(4999), 10, 10).await.fired, 0);
     let fired = fixture.fire(at(5003), 10, 10).await;
@@ -110,7 +155,10 @@ pub(super) async fn a_run_is_born_leased_only_to_a_node_that_lives(store: Arc<dy
     let id = fixture.leased(at(3)).await;
     let run = fixture.get(id).await;
     assert_eq!(run.state, State::live(Status::Running, Phase::Executing));
-    assert_eq!((run.owner, run.epoch, run.started_at), (Some(fixture.node), 1, Some(at(3))));
+    assert_eq!(
+        (run.owner, run.epoch, run.started_at),
+        (Some(fixture.node), 1, Some(at(3)))
+    );
     assert_eq!(fixture.claim(10, at(4)).await, [], "it is not ready beside that");
     let stranger = node(9).incarnation;
     let (id, created) = fixture.create(at(5), |run| run.lease = Some(stranger)).await;
@@ -129,7 +177,10 @@ pub(super) async fn what_does_not_make_sense_stores_nothing(store: Arc<dyn Store
     twice.id = sound.id;
     for run in [&mut unknown_event, &mut unknown_version, &mut twice] {
         let runs = vec![sound.clone(), run.clone()];
-        let answer = fixture.store.ingest(fixture.ingest(vec![event.clone()], runs, at(10))).await;
+        let answer = fixture
+            .store
+            .ingest(fixture.ingest(vec![event.clone()], runs, at(10)))
+            .await;
         assert!(matches!(answer, Err(Error::Corrupt(_))), "{answer:?}");
         assert_nothing_stored(&fixture).await;
     }
@@ -150,7 +201,13 @@ pub(super) async fn what_does_not_make_sense_stores_nothing(store: Arc<dyn Store
         stored += usize::from(call.await.expect("no panic").is_ok());
     }
     assert_eq!(stored, 17, "16 sound ones, and one of the four that share an id");
-    let runs = fixture.store.runs(RunFilter { limit: 100, ..RunFilter::default() }).await;
+    let runs = fixture
+        .store
+        .runs(RunFilter {
+            limit: 100,
+            ..RunFilter::default()
+        })
+        .await;
     assert_eq!(runs.expect("lists").len(), 17);
 }
 
@@ -162,16 +219,31 @@ pub(super) async fn large_payloads_come_back_whole(store: Arc<dyn Store>) {
     let id = run.id;
     let ingest = fixture.ingest(vec![event.clone()], vec![run], at(1));
     fixture.store.ingest(ingest).await.expect("ingests");
-    assert_eq!(fixture.store.event(event.id).await.expect("reads").expect("is there").payload, event.payload);
+    assert_eq!(
+        fixture
+            .store
+            .event(event.id)
+            .await
+            .expect("reads")
+            .expect("is there")
+            .payload,
+        event.payload
+    );
     let claimed = fixture.claim(1, at(2)).await;
     assert_eq!(claimed[0].event, event.payload);
     let big = format!("[{}]", "1,".repeat(80_000).trim_end_matches(','));
     let records = vec![super::fixture::step(0, &big), super::fixture::step(1, "2")];
     let then = crate::execute::Then::Complete { output: json(&big) };
-    assert_eq!(fixture.append(id, 1, records.clone(), then).await, crate::execute::Appended::Done);
+    assert_eq!(
+        fixture.append(id, 1, records.clone(), then).await,
+        crate::execute::Appended::Done
+    );
     assert_eq!(fixture.store.journal(id, 0).await.expect("reads"), records);
     assert_eq!(fixture.get(id).await.output, Some(json(&big)));
-    let pruned = fixture.store.prune(at(500).after(Duration::from_millis(1)), 10).await;
+    let pruned = fixture
+        .store
+        .prune(at(500).after(Duration::from_millis(1)), 10)
+        .await;
     assert_eq!(pruned.expect("prunes"), 1);
     assert_eq!(fixture.store.event(event.id).await.expect("reads"), None);
     assert_eq!(fixture.store.journal(id, 0).await.expect("reads"), []);

@@ -23,9 +23,20 @@ pub(super) async fn claims_go_to_the_oldest(store: Arc<dyn Store>) {
     let middle = fixture.ready(at(20)).await;
     let claimed = fixture.claim(2, at(40)).await;
     assert_eq!(ids(&claimed), [early, middle]);
-    assert_eq!((claimed[0].epoch, claimed[0].seed, claimed[0].config_revision), (1, [7; 32], 1));
-    assert_eq!((claimed[0].version, claimed[0].continued.clone()), (fixture.digest, None));
-    let event = fixture.store.event(claimed[0].event_id).await.expect("reads").expect("is there");
+    assert_eq!(
+        (claimed[0].epoch, claimed[0].seed, claimed[0].config_revision),
+        (1, [7; 32], 1)
+    );
+    assert_eq!(
+        (claimed[0].version, claimed[0].continued.clone()),
+        (fixture.digest, None)
+    );
+    let event = fixture
+        .store
+        .event(claimed[0].event_id)
+        .await
+        .expect("reads")
+        .expect("is there");
     assert_eq!(claimed[0].event, event.payload);
     assert_eq!(ids(&fixture.claim(10, at(41)).await), [late]);
     assert_eq!(fixture.claim(10, at(42)).await, []);
@@ -38,7 +49,12 @@ pub(super) async fn timers_fire_in_order_and_within_limits(store: Arc<dyn Store>
     for number in 0..300 {
         let id = fixture.leased(at(0)).await;
         // Later runs are due earlier.
-        assert_eq!(fixture.append(id, 1, vec![sleep(0)], suspend(Some(at(1000 - number)))).await, Appended::Done);
+        assert_eq!(
+            fixture
+                .append(id, 1, vec![sleep(0)], suspend(Some(at(1000 - number))))
+                .await,
+            Appended::Done
+        );
         runs.push(id);
     }
     runs.reverse();
@@ -58,17 +74,26 @@ pub(super) async fn upcoming_timers_are_the_soonest(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
     for due in [900, 700, 800, 700] {
         let id = fixture.leased(at(0)).await;
-        fixture.append(id, 1, vec![sleep(0)], suspend(Some(at(due)))).await;
+        fixture
+            .append(id, 1, vec![sleep(0)], suspend(Some(at(due))))
+            .await;
     }
     let upcoming = fixture.store.upcoming_timers(at(900), 10).await.expect("reads");
     assert_eq!(upcoming, [at(700), at(700), at(800)]);
-    assert_eq!(fixture.store.upcoming_timers(at(9000), 1).await.expect("reads"), [at(700)]);
+    assert_eq!(
+        fixture.store.upcoming_timers(at(9000), 1).await.expect("reads"),
+        [at(700)]
+    );
 }
 
 /// Lets a run's node die so often that the next claim blocks it.
 async fn crash_often(fixture: &Fixture, id: RunId) {
     for round in 0..5 {
-        assert_eq!(ids(&fixture.claim(10, at(10 + round)).await), [id], "claim {round}");
+        assert_eq!(
+            ids(&fixture.claim(10, at(10 + round)).await),
+            [id],
+            "claim {round}"
+        );
         fixture.store.leave(fixture.node, at(20)).await.expect("leaves");
         assert_eq!(fixture.store.take_over(10, at(20)).await.expect("takes over"), 1);
         fixture.store.join(node(1), at(20)).await.expect("joins");
@@ -79,14 +104,28 @@ pub(super) async fn a_crash_loop_is_blocked(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
     let id = fixture.ready(at(0)).await;
     crash_often(&fixture, id).await;
-    let claim = Claim { node: fixture.node, limit: 10, now: at(30) };
+    let claim = Claim {
+        node: fixture.node,
+        limit: 10,
+        now: at(30),
+    };
     let batch = fixture.store.claim(claim).await.expect("claims");
     assert_eq!((batch.claimed, batch.blocked), (vec![], vec![id]));
     let run = fixture.get(id).await;
     assert_eq!((run.state.phase, run.owner), (Some(Phase::Blocked), None));
-    assert_eq!((run.reason, run.error), (Some(crash_loop().message), Some(crash_loop())));
-    assert!(matches!(fixture.store.wake(id, None, at(31)).await.expect("wakes"), Commanded::Done(_)));
-    assert_eq!(ids(&fixture.claim(10, at(32)).await), [id], "a person may try again");
+    assert_eq!(
+        (run.reason, run.error),
+        (Some(crash_loop().message), Some(crash_loop()))
+    );
+    assert!(matches!(
+        fixture.store.wake(id, None, at(31)).await.expect("wakes"),
+        Commanded::Done(_)
+    ));
+    assert_eq!(
+        ids(&fixture.claim(10, at(32)).await),
+        [id],
+        "a person may try again"
+    );
 }
 
 pub(super) async fn handing_a_run_back_is_no_crash(store: Arc<dyn Store>) {
@@ -110,7 +149,9 @@ pub(super) async fn handing_a_run_back_is_no_crash(store: Arc<dyn Store>) {
     for traps in [1, 2, 3] {
         let claimed = fixture.claim(10, at(700)).await;
         assert_eq!(claimed[0].host_traps, traps);
-        fixture.append(id, claimed[0].epoch, vec![], Then::Release { host_trap: true }).await;
+        fixture
+            .append(id, claimed[0].epoch, vec![], Then::Release { host_trap: true })
+            .await;
     }
 }
 
@@ -120,35 +161,78 @@ pub(super) async fn runs_of_nodes_that_left_are_taken_over(store: Arc<dyn Store>
     for _ in 0..5 {
         runs.push(fixture.leased(at(0)).await);
     }
-    assert_eq!(fixture.append(runs[0], 1, vec![step(0, "1")], Then::Continue).await, Appended::Done);
-    assert_eq!(fixture.store.take_over(10, at(5)).await.expect("takes over"), 0, "its node lives");
+    assert_eq!(
+        fixture
+            .append(runs[0], 1, vec![step(0, "1")], Then::Continue)
+            .await,
+        Appended::Done
+    );
+    assert_eq!(
+        fixture.store.take_over(10, at(5)).await.expect("takes over"),
+        0,
+        "its node lives"
+    );
     fixture.store.leave(fixture.node, at(6)).await.expect("leaves");
     assert_eq!(fixture.store.take_over(3, at(7)).await.expect("takes over"), 3);
     assert_eq!(fixture.store.take_over(3, at(7)).await.expect("takes over"), 2);
     assert_eq!(fixture.store.take_over(3, at(7)).await.expect("takes over"), 0);
-    let lost = fixture.append(runs[0], 1, vec![step(1, "1")], Then::Continue).await;
+    let lost = fixture
+        .append(runs[0], 1, vec![step(1, "1")], Then::Continue)
+        .await;
     assert_eq!(lost, Appended::Lost(Lost::TakenOver));
     fixture.store.join(node(2), at(8)).await.expect("joins");
-    let claim = Claim { node: node(2).incarnation, limit: 10, now: at(9) };
+    let claim = Claim {
+        node: node(2).incarnation,
+        limit: 10,
+        now: at(9),
+    };
     let claimed = fixture.store.claim(claim).await.expect("claims").claimed;
     assert_eq!(ids(&claimed), runs);
-    assert!(claimed.iter().all(|run| run.epoch == 3), "taken over, then claimed");
+    assert!(
+        claimed.iter().all(|run| run.epoch == 3),
+        "taken over, then claimed"
+    );
     assert_eq!(claimed[0].journal_next, 1);
 }
 
 pub(super) async fn a_node_that_left_gets_nothing(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
-    fixture.store.heartbeat(fixture.node, at(77)).await.expect("lives");
+    fixture
+        .store
+        .heartbeat(fixture.node, at(77))
+        .await
+        .expect("lives");
     let nodes = fixture.store.nodes().await.expect("reads");
     assert_eq!(nodes.len(), 1);
-    assert_eq!((nodes[0].incarnation, nodes[0].heartbeat_at, nodes[0].joined_at), (fixture.node, at(77), at(0)));
+    assert_eq!(
+        (nodes[0].incarnation, nodes[0].heartbeat_at, nodes[0].joined_at),
+        (fixture.node, at(77), at(0))
+    );
     let id = fixture.ready(at(0)).await;
     fixture.store.leave(fixture.node, at(78)).await.expect("leaves");
     assert_eq!(fixture.store.nodes().await.expect("reads"), []);
-    let claim = Claim { node: fixture.node, limit: 10, now: at(79) };
-    assert!(matches!(fixture.store.claim(claim).await, Err(Error::DeclaredDead)));
-    let fire = FireTimers { node: fixture.node, now: at(79), limit: 10, claim_limit: 10 };
-    assert!(matches!(fixture.store.fire_timers(fire).await, Err(Error::DeclaredDead)));
-    assert!(matches!(fixture.store.heartbeat(fixture.node, at(79)).await, Err(Error::DeclaredDead)));
+    let claim = Claim {
+        node: fixture.node,
+        limit: 10,
+        now: at(79),
+    };
+    assert!(matches!(
+        fixture.store.claim(claim).await,
+        Err(Error::DeclaredDead)
+    ));
+    let fire = FireTimers {
+        node: fixture.node,
+        now: at(79),
+        limit: 10,
+        claim_limit: 10,
+    };
+    assert!(matches!(
+        fixture.store.fire_timers(fire).await,
+        Err(Error::DeclaredDead)
+    ));
+    assert!(matches!(
+        fixture.store.heartbeat(fixture.node, at(79)).await,
+        Err(Error::DeclaredDead)
+    ));
     assert_eq!(fixture.get(id).await.state.phase, Some(Phase::Queued));
 }

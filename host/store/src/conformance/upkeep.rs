@@ -23,7 +23,9 @@ pub(super) async fn lists_are_newest_first_and_narrow(store: Arc<dyn Store>) {
             .await;
         let then = match number / 2 {
             0 => Then::Complete { output: json("1") },
-            1 => Then::Fail { error: RunError::new("boom", "boom") },
+            1 => Then::Fail {
+                error: RunError::new("boom", "boom"),
+            },
             _ => suspend(Some(at(9000))),
         };
         fixture.append(id, 1, vec![], then).await;
@@ -31,28 +33,99 @@ pub(super) async fn lists_are_newest_first_and_narrow(store: Arc<dyn Store>) {
     }
     let list = async |filter: RunFilter| -> Vec<RunId> {
         let found = fixture.store.runs(filter).await.expect("lists");
-        assert!(found.iter().all(|run| run.output.is_none()), "lists leave the output out");
+        assert!(
+            found.iter().all(|run| run.output.is_none()),
+            "lists leave the output out"
+        );
         found.iter().map(|run| run.id).collect()
     };
     let pick = |places: &[usize]| -> Vec<RunId> { places.iter().map(|place| runs[*place]).collect() };
-    let all = RunFilter { limit: 10, ..RunFilter::default() };
+    let all = RunFilter {
+        limit: 10,
+        ..RunFilter::default()
+    };
     assert_eq!(list(all.clone()).await, pick(&[5, 4, 3, 2, 1, 0]));
-    assert_eq!(list(RunFilter { limit: 2, before: Some(runs[4]), ..all.clone() }).await, pick(&[3, 2]));
-    let status = |status: &[Status]| RunFilter { status: status.to_vec(), ..all.clone() };
+    assert_eq!(
+        list(RunFilter {
+            limit: 2,
+            before: Some(runs[4]),
+            ..all.clone()
+        })
+        .await,
+        pick(&[3, 2])
+    );
+    let status = |status: &[Status]| RunFilter {
+        status: status.to_vec(),
+        ..all.clone()
+    };
     assert_eq!(list(status(&[Status::Failed])).await, pick(&[3, 2]));
     assert_eq!(list(status(&[Status::Running])).await, pick(&[5, 4]));
-    assert_eq!(list(status(&[Status::Completed, Status::Failed])).await, pick(&[3, 2, 1, 0]));
-    assert_eq!(list(status(&[Status::Cancelled, Status::Skipped])).await, pick(&[]));
-    assert_eq!(list(RunFilter { phase: Some(Phase::Sleeping), ..all.clone() }).await, pick(&[5, 4]));
-    let module = RunFilter { module: Some("shop".to_owned()), ..all.clone() };
-    assert_eq!(list(RunFilter { limit: 4, ..module.clone() }).await, pick(&[5, 4, 3, 2]));
-    let report = RunFilter { function: Some("report".to_owned()), ..module.clone() };
+    assert_eq!(
+        list(status(&[Status::Completed, Status::Failed])).await,
+        pick(&[3, 2, 1, 0])
+    );
+    assert_eq!(
+        list(status(&[Status::Cancelled, Status::Skipped])).await,
+        pick(&[])
+    );
+    assert_eq!(
+        list(RunFilter {
+            phase: Some(Phase::Sleeping),
+            ..all.clone()
+        })
+        .await,
+        pick(&[5, 4])
+    );
+    let module = RunFilter {
+        module: Some("shop".to_owned()),
+        ..all.clone()
+    };
+    assert_eq!(
+        list(RunFilter {
+            limit: 4,
+            ..module.clone()
+        })
+        .await,
+        pick(&[5, 4, 3, 2])
+    );
+    let report = RunFilter {
+        function: Some("report".to_owned()),
+        ..module.clone()
+    };
     assert_eq!(list(report.clone()).await, pick(&[5, 3, 1]));
-    assert_eq!(list(RunFilter { status: vec![Status::Failed], ..report.clone() }).await, pick(&[3]));
-    assert_eq!(list(RunFilter { before: Some(runs[3]), ..report }).await, pick(&[1]));
-    assert_eq!(list(RunFilter { module: Some("none".to_owned()), ..all.clone() }).await, pick(&[]));
-    let failed = fixture.store.runs(status(&[Status::Failed])).await.expect("lists");
-    assert_eq!(failed[0].error.as_ref().map(|error| error.code.as_str()), Some("boom"));
+    assert_eq!(
+        list(RunFilter {
+            status: vec![Status::Failed],
+            ..report.clone()
+        })
+        .await,
+        pick(&[3])
+    );
+    assert_eq!(
+        list(RunFilter {
+            before: Some(runs[3]),
+            ..report
+        })
+        .await,
+        pick(&[1])
+    );
+    assert_eq!(
+        list(RunFilter {
+            module: Some("none".to_owned()),
+            ..all.clone()
+        })
+        .await,
+        pick(&[])
+    );
+    let failed = fixture
+        .store
+        .runs(status(&[Status::Failed]))
+        .await
+        .expect("lists");
+    assert_eq!(
+        failed[0].error.as_ref().map(|error| error.code.as_str()),
+        Some("boom")
+    );
     events_too(&fixture).await;
 }
 
@@ -61,14 +134,42 @@ async fn events_too(fixture: &Fixture) {
     let ingest = fixture.ingest(vec![first.clone(), second.clone()], vec![], at(0));
     fixture.store.ingest(ingest).await.expect("ingests");
     let list = async |filter: EventFilter| fixture.store.events(filter).await.expect("lists");
-    let all = EventFilter { limit: 2, ..EventFilter::default() };
+    let all = EventFilter {
+        limit: 2,
+        ..EventFilter::default()
+    };
     let newest = list(all.clone()).await;
-    assert_eq!(newest.iter().map(|event| event.id).collect::<Vec<_>>(), [second.id, first.id]);
-    assert_eq!(list(EventFilter { name: Some("a".to_owned()), ..all.clone() }).await[0].id, first.id);
-    assert_eq!(list(EventFilter { before: Some(second.id), ..all.clone() }).await[0].id, first.id);
-    let after = EventFilter { received_after: Some(second.received_at), ..all.clone() };
+    assert_eq!(
+        newest.iter().map(|event| event.id).collect::<Vec<_>>(),
+        [second.id, first.id]
+    );
+    assert_eq!(
+        list(EventFilter {
+            name: Some("a".to_owned()),
+            ..all.clone()
+        })
+        .await[0]
+            .id,
+        first.id
+    );
+    assert_eq!(
+        list(EventFilter {
+            before: Some(second.id),
+            ..all.clone()
+        })
+        .await[0]
+            .id,
+        first.id
+    );
+    let after = EventFilter {
+        received_after: Some(second.received_at),
+        ..all.clone()
+    };
     assert_eq!(list(after).await.len(), 1);
-    let before = EventFilter { received_before: Some(first.received_at), ..all };
+    let before = EventFilter {
+        received_before: Some(first.received_at),
+        ..all
+    };
     assert_eq!(list(before).await[0].id, first.id);
 }
 
@@ -102,19 +203,43 @@ pub(super) async fn pruning_takes_all_that_belongs_to_a_run(store: Arc<dyn Store
             fields: None,
         }];
         fixture.store.append(append).await.expect("appends");
-        fixture.append(id, 1, vec![], Then::Complete { output: json("1") }).await;
+        fixture
+            .append(id, 1, vec![], Then::Complete { output: json("1") })
+            .await;
         ended.push(id);
     }
     let living = fixture.leased(at(0)).await;
-    let event_of = async |id: RunId| fixture.store.run(id).await.expect("reads").map(|run| run.event_id);
+    let event_of = async |id: RunId| {
+        fixture
+            .store
+            .run(id)
+            .await
+            .expect("reads")
+            .map(|run| run.event_id)
+    };
     let first_event = event_of(ended[0]).await.expect("is there");
     // A second run keeps the first one's event.
     let rerun = fixture.run(first_event, "shop/order");
-    fixture.store.ingest(fixture.ingest(vec![], vec![rerun], at(1))).await.expect("ingests");
+    fixture
+        .store
+        .ingest(fixture.ingest(vec![], vec![rerun], at(1)))
+        .await
+        .expect("ingests");
     let lonely = fixture.event("nobody/cares");
-    fixture.store.ingest(fixture.ingest(vec![lonely.clone()], vec![], at(1))).await.expect("ingests");
-    assert_eq!(fixture.store.prune(at(500), 10).await.expect("prunes"), 0, "they ended at 500, not before");
-    assert!(fixture.store.event(lonely.id).await.expect("reads").is_none(), "an old event without runs goes");
+    fixture
+        .store
+        .ingest(fixture.ingest(vec![lonely.clone()], vec![], at(1)))
+        .await
+        .expect("ingests");
+    assert_eq!(
+        fixture.store.prune(at(500), 10).await.expect("prunes"),
+        0,
+        "they ended at 500, not before"
+    );
+    assert!(
+        fixture.store.event(lonely.id).await.expect("reads").is_none(),
+        "an old event without runs goes"
+    );
     let last_event = event_of(ended[3]).await.expect("is there");
     assert_eq!(fixture.store.prune(at(501), 3).await.expect("prunes"), 3);
     assert_eq!(fixture.store.prune(at(501), 3).await.expect("prunes"), 1);
@@ -123,7 +248,10 @@ pub(super) async fn pruning_takes_all_that_belongs_to_a_run(store: Arc<dyn Store
         assert_eq!(fixture.store.journal(*id, 0).await.expect("reads"), []);
         assert_eq!(fixture.store.logs(*id, 0, 10).await.expect("reads"), []);
     }
-    assert!(fixture.store.event(first_event).await.expect("reads").is_some(), "a rerun needs it");
+    assert!(
+        fixture.store.event(first_event).await.expect("reads").is_some(),
+        "a rerun needs it"
+    );
     assert!(fixture.store.event(last_event).await.expect("reads").is_none());
     assert_eq!(fixture.get(living).await.state.phase, Some(Phase::Executing));
 }
@@ -132,7 +260,8 @@ pub(super) async fn a_closed_store_says_so(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
     fixture.store.probe(at(1)).await.expect("writes");
     fixture.store.close().await;
-    let unavailable = |error: Option<Error>| assert!(matches!(error, Some(Error::Unavailable(_))), "{error:?}");
+    let unavailable =
+        |error: Option<Error>| assert!(matches!(error, Some(Error::Unavailable(_))), "{error:?}");
     unavailable(fixture.store.probe(at(1)).await.err());
     unavailable(fixture.store.counts().await.err());
     unavailable(fixture.store.heartbeat(fixture.node, at(1)).await.err());

@@ -51,7 +51,11 @@ impl World {
     }
 
     fn lives(&self, node: Incarnation) -> Result<()> {
-        if self.nodes.contains_key(&node) { Ok(()) } else { Err(Error::DeclaredDead) }
+        if self.nodes.contains_key(&node) {
+            Ok(())
+        } else {
+            Err(Error::DeclaredDead)
+        }
     }
 }
 
@@ -63,7 +67,10 @@ impl MemoryStore {
 
     fn world(&self) -> Result<MutexGuard<'_, World>> {
         // No operation panics half way, so a poisoned lock still guards a sound world.
-        let world = self.world.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let world = self
+            .world
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if world.closed {
             return Err(Error::Unavailable("the store is closed".to_owned()));
         }
@@ -129,7 +136,12 @@ impl Store for MemoryStore {
     async fn upcoming_timers(&self, until: Timestamp, limit: u32) -> Result<Vec<Timestamp>> {
         let world = self.world()?;
         let timers = world.timers();
-        Ok(timers.into_iter().map(|(due, _)| due).filter(|due| *due < until).take(limit as usize).collect())
+        Ok(timers
+            .into_iter()
+            .map(|(due, _)| due)
+            .filter(|due| *due < until)
+            .take(limit as usize)
+            .collect())
     }
 
     async fn append(&self, append: Append) -> Result<Appended> {
@@ -138,12 +150,25 @@ impl Store for MemoryStore {
 
     async fn journal(&self, run: RunId, from: Seq) -> Result<Vec<Record>> {
         let world = self.world()?;
-        let records = world.runs.get(&run).map(|run| run.journal.as_slice()).unwrap_or_default();
-        Ok(records.iter().filter(|record| record.seq >= from).cloned().collect())
+        let records = world
+            .runs
+            .get(&run)
+            .map(|run| run.journal.as_slice())
+            .unwrap_or_default();
+        Ok(records
+            .iter()
+            .filter(|record| record.seq >= from)
+            .cloned()
+            .collect())
     }
 
     async fn completions(&self, run: RunId) -> Result<Vec<Completion>> {
-        Ok(self.world()?.runs.get(&run).map(ModelRun::completions).unwrap_or_default())
+        Ok(self
+            .world()?
+            .runs
+            .get(&run)
+            .map(ModelRun::completions)
+            .unwrap_or_default())
     }
 
     async fn cancel(&self, run: RunId, now: Timestamp) -> Result<Commanded> {
@@ -160,7 +185,9 @@ impl Store for MemoryStore {
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {
         if Digest::of(bytes) != digest {
-            return Err(Error::Corrupt(format!("the component's bytes do not have the digest {digest}")));
+            return Err(Error::Corrupt(format!(
+                "the component's bytes do not have the digest {digest}"
+            )));
         }
         self.world()?.components.insert(digest, bytes.to_vec());
         Ok(())
@@ -224,12 +251,21 @@ impl Store for MemoryStore {
                 && filter.phase.is_none_or(|phase| run.state.phase == Some(phase))
                 && filter.module.as_ref().is_none_or(|module| {
                     run.function.module() == module
-                        && filter.function.as_ref().is_none_or(|function| run.function.function() == function)
+                        && filter
+                            .function
+                            .as_ref()
+                            .is_none_or(|function| run.function.function() == function)
                 })
                 && filter.event.is_none_or(|event| run.event_id == event)
                 && filter.before.is_none_or(|before| run.id < before)
         });
-        Ok(chosen.take(filter.limit as usize).map(|run| Run { output: None, ..run.clone() }).collect())
+        Ok(chosen
+            .take(filter.limit as usize)
+            .map(|run| Run {
+                output: None,
+                ..run.clone()
+            })
+            .collect())
     }
 
     async fn event(&self, event: EventId) -> Result<Option<StoredEvent>> {
@@ -240,8 +276,12 @@ impl Store for MemoryStore {
         let world = self.world()?;
         let chosen = world.events.values().rev().filter(|event| {
             filter.name.as_ref().is_none_or(|name| event.name == *name)
-                && filter.received_after.is_none_or(|after| event.received_at >= after)
-                && filter.received_before.is_none_or(|before| event.received_at <= before)
+                && filter
+                    .received_after
+                    .is_none_or(|after| event.received_at >= after)
+                && filter
+                    .received_before
+                    .is_none_or(|before| event.received_at <= before)
                 && filter.before.is_none_or(|before| event.id < before)
         });
         Ok(chosen.take(filter.limit as usize).cloned().collect())
@@ -249,8 +289,15 @@ impl Store for MemoryStore {
 
     async fn logs(&self, run: RunId, from: u32, limit: u32) -> Result<Vec<LogLine>> {
         let world = self.world()?;
-        let Some(run) = world.runs.get(&run) else { return Ok(Vec::new()) };
-        Ok(run.logs.range(from..).map(|(_, line)| line.clone()).take(limit as usize).collect())
+        let Some(run) = world.runs.get(&run) else {
+            return Ok(Vec::new());
+        };
+        Ok(run
+            .logs
+            .range(from..)
+            .map(|(_, line)| line.clone())
+            .take(limit as usize)
+            .collect())
     }
 
     async fn counts(&self) -> Result<Counts> {

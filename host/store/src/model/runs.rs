@@ -42,7 +42,8 @@ impl ModelRun {
     /// Moves the run on. The due time, the reason and a blocked run's error belong to the state that is left.
     fn on(&mut self, event: Event) -> Result<()> {
         let state = self.shown.state.on(event);
-        self.shown.state = state.map_err(|illegal| Error::Corrupt(format!("run {}: {illegal}", self.shown.id)))?;
+        self.shown.state =
+            state.map_err(|illegal| Error::Corrupt(format!("run {}: {illegal}", self.shown.id)))?;
         self.shown.reason = None;
         self.shown.error = None;
         self.set_due(None);
@@ -104,7 +105,11 @@ impl ModelRun {
         let started = self.journal.iter().any(|record| {
             record.seq == operation && matches!(record.kind, RecordKind::Started | RecordKind::Deferred)
         });
-        started && !self.journal.iter().any(|record| closed_by(record) == Some(operation))
+        started
+            && !self
+                .journal
+                .iter()
+                .any(|record| closed_by(record) == Some(operation))
     }
 }
 
@@ -148,8 +153,12 @@ impl World {
                 }
                 dedupe.insert(key, (run.id, ingest.now));
             }
-            let lease = run.lease.filter(|node| run.start_at <= ingest.now && self.nodes.contains_key(node));
-            created.push(Created::New { leased: lease.is_some() });
+            let lease = run
+                .lease
+                .filter(|node| run.start_at <= ingest.now && self.nodes.contains_key(node));
+            created.push(Created::New {
+                leased: lease.is_some(),
+            });
             born.push((run, lease));
         }
         let ids: BTreeSet<RunId> = born.iter().map(|(run, _)| run.id).collect();
@@ -220,18 +229,26 @@ impl World {
 
     /// The queue: oldest first.
     fn queue(&self) -> BTreeSet<(Timestamp, RunId)> {
-        let queued = self.runs.values().filter(|run| run.shown.state.phase == Some(Phase::Queued));
+        let queued = self
+            .runs
+            .values()
+            .filter(|run| run.shown.state.phase == Some(Phase::Queued));
         queued.filter_map(|run| Some((run.due?, run.shown.id))).collect()
     }
 
     /// The timers: earliest first.
     pub(super) fn timers(&self) -> BTreeSet<(Timestamp, RunId)> {
-        let waiting = self.runs.values().filter(|run| run.shown.state.phase != Some(Phase::Queued));
+        let waiting = self
+            .runs
+            .values()
+            .filter(|run| run.shown.state.phase != Some(Phase::Queued));
         waiting.filter_map(|run| Some((run.due?, run.shown.id))).collect()
     }
 
     fn of(&mut self, id: RunId) -> Result<&mut ModelRun> {
-        self.runs.get_mut(&id).ok_or_else(|| Error::Corrupt(format!("run {id} is not there")))
+        self.runs
+            .get_mut(&id)
+            .ok_or_else(|| Error::Corrupt(format!("run {id} is not there")))
     }
 
     pub(super) fn claim(&mut self, claim: Claim) -> Result<ClaimedBatch> {
@@ -292,7 +309,11 @@ impl World {
         let orphans: Vec<RunId> = self
             .runs
             .values()
-            .filter(|run| run.shown.owner.is_some_and(|owner| !self.nodes.contains_key(&owner)))
+            .filter(|run| {
+                run.shown
+                    .owner
+                    .is_some_and(|owner| !self.nodes.contains_key(&owner))
+            })
             .map(|run| run.shown.id)
             .take(limit as usize)
             .collect();
@@ -305,26 +326,38 @@ impl World {
     }
 
     pub(super) fn append(&mut self, append: Append) -> Result<Appended> {
-        let Some(run) = self.runs.get_mut(&append.run) else { return Ok(Appended::Lost(Lost::Gone)) };
+        let Some(run) = self.runs.get_mut(&append.run) else {
+            return Ok(Appended::Lost(Lost::Gone));
+        };
         if run.shown.state.status == Status::Cancelled {
             return Ok(Appended::Lost(Lost::Cancelled));
         }
         if run.shown.owner != Some(append.owner) || run.shown.epoch != append.epoch {
             return Ok(Appended::Lost(Lost::TakenOver));
         }
-        let first = append.records.first().map_or(run.shown.journal_next, |record| record.seq);
+        let first = append
+            .records
+            .first()
+            .map_or(run.shown.journal_next, |record| record.seq);
         let fresh: &[Record] = if first == run.shown.journal_next {
             &append.records
         } else {
             let stored: Vec<&Record> = run.journal.iter().filter(|record| record.seq >= first).collect();
             let same = stored.len() >= append.records.len()
-                && stored.iter().zip(&append.records).all(|(stored, record)| *stored == record);
+                && stored
+                    .iter()
+                    .zip(&append.records)
+                    .all(|(stored, record)| *stored == record);
             if !same {
                 return Err(Error::Corrupt(format!("entry {first} does not follow on")));
             }
             &[]
         };
-        if fresh.iter().zip(first..).any(|(record, place)| record.seq != place) {
+        if fresh
+            .iter()
+            .zip(first..)
+            .any(|(record, place)| record.seq != place)
+        {
             return Err(Error::Corrupt("entries are not numbered on".to_owned()));
         }
         for record in fresh {
@@ -345,7 +378,9 @@ impl World {
     }
 
     pub(super) fn cancel(&mut self, id: RunId, now: Timestamp) -> Result<Commanded> {
-        let Some(run) = self.runs.get_mut(&id) else { return Ok(Commanded::NotFound) };
+        let Some(run) = self.runs.get_mut(&id) else {
+            return Ok(Commanded::NotFound);
+        };
         if run.shown.state.status.is_terminal() {
             return Ok(Commanded::Refused(run.shown.state));
         }
@@ -355,7 +390,9 @@ impl World {
     }
 
     pub(super) fn wake(&mut self, id: RunId, operation: Option<Seq>, now: Timestamp) -> Result<Commanded> {
-        let Some(run) = self.runs.get_mut(&id) else { return Ok(Commanded::NotFound) };
+        let Some(run) = self.runs.get_mut(&id) else {
+            return Ok(Commanded::NotFound);
+        };
         let refused = Ok(Commanded::Refused(run.shown.state));
         let awake = matches!(run.shown.state.phase, Some(Phase::Queued | Phase::Executing));
         match run.shown.state.phase {
@@ -366,7 +403,11 @@ impl World {
                     return refused;
                 }
                 if let Some(operation) = operation {
-                    let completion = Completion { operation, at: now, outcome: Ok(Json::null()) };
+                    let completion = Completion {
+                        operation,
+                        at: now,
+                        outcome: Ok(Json::null()),
+                    };
                     run.completions.entry(operation).or_insert(completion);
                 }
                 if !awake {
@@ -401,7 +442,10 @@ impl World {
     }
 
     pub(super) fn prune(&mut self, ended_before: Timestamp, limit: u32) -> u32 {
-        let ended = self.runs.values().filter_map(|run| Some((run.shown.ended_at?, run.shown.id)));
+        let ended = self
+            .runs
+            .values()
+            .filter_map(|run| Some((run.shown.ended_at?, run.shown.id)));
         let old: BTreeSet<(Timestamp, RunId)> = ended.filter(|(at, _)| *at < ended_before).collect();
         let mut events = BTreeSet::new();
         let mut count = 0;
@@ -412,7 +456,11 @@ impl World {
         let needed: BTreeSet<EventId> = self.runs.values().map(|run| run.shown.event_id).collect();
         // Events of the runs that went, and as many again that never had a run or outlived theirs.
         let unneeded = |world: &World, id: &EventId| {
-            !needed.contains(id) && world.events.get(id).is_some_and(|event| event.received_at < ended_before)
+            !needed.contains(id)
+                && world
+                    .events
+                    .get(id)
+                    .is_some_and(|event| event.received_at < ended_before)
         };
         events.retain(|id| unneeded(self, id));
         for id in &events {
@@ -436,8 +484,17 @@ impl ModelRun {
     fn follow(&mut self, then: Then, now: Timestamp) -> Result<Appended> {
         match then {
             Then::Continue => {}
-            Then::Suspend { wait, reason, wake_at, known } => {
-                if self.completions.keys().any(|operation| !known.contains(operation)) {
+            Then::Suspend {
+                wait,
+                reason,
+                wake_at,
+                known,
+            } => {
+                if self
+                    .completions
+                    .keys()
+                    .any(|operation| !known.contains(operation))
+                {
                     return Ok(Appended::Completions(self.completions()));
                 }
                 self.on(Event::Suspend(wait))?;

@@ -27,7 +27,11 @@ impl World {
             return false;
         }
         let module = self.versions[index].module.clone();
-        for version in self.versions.iter_mut().filter(|version| version.module == module) {
+        for version in self
+            .versions
+            .iter_mut()
+            .filter(|version| version.module == module)
+        {
             version.active = false;
             version.activated_at = None;
         }
@@ -58,11 +62,17 @@ impl World {
         if new || activated {
             self.registry_changes += 1;
         }
-        Stored { new, activated, generation: self.generation() }
+        Stored {
+            new,
+            activated,
+            generation: self.generation(),
+        }
     }
 
     pub(super) fn activate(&mut self, module: &str, digest: Digest, now: Timestamp) -> Changed {
-        let Some(index) = self.find_version(module, digest) else { return Changed::NotFound };
+        let Some(index) = self.find_version(module, digest) else {
+            return Changed::NotFound;
+        };
         if !self.set_active(index, now) {
             return Changed::Unchanged(self.generation());
         }
@@ -71,7 +81,9 @@ impl World {
     }
 
     pub(super) fn delete_version(&mut self, module: &str, digest: Digest) -> Changed {
-        let Some(index) = self.find_version(module, digest) else { return Changed::NotFound };
+        let Some(index) = self.find_version(module, digest) else {
+            return Changed::NotFound;
+        };
         if self.versions[index].active {
             return Changed::Needed(0);
         }
@@ -85,15 +97,26 @@ impl World {
     }
 
     pub(super) fn registry(&self) -> Registry {
-        let mut active: Vec<Version> = self.versions.iter().filter(|version| version.active).cloned().collect();
+        let mut active: Vec<Version> = self
+            .versions
+            .iter()
+            .filter(|version| version.active)
+            .cloned()
+            .collect();
         active.sort_by(|a, b| a.module.cmp(&b.module));
-        Registry { generation: self.generation(), active }
+        Registry {
+            generation: self.generation(),
+            active,
+        }
     }
 
     pub(super) fn versions_of(&self, module: &str) -> Vec<Version> {
         let of_module = self.versions.iter().filter(|version| version.module == module);
         let mut versions: Vec<Version> = of_module
-            .map(|version| Version { live_runs: self.live_runs(version), ..version.clone() })
+            .map(|version| Version {
+                live_runs: self.live_runs(version),
+                ..version.clone()
+            })
             .collect();
         // Uploaded in the same millisecond: by digest, so that the order is one.
         versions.sort_by_key(|version| (std::cmp::Reverse(version.uploaded_at), version.digest));

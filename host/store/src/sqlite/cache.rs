@@ -59,7 +59,14 @@ impl Cache {
             let id = cells.int()?;
             let module = cells.text()?.to_owned();
             let digest = Digest::from_bytes(cells.bytes()?);
-            self.versions.insert(id, VersionEntry { module, digest, deleted: cells.flag()? });
+            self.versions.insert(
+                id,
+                VersionEntry {
+                    module,
+                    digest,
+                    deleted: cells.flag()?,
+                },
+            );
         }
         Ok(())
     }
@@ -70,15 +77,25 @@ impl Cache {
     }
 
     /// A function's number, given out now if it has none.
-    pub(super) async fn function_id(&mut self, conn: &mut SqliteConnection, name: &FunctionName) -> Result<i64> {
+    pub(super) async fn function_id(
+        &mut self,
+        conn: &mut SqliteConnection,
+        name: &FunctionName,
+    ) -> Result<i64> {
         if let Some(id) = self.function_ids.get(name) {
             return Ok(*id);
         }
-        let rows = fetch(conn, "INSERT INTO functions (module, function) VALUES (?, ?) RETURNING id", |args| {
-            args.text(name.module()).text(name.function());
-        })
+        let rows = fetch(
+            conn,
+            "INSERT INTO functions (module, function) VALUES (?, ?) RETURNING id",
+            |args| {
+                args.text(name.module()).text(name.function());
+            },
+        )
         .await?;
-        let row = rows.first().ok_or_else(|| Error::Corrupt("an insert answered nothing".to_owned()))?;
+        let row = rows
+            .first()
+            .ok_or_else(|| Error::Corrupt("an insert answered nothing".to_owned()))?;
         let id = Cells::of(row).int()?;
         self.remember_function(id, name.clone());
         Ok(id)

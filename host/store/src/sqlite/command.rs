@@ -14,7 +14,9 @@ use crate::execute::Completion;
 pub(super) async fn cancel(conn: &mut SqliteConnection, run: RunId, now: Timestamp) -> Result<Commanded> {
     let mut work = Work::default();
     work.load(conn, vec![run]).await?;
-    let Some(row) = work.get(run) else { return Ok(Commanded::NotFound) };
+    let Some(row) = work.get(run) else {
+        return Ok(Commanded::NotFound);
+    };
     if row.state.status.is_terminal() {
         return Ok(Commanded::Refused(row.state));
     }
@@ -38,21 +40,41 @@ pub(super) async fn wake(
 ) -> Result<Commanded> {
     let mut work = Work::default();
     work.load(conn, vec![run]).await?;
-    let Some(row) = work.get(run) else { return Ok(Commanded::NotFound) };
+    let Some(row) = work.get(run) else {
+        return Ok(Commanded::NotFound);
+    };
     let state = row.state;
-    let Some(phase) = state.phase else { return Ok(Commanded::Refused(state)) };
+    let Some(phase) = state.phase else {
+        return Ok(Commanded::Refused(state));
+    };
     match phase {
         Phase::Paused => return Ok(Commanded::Refused(state)),
         Phase::Blocked => unblock_row(&mut work, run, now)?,
-        Phase::Queued | Phase::Executing | Phase::Sleeping | Phase::Waiting | Phase::BackingOff | Phase::Limited => {
+        Phase::Queued
+        | Phase::Executing
+        | Phase::Sleeping
+        | Phase::Waiting
+        | Phase::BackingOff
+        | Phase::Limited => {
             match operation {
                 // A completion of an operation that is no longer open would never be taken away.
-                Some(operation) if !is_open(conn, run, operation).await? => return Ok(Commanded::Refused(state)),
+                Some(operation) if !is_open(conn, run, operation).await? => {
+                    return Ok(Commanded::Refused(state));
+                }
                 Some(operation) => {
                     let outcome = Ok(Json::null());
-                    work.complete(run, Completion { operation, at: now, outcome });
+                    work.complete(
+                        run,
+                        Completion {
+                            operation,
+                            at: now,
+                            outcome,
+                        },
+                    );
                 }
-                None if matches!(phase, Phase::Queued | Phase::Executing) => return Ok(Commanded::Refused(state)),
+                None if matches!(phase, Phase::Queued | Phase::Executing) => {
+                    return Ok(Commanded::Refused(state));
+                }
                 None => {}
             }
             if !matches!(phase, Phase::Queued | Phase::Executing) {

@@ -34,7 +34,9 @@ impl Components {
     /// Stores bytes under their digest. Blocks.
     pub(super) fn put(&self, digest: Digest, bytes: &[u8]) -> Result<()> {
         if Digest::of(bytes) != digest {
-            return Err(Error::Corrupt(format!("the component's bytes do not have the digest {digest}")));
+            return Err(Error::Corrupt(format!(
+                "the component's bytes do not have the digest {digest}"
+            )));
         }
         let path = self.path(digest);
         // Written anew even if it is there: a damaged file is repaired, and a young file is not an orphan.
@@ -51,7 +53,10 @@ impl Components {
         let path = self.path(digest);
         match std::fs::read(&path) {
             Ok(bytes) if Digest::of(&bytes) == digest => Ok(Some(bytes)),
-            Ok(_) => Err(Error::Corrupt(format!("{} is not what was stored: upload it again", path.display()))),
+            Ok(_) => Err(Error::Corrupt(format!(
+                "{} is not what was stored: upload it again",
+                path.display()
+            ))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(of_file(&path, &error)),
         }
@@ -59,13 +64,22 @@ impl Components {
 
     /// Removes files that no version refers to and what was left behind by a crash while writing. Blocks.
     pub(super) fn sweep(&self, needed: &HashSet<Digest>) {
-        let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
-        let needed: HashSet<String> = needed.iter().map(|digest| format!("{}.wasm", digest.hex())).collect();
+        let Ok(entries) = std::fs::read_dir(&self.dir) else {
+            return;
+        };
+        let needed: HashSet<String> = needed
+            .iter()
+            .map(|digest| format!("{}.wasm", digest.hex()))
+            .collect();
         for entry in entries.flatten() {
             let old = entry
                 .metadata()
                 .and_then(|metadata| metadata.modified())
-                .is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > ORPHAN_AGE));
+                .is_ok_and(|at| {
+                    SystemTime::now()
+                        .duration_since(at)
+                        .is_ok_and(|age| age > ORPHAN_AGE)
+                });
             let name = entry.file_name().to_string_lossy().into_owned();
             if old && !needed.contains(&name) && (name.ends_with(".wasm") || name.ends_with(".tmp")) {
                 tracing::debug!(file = %entry.path().display(), "removing a component that no version refers to");
@@ -105,7 +119,10 @@ pub(super) fn make_dir(dir: &Path) -> Result<()> {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(of_file(dir, &error)),
         _ => {}
     }
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = dir
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     sync_dir(parent).map_err(|error| of_file(parent, &error))
 }
 

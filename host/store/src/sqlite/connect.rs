@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, SqlSafeStr as _, SqliteConnection};
 
@@ -24,8 +25,11 @@ const STATEMENTS: usize = 400;
 const ROW_BUFFER: usize = 1024;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "initial", include_str!("../../../../migrations/sqlite/0001_initial.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 1] = [(
+    1,
+    "initial",
+    include_str!("../../../../migrations/sqlite/0001_initial.sql"),
+)];
 
 fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
@@ -76,9 +80,19 @@ pub(super) async fn readers(path: &Path) -> Result<SqlitePool> {
 /// Brings the schema up to date.
 pub(super) async fn migrate(conn: &mut SqliteConnection) -> Result<()> {
     let known = MIGRATIONS.iter().map(|(version, ..)| *version).max().unwrap_or(0);
-    let tables = fetch(conn, "SELECT 1 FROM sqlite_master WHERE name = '_sqlx_migrations'", |_| {}).await?;
+    let tables = fetch(
+        conn,
+        "SELECT 1 FROM sqlite_master WHERE name = '_sqlx_migrations'",
+        |_| {},
+    )
+    .await?;
     if !tables.is_empty() {
-        let rows = fetch(conn, "SELECT coalesce(max(version), 0) FROM _sqlx_migrations", |_| {}).await?;
+        let rows = fetch(
+            conn,
+            "SELECT coalesce(max(version), 0) FROM _sqlx_migrations",
+            |_| {},
+        )
+        .await?;
         let found = rows.first().map_or(Ok(0), |row| Cells::of(row).int())?;
         if found > known {
             return Err(Error::NewerSchema { found, known });
@@ -87,13 +101,21 @@ pub(super) async fn migrate(conn: &mut SqliteConnection) -> Result<()> {
     let migrations = MIGRATIONS
         .iter()
         .map(|(version, name, text)| {
-            Migration::new(*version, (*name).into(), MigrationType::Simple, text.into_sql_str(), false)
+            Migration::new(
+                *version,
+                (*name).into(),
+                MigrationType::Simple,
+                text.into_sql_str(),
+                false,
+            )
         })
         .collect();
-    Migrator::with_migrations(migrations).run(conn).await.map_err(|error| match error {
-        sqlx::migrate::MigrateError::Execute(error) | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => {
-            error.into()
-        }
-        other => Error::Corrupt(format!("the schema cannot be brought up to date: {other}")),
-    })
+    Migrator::with_migrations(migrations)
+        .run(conn)
+        .await
+        .map_err(|error| match error {
+            sqlx::migrate::MigrateError::Execute(error)
+            | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => error.into(),
+            other => Error::Corrupt(format!("the schema cannot be brought up to date: {other}")),
+        })
 }

@@ -20,7 +20,11 @@ const COMPLETIONS: &str =
     "SELECT operation, at_ms, failed, payload FROM completions WHERE run_id = ? ORDER BY at_ms, operation";
 
 /// Applies one append to the batch.
-pub(super) async fn append(conn: &mut SqliteConnection, work: &mut Work, append: &Append) -> Result<Appended> {
+pub(super) async fn append(
+    conn: &mut SqliteConnection,
+    work: &mut Work,
+    append: &Append,
+) -> Result<Appended> {
     let id = append.run;
     let row = match fence(work.get(id), append) {
         Ok(row) => row,
@@ -35,7 +39,10 @@ pub(super) async fn append(conn: &mut SqliteConnection, work: &mut Work, append:
         _ => append.records.as_slice(),
     };
     if let Some((place, record)) = (known..).zip(fresh).find(|(place, record)| *place != record.seq) {
-        return Err(Error::Corrupt(format!("run {id}: entry {} where entry {place} belongs", record.seq)));
+        return Err(Error::Corrupt(format!(
+            "run {id}: entry {} where entry {place} belongs",
+            record.seq
+        )));
     }
     let completions = row.completions;
     if completions {
@@ -49,7 +56,10 @@ pub(super) async fn append(conn: &mut SqliteConnection, work: &mut Work, append:
     {
         // What is left after this append's deliveries, and is news, keeps the run from waiting.
         let left = completions_left(conn, work, id).await?;
-        if left.iter().any(|completion| !known.contains(&completion.operation)) {
+        if left
+            .iter()
+            .any(|completion| !known.contains(&completion.operation))
+        {
             return Ok(Appended::Completions(left));
         }
     }
@@ -116,7 +126,12 @@ fn follow(work: &mut Work, append: &Append) -> Result<()> {
     let now = append.now;
     match &append.then {
         Then::Continue => Ok(()),
-        Then::Suspend { wait, reason, wake_at, known: _ } => work.change(id, |row| {
+        Then::Suspend {
+            wait,
+            reason,
+            wake_at,
+            known: _,
+        } => work.change(id, |row| {
             row.on(Event::Suspend(*wait), Some(reason.clone()))?;
             row.owner = None;
             row.due = *wake_at;
@@ -202,7 +217,11 @@ async fn already_stored(conn: &mut SqliteConnection, work: &Work, append: &Appen
 /// The completions that stay after what the batch delivers, earliest first.
 async fn completions_left(conn: &mut SqliteConnection, work: &Work, run: RunId) -> Result<Vec<Completion>> {
     let mut left = completions(conn, run).await?;
-    left.retain(|completion| !work.delivered_of(run).any(|operation| operation == completion.operation));
+    left.retain(|completion| {
+        !work
+            .delivered_of(run)
+            .any(|operation| operation == completion.operation)
+    });
     Ok(left)
 }
 
@@ -216,7 +235,11 @@ fn read_completion(cells: &mut Cells<'_>) -> Result<Completion> {
     } else {
         Ok(payload)
     };
-    Ok(Completion { operation, at, outcome })
+    Ok(Completion {
+        operation,
+        at,
+        outcome,
+    })
 }
 
 /// A run's completions, earliest first.
@@ -225,7 +248,9 @@ pub(super) async fn completions(conn: &mut SqliteConnection, run: RunId) -> Resu
         args.run(run);
     })
     .await?;
-    rows.iter().map(|row| read_completion(&mut Cells::of(row))).collect()
+    rows.iter()
+        .map(|row| read_completion(&mut Cells::of(row)))
+        .collect()
 }
 
 /// A run's journal from an entry on.
@@ -264,4 +289,3 @@ fn opens(entries: &[Record], operation: Seq) -> bool {
     });
     opened && !entries.iter().any(|record| closes(record) == Some(operation))
 }
-

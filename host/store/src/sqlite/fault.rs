@@ -26,7 +26,9 @@ impl From<sqlx::Error> for Error {
             return match error {
                 sqlx::Error::Io(error) => Error::Unavailable(error.to_string()),
                 // The connection's thread is gone: whether it wrote is not known, and it does not come back.
-                sqlx::Error::WorkerCrashed => Error::Fatal("the database connection's thread ended".to_owned()),
+                sqlx::Error::WorkerCrashed => {
+                    Error::Fatal("the database connection's thread ended".to_owned())
+                }
                 other => Error::Unavailable(other.to_string()),
             };
         };

@@ -13,30 +13,37 @@ use super::sql::{Cells, Rows, execute};
 use crate::error::{Error, Result};
 use crate::ingest::{Created, Ingest, NewEvent, NewRun};
 
-static EVENTS: Rows = Rows::new(
-    "INSERT INTO events (id, name, external_id, ts_ms, received_ms, has_runs, large, payload) VALUES ",
+static EVENTS: Rows = Rows::insert(
+    "INSERT INTO events (id, name, external_id, ts_ms, received_ms, has_runs, large, payload) SELECT * FROM (VALUES ",
     8,
-    "",
 );
 static EVENTS_KNOWN: Rows = Rows::new("SELECT id FROM events WHERE id IN (VALUES ", 1, ")");
-static EVENTS_HAVE_RUNS: Rows =
-    Rows::new("UPDATE events SET has_runs = 1 WHERE has_runs = 0 AND id IN (VALUES ", 1, ")");
-static EVENT_BLOBS: Rows = Rows::new("INSERT INTO blobs (owner_id, seq, bytes) VALUES ", 3, "");
+static EVENTS_HAVE_RUNS: Rows = Rows::new(
+    "UPDATE events SET has_runs = 1 WHERE has_runs = 0 AND id IN (VALUES ",
+    1,
+    ")",
+);
+static EVENT_BLOBS: Rows = Rows::insert(
+    "INSERT INTO blobs (owner_id, seq, bytes) SELECT * FROM (VALUES ",
+    3,
+);
 /// What a new run has that no other has; the rest is the same for all.
-static RUNS: Rows = Rows::new(
+static RUNS: Rows = Rows::insert(
     "INSERT INTO runs (id, function_id, version_id, config_revision, event_id, rerun_of, seed, status, phase, owner, \
      epoch, due_ms, queued_ms, started_ms, claims, reason, journal_base, journal_next, journal_bytes, log_lines, \
      host_traps, continued) \
      SELECT *, 0, 0, 0, 0, 0, 0 FROM (VALUES ",
     16,
-    ")",
 );
 static DEDUPE_KNOWN: Rows = Rows::new(
     "SELECT function_id, key, run_id, at_ms FROM dedupe WHERE (function_id, key) IN (VALUES ",
     2,
     ")",
 );
-static DEDUPE: Rows = Rows::new("INSERT OR REPLACE INTO dedupe (function_id, key, run_id, at_ms) VALUES ", 4, "");
+static DEDUPE: Rows = Rows::insert(
+    "INSERT OR REPLACE INTO dedupe (function_id, key, run_id, at_ms) SELECT * FROM (VALUES ",
+    4,
+);
 
 /// Sweep out twice as many as came in, so that the table does not outgrow a day.
 const SWEEP_EVERY: usize = 64;
@@ -82,7 +89,11 @@ pub(super) async fn ingest(
             Err(error) => Err(error),
         });
     }
-    let now = requests.iter().map(|request| request.now).max().unwrap_or_default();
+    let now = requests
+        .iter()
+        .map(|request| request.now)
+        .max()
+        .unwrap_or_default();
     write(conn, cache, additions, now).await?;
     Ok(answers)
 }
@@ -99,10 +110,16 @@ fn check(
     }
     for run in &request.runs {
         if cache.version_id(run.function.module(), run.version).is_none() {
-            return Err(Error::Corrupt(format!("run {} of {} names a version that is not stored", run.id, run.function)));
+            return Err(Error::Corrupt(format!(
+                "run {} of {} names a version that is not stored",
+                run.id, run.function
+            )));
         }
         if !own.contains(&run.event_id) && !stored_events.contains(&run.event_id) {
-            return Err(Error::Corrupt(format!("run {} names event {}, which is not stored", run.id, run.event_id)));
+            return Err(Error::Corrupt(format!(
+                "run {} names event {}, which is not stored",
+                run.id, run.event_id
+            )));
         }
     }
     Ok(())
@@ -130,7 +147,10 @@ async fn known_dedupe<'i>(
     let mut known = HashMap::with_capacity(rows.len());
     for row in &rows {
         let mut cells = Cells::of(row);
-        known.insert((cells.int()?, cells.text()?.to_owned()), (cells.run()?, cells.time()?));
+        known.insert(
+            (cells.int()?, cells.text()?.to_owned()),
+            (cells.run()?, cells.time()?),
+        );
     }
     Ok(known)
 }
@@ -143,7 +163,13 @@ async fn stored_events(
 ) -> Result<HashSet<EventId>> {
     let mut named = Vec::new();
     for (request, own) in requests.iter().zip(own) {
-        named.extend(request.runs.iter().map(|run| run.event_id).filter(|id| !own.contains(id)));
+        named.extend(
+            request
+                .runs
+                .iter()
+                .map(|run| run.event_id)
+                .filter(|id| !own.contains(id)),
+        );
     }
     let rows = EVENTS_KNOWN
         .fetch(conn, &named, |args, id| {
@@ -176,7 +202,10 @@ async fn add<'i>(
             additions.dedupe.insert((function_id, key), (run.id, now));
         }
         let Some(version_id) = cache.version_id(run.function.module(), run.version) else {
-            return Err(Error::Corrupt(format!("run {} names a version that is not stored", run.id)));
+            return Err(Error::Corrupt(format!(
+                "run {} names a version that is not stored",
+                run.id
+            )));
         };
         let leased = run.start_at <= now && run.lease.is_some_and(|node| cache.nodes.contains(&node));
         if own.contains(&run.event_id) {
@@ -184,12 +213,21 @@ async fn add<'i>(
         } else {
             additions.referred.push(run.event_id);
         }
-        additions.runs.push(Creation { run, function_id, version_id, leased, now });
+        additions.runs.push(Creation {
+            run,
+            function_id,
+            version_id,
+            leased,
+            now,
+        });
         created.push(Created::New { leased });
     }
-    additions
-        .events
-        .extend(request.events.iter().map(|event| (event, with_runs.contains(&event.id))));
+    additions.events.extend(
+        request
+            .events
+            .iter()
+            .map(|event| (event, with_runs.contains(&event.id))),
+    );
     Ok(created)
 }
 
@@ -204,7 +242,7 @@ async fn write(
     additions.runs.sort_unstable_by_key(|creation| creation.run.id);
     let large = |event: &NewEvent| event.payload.len() > INLINE_BYTES_MAX;
     EVENTS
-        .insert(conn, &additions.events, |args, (event, has_runs)| {
+        .apply(conn, &additions.events, |args, (event, has_runs)| {
             let inline = Some(event.payload.as_str()).filter(|_| !large(event));
             args.event(event.id)
                 .text(&event.name)
@@ -223,7 +261,7 @@ async fn write(
         .map(|(event, _)| (event.id, &event.payload))
         .collect();
     EVENT_BLOBS
-        .insert(conn, &blobs, |args, (id, payload)| {
+        .apply(conn, &blobs, |args, (id, payload)| {
             args.event(*id).int(place::EVENT).text(payload.as_str());
         })
         .await?;
@@ -235,7 +273,7 @@ async fn write(
     write_runs(conn, &additions.runs).await?;
     let dedupe: Vec<_> = additions.dedupe.into_iter().collect();
     DEDUPE
-        .insert(conn, &dedupe, |args, ((function_id, key), (run, at))| {
+        .apply(conn, &dedupe, |args, ((function_id, key), (run, at))| {
             args.int(*function_id).text(key).run(*run).time(*at);
         })
         .await?;
@@ -257,25 +295,36 @@ async fn write(
 }
 
 async fn write_runs(conn: &mut SqliteConnection, creations: &[Creation<'_>]) -> Result<()> {
-    RUNS.insert(conn, creations, |args, Creation { run, function_id, version_id, leased, now }| {
-        let birth = Birth::of(run, *leased, *now);
-        args.run(run.id)
-            .int(*function_id)
-            .int(*version_id)
-            .int(run.config_revision)
-            .event(run.event_id)
-            .run_or_null(run.rerun_of)
-            .bytes(&run.seed)
-            .int(birth.state.status as i64)
-            .int_or_null(birth.state.phase.map(|phase| phase as i64))
-            .node_or_null(run.lease.filter(|_| *leased))
-            .int((*leased).into())
-            .int_or_null(birth.due.map(Timestamp::as_millis))
-            .time(run.start_at.max(*now))
-            .int_or_null(leased.then_some(now.as_millis()))
-            .int((*leased).into())
-            .text_or_null(birth.reason.as_deref());
-    })
+    RUNS.apply(
+        conn,
+        creations,
+        |args,
+         Creation {
+             run,
+             function_id,
+             version_id,
+             leased,
+             now,
+         }| {
+            let birth = Birth::of(run, *leased, *now);
+            args.run(run.id)
+                .int(*function_id)
+                .int(*version_id)
+                .int(run.config_revision)
+                .event(run.event_id)
+                .run_or_null(run.rerun_of)
+                .bytes(&run.seed)
+                .int(birth.state.status as i64)
+                .int_or_null(birth.state.phase.map(|phase| phase as i64))
+                .node_or_null(run.lease.filter(|_| *leased))
+                .int((*leased).into())
+                .int_or_null(birth.due.map(Timestamp::as_millis))
+                .time(run.start_at.max(*now))
+                .int_or_null(leased.then_some(now.as_millis()))
+                .int((*leased).into())
+                .text_or_null(birth.reason.as_deref());
+        },
+    )
     .await?;
     let mut ready = Vec::new();
     let mut timers = Vec::new();
@@ -306,7 +355,11 @@ impl Birth {
     fn of(run: &NewRun, leased: bool, now: Timestamp) -> Birth {
         if leased {
             let state = State::live(Status::Running, Phase::Executing);
-            return Birth { state, due: None, reason: None };
+            return Birth {
+                state,
+                due: None,
+                reason: None,
+            };
         }
         if run.start_at > now {
             // It is no part of the queue yet, so it must not look as if it were.
@@ -316,12 +369,24 @@ impl Birth {
                 reason: Some(format!("starts at {}", run.start_at)),
             };
         }
-        Birth { state: State::NEW, due: Some(now), reason: None }
+        Birth {
+            state: State::NEW,
+            due: Some(now),
+            reason: None,
+        }
     }
 }
 
 /// All multi-row statements of this room, for the check of their plans.
 #[cfg(test)]
 pub(super) fn statements() -> Vec<&'static Rows> {
-    vec![&EVENTS, &EVENTS_KNOWN, &EVENTS_HAVE_RUNS, &EVENT_BLOBS, &RUNS, &DEDUPE_KNOWN, &DEDUPE]
+    vec![
+        &EVENTS,
+        &EVENTS_KNOWN,
+        &EVENTS_HAVE_RUNS,
+        &EVENT_BLOBS,
+        &RUNS,
+        &DEDUPE_KNOWN,
+        &DEDUPE,
+    ]
 }

@@ -34,7 +34,9 @@ impl DirectoryLock {
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 let _ = file.read_to_string(&mut text);
-                return Err(Error::InUse { pid: text.trim().parse().unwrap_or(0) });
+                return Err(Error::InUse {
+                    pid: text.trim().parse().unwrap_or(0),
+                });
             }
             Err(TryLockError::Error(error)) => return Err(unavailable(error)),
         }

@@ -64,7 +64,11 @@ pub struct Options {
 impl Options {
     /// The defaults, for a data directory: 8,192 writes may wait, a checkpoint every 4,000 pages.
     pub fn new(dir: impl Into<PathBuf>) -> Options {
-        Options { dir: dir.into(), queue_capacity: 8_192, checkpoint_pages: 4_000 }
+        Options {
+            dir: dir.into(),
+            queue_capacity: 8_192,
+            checkpoint_pages: 4_000,
+        }
     }
 }
 
@@ -90,13 +94,21 @@ impl SqliteStore {
         let components = Components::open(dir)?;
         let path = dir.join("dormouse.db");
         let in_words = |error| in_words(error, &path);
-        let mut conn = connect::writer(&path, options.checkpoint_pages).await.map_err(in_words)?;
+        let mut conn = connect::writer(&path, options.checkpoint_pages)
+            .await
+            .map_err(in_words)?;
         connect::migrate(&mut conn).await.map_err(in_words)?;
         // SQLite makes its log's entry in the directory durable, not the database's own.
         components::sync_dir(dir).map_err(|error| components::of_file(dir, &error))?;
         let readers = connect::readers(&path).await.map_err(in_words)?;
-        let queue = Writer::start(conn, lock, options.queue_capacity).await.map_err(in_words)?;
-        Ok(SqliteStore { queue, readers, components })
+        let queue = Writer::start(conn, lock, options.queue_capacity)
+            .await
+            .map_err(in_words)?;
+        Ok(SqliteStore {
+            queue,
+            readers,
+            components,
+        })
     }
 
     /// Writes that wait for the writer at the moment.
@@ -124,7 +136,9 @@ fn in_words(error: Error, path: &Path) -> Error {
     match error {
         Error::Unavailable(message) => Error::Unavailable(format!("{}: {message}", path.display())),
         Error::Full(message) => Error::Full(format!("{}: {message}", path.display())),
-        Error::Corrupt(message) | Error::Fatal(message) => Error::Corrupt(format!("{}: {message}", path.display())),
+        Error::Corrupt(message) | Error::Fatal(message) => {
+            Error::Corrupt(format!("{}: {message}", path.display()))
+        }
         other => other,
     }
 }
@@ -174,7 +188,8 @@ impl Store for SqliteStore {
     }
 
     async fn upcoming_timers(&self, until: Timestamp, limit: u32) -> Result<Vec<Timestamp>> {
-        self.read(async |conn| schedule::upcoming_timers(conn, until, limit).await).await
+        self.read(async |conn| schedule::upcoming_timers(conn, until, limit).await)
+            .await
     }
 
     async fn append(&self, append: Append) -> Result<Appended> {
@@ -182,11 +197,13 @@ impl Store for SqliteStore {
     }
 
     async fn journal(&self, run: RunId, from: Seq) -> Result<Vec<Record>> {
-        self.read(async |conn| execute::journal(conn, run, from).await).await
+        self.read(async |conn| execute::journal(conn, run, from).await)
+            .await
     }
 
     async fn completions(&self, run: RunId) -> Result<Vec<Completion>> {
-        self.read(async |conn| execute::completions(conn, run).await).await
+        self.read(async |conn| execute::completions(conn, run).await)
+            .await
     }
 
     async fn cancel(&self, run: RunId, now: Timestamp) -> Result<Commanded> {
@@ -231,7 +248,8 @@ impl Store for SqliteStore {
     }
 
     async fn versions(&self, module: &str) -> Result<Vec<Version>> {
-        self.read(async |conn| registry::versions(conn, module, None).await).await
+        self.read(async |conn| registry::versions(conn, module, None).await)
+            .await
     }
 
     async fn version(&self, module: &str, digest: Digest) -> Result<Option<Version>> {
@@ -246,7 +264,8 @@ impl Store for SqliteStore {
     }
 
     async fn config(&self, revision: i64) -> Result<Option<Json>> {
-        self.read(async |conn| registry::config(conn, revision).await).await
+        self.read(async |conn| registry::config(conn, revision).await)
+            .await
     }
 
     async fn run(&self, run: RunId) -> Result<Option<Run>> {
@@ -266,7 +285,8 @@ impl Store for SqliteStore {
     }
 
     async fn logs(&self, run: RunId, from: u32, limit: u32) -> Result<Vec<LogLine>> {
-        self.read(async |conn| read::logs(conn, run, from, limit).await).await
+        self.read(async |conn| read::logs(conn, run, from, limit).await)
+            .await
     }
 
     async fn counts(&self) -> Result<Counts> {
@@ -281,7 +301,9 @@ impl Store for SqliteStore {
         let request = Request::Prune(ended_before, limit);
         let pruned = expect!(self.queue.submit(request).await, Answer::Count(count) => count as u32)?;
         if pruned < limit {
-            let needed = self.read(async |conn| upkeep::needed_components(conn).await).await?;
+            let needed = self
+                .read(async |conn| upkeep::needed_components(conn).await)
+                .await?;
             let components = self.components.clone();
             blocking(move || {
                 components.sweep(&needed);

@@ -6,15 +6,27 @@ use super::sql::{Rows, fetch_dynamic};
 use super::{connect, ingest, runs, schedule, upkeep};
 
 /// Tables that grow with use.
-const LARGE: [&str; 10] =
-    ["runs", "journal", "events", "blobs", "outcomes", "completions", "ready", "timers", "logs", "dedupe"];
+const LARGE: [&str; 10] = [
+    "runs",
+    "journal",
+    "events",
+    "blobs",
+    "outcomes",
+    "completions",
+    "ready",
+    "timers",
+    "logs",
+    "dedupe",
+];
 
 /// Steps of a plan that read a whole large table. Rows of values are no table, and a search is no scan.
 fn scans(plan: &[String]) -> Vec<&String> {
     let scans = |step: &&String| {
         let mut words = step.split_whitespace();
         words.next() == Some("SCAN")
-            && words.next().is_some_and(|name| LARGE.contains(&name) || ["r", "e", "b", "c"].contains(&name))
+            && words
+                .next()
+                .is_some_and(|name| LARGE.contains(&name) || ["r", "e", "b", "c"].contains(&name))
     };
     plan.iter().filter(scans).collect()
 }
@@ -22,9 +34,17 @@ fn scans(plan: &[String]) -> Vec<&String> {
 #[tokio::test]
 async fn no_statement_of_the_hot_path_reads_a_whole_table() {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut conn = connect::writer(&dir.path().join("dormouse.db"), 1000).await.expect("opens");
+    let mut conn = connect::writer(&dir.path().join("dormouse.db"), 1000)
+        .await
+        .expect("opens");
     connect::migrate(&mut conn).await.expect("migrates");
-    let rows = [runs::statements(), ingest::statements(), schedule::statements(), upkeep::statements()].concat();
+    let rows = [
+        runs::statements(),
+        ingest::statements(),
+        schedule::statements(),
+        upkeep::statements(),
+    ]
+    .concat();
     assert!(rows.len() > 25);
     let texts = rows.iter().map(|rows: &&Rows| rows.text(3).to_owned()).chain(
         [
@@ -37,9 +57,14 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         .map(str::to_owned),
     );
     for text in texts {
-        let plan = fetch_dynamic(&mut conn, format!("EXPLAIN QUERY PLAN {text}"), |_| {}).await.expect(&text);
+        let plan = fetch_dynamic(&mut conn, format!("EXPLAIN QUERY PLAN {text}"), |_| {})
+            .await
+            .expect(&text);
         let plan: Vec<String> = plan.iter().map(|row| row.get(3)).collect();
         assert_eq!(scans(&plan), Vec::<&String>::new(), "{text}: {plan:?}");
-        assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE FOR ORDER BY")), "{text}: {plan:?}");
+        assert!(
+            !plan.iter().any(|step| step.contains("TEMP B-TREE FOR ORDER BY")),
+            "{text}: {plan:?}"
+        );
     }
 }

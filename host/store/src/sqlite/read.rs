@@ -20,7 +20,9 @@ const RUN_COLUMNS: &str = "r.id, f.module, f.function, v.digest, r.event_id, r.s
 const RUN_JOINS: &str = "LEFT JOIN functions f ON f.id = r.function_id LEFT JOIN versions v ON v.id = r.version_id \
      LEFT JOIN outcomes o ON o.run_id = r.id";
 
-const _: () = assert!(Status::Failed as u8 == 3 && Phase::Blocked as u8 == 7 && place::OUTPUT == -1 && place::EVENT == -3);
+const _: () = assert!(
+    Status::Failed as u8 == 3 && Phase::Blocked as u8 == 7 && place::OUTPUT == -1 && place::EVENT == -3
+);
 
 fn read_run(row: &SqliteRow) -> Result<Run> {
     let mut cells = Cells::of(row);
@@ -87,7 +89,8 @@ enum Source {
 pub(super) async fn runs(conn: &mut SqliteConnection, filter: &RunFilter) -> Result<Vec<Run>> {
     let live_only = filter.phase.is_some()
         || !filter.status.is_empty() && filter.status.iter().all(|status| !status.is_terminal());
-    let unhappy_only = !filter.status.is_empty() && filter.status.iter().all(|status| *status >= Status::Failed);
+    let unhappy_only =
+        !filter.status.is_empty() && filter.status.iter().all(|status| *status >= Status::Failed);
     let functions = match &filter.module {
         Some(module) => Some(function_ids(conn, module, filter.function.as_deref()).await?),
         None => None,
@@ -151,7 +154,11 @@ async fn page(
         }
     };
     if !filter.status.is_empty() {
-        let numbers: Vec<String> = filter.status.iter().map(|status| (*status as u8).to_string()).collect();
+        let numbers: Vec<String> = filter
+            .status
+            .iter()
+            .map(|status| (*status as u8).to_string())
+            .collect();
         conditions.push(format!("r.status IN ({})", numbers.join(",")));
     }
     if let Some(phase) = filter.phase {
@@ -201,9 +208,13 @@ fn read_event(row: &SqliteRow) -> Result<StoredEvent> {
 }
 
 pub(super) async fn event(conn: &mut SqliteConnection, id: EventId) -> Result<Option<StoredEvent>> {
-    let rows = fetch_dynamic(conn, format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.id = ?"), |args| {
-        args.event(id);
-    })
+    let rows = fetch_dynamic(
+        conn,
+        format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.id = ?"),
+        |args| {
+            args.event(id);
+        },
+    )
     .await?;
     rows.first().map(read_event).transpose()
 }
@@ -230,7 +241,8 @@ pub(super) async fn events(conn: &mut SqliteConnection, filter: &EventFilter) ->
         true => String::new(),
         false => format!("WHERE {}", conditions.join(" AND ")),
     };
-    let text = format!("SELECT {EVENT_COLUMNS} FROM events e {index} {conditions} ORDER BY e.id DESC LIMIT ?6");
+    let text =
+        format!("SELECT {EVENT_COLUMNS} FROM events e {index} {conditions} ORDER BY e.id DESC LIMIT ?6");
     let rows = fetch_dynamic(conn, text, |args| {
         let lowest = filter.received_after.map(|after| {
             let slack = std::time::Duration::from_secs(60);
@@ -239,7 +251,13 @@ pub(super) async fn events(conn: &mut SqliteConnection, filter: &EventFilter) ->
         args.text_or_null(filter.name.as_deref())
             .int_or_null(filter.received_after.map(Timestamp::as_millis))
             .int_or_null(filter.received_before.map(Timestamp::as_millis))
-            .bytes_or_null(filter.before.map(EventId::to_bytes).as_ref().map(<[u8; 16]>::as_slice))
+            .bytes_or_null(
+                filter
+                    .before
+                    .map(EventId::to_bytes)
+                    .as_ref()
+                    .map(<[u8; 16]>::as_slice),
+            )
             .bytes_or_null(lowest.as_ref().map(<[u8; 16]>::as_slice))
             .int(filter.limit.into());
     })
@@ -247,7 +265,12 @@ pub(super) async fn events(conn: &mut SqliteConnection, filter: &EventFilter) ->
     rows.iter().map(read_event).collect()
 }
 
-pub(super) async fn logs(conn: &mut SqliteConnection, run: RunId, from: u32, limit: u32) -> Result<Vec<LogLine>> {
+pub(super) async fn logs(
+    conn: &mut SqliteConnection,
+    run: RunId,
+    from: u32,
+    limit: u32,
+) -> Result<Vec<LogLine>> {
     let rows = fetch(
         conn,
         "SELECT number, at_ms, level, step, message, fields FROM logs WHERE run_id = ? AND number >= ? \
@@ -284,12 +307,18 @@ pub(super) async fn counts(conn: &mut SqliteConnection) -> Result<Counts> {
     for row in &rows {
         let mut cells = Cells::of(row);
         let (phase, number) = (cells.int()?, cells.int()?.unsigned_abs());
-        let slot = usize::try_from(phase).ok().and_then(|phase| counts.live.get_mut(phase));
+        let slot = usize::try_from(phase)
+            .ok()
+            .and_then(|phase| counts.live.get_mut(phase));
         *slot.ok_or_else(|| Error::Corrupt(format!("{phase} is not a phase")))? += number;
     }
-    let rows = fetch(conn, "SELECT at_ms FROM ready WHERE shard = ? ORDER BY at_ms LIMIT 1", |args| {
-        args.int(SHARD);
-    })
+    let rows = fetch(
+        conn,
+        "SELECT at_ms FROM ready WHERE shard = ? ORDER BY at_ms LIMIT 1",
+        |args| {
+            args.int(SHARD);
+        },
+    )
     .await?;
     counts.oldest_ready = rows.first().map(|row| Cells::of(row).time()).transpose()?;
     Ok(counts)

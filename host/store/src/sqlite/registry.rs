@@ -16,8 +16,7 @@ macro_rules! version_columns {
     };
 }
 
-const LIVE_RUNS: &str =
-    "(SELECT count(*) FROM runs r WHERE r.phase IS NOT NULL AND r.version_id = v.id)";
+const LIVE_RUNS: &str = "(SELECT count(*) FROM runs r WHERE r.phase IS NOT NULL AND r.version_id = v.id)";
 
 pub(super) async fn put_version(
     conn: &mut SqliteConnection,
@@ -44,11 +43,16 @@ pub(super) async fn put_version(
         .await?;
         cache.reload_versions(conn).await?;
     }
-    let activated = version.activate && set_active(conn, cache, &version.module, version.digest, version.now).await?;
+    let activated =
+        version.activate && set_active(conn, cache, &version.module, version.digest, version.now).await?;
     if new || activated {
         next_generation(conn, cache).await?;
     }
-    Ok(Stored { new, activated, generation: cache.generation })
+    Ok(Stored {
+        new,
+        activated,
+        generation: cache.generation,
+    })
 }
 
 pub(super) async fn activate(
@@ -80,18 +84,26 @@ pub(super) async fn delete_version(
     if active_id(conn, module).await? == Some(id) {
         return Ok(Changed::Needed(0));
     }
-    let rows = fetch(conn, "SELECT count(*) FROM runs WHERE phase IS NOT NULL AND version_id = ?", |args| {
-        args.int(id);
-    })
+    let rows = fetch(
+        conn,
+        "SELECT count(*) FROM runs WHERE phase IS NOT NULL AND version_id = ?",
+        |args| {
+            args.int(id);
+        },
+    )
     .await?;
     let live = rows.first().map_or(Ok(0), |row| Cells::of(row).int())?;
     if live > 0 {
         return Ok(Changed::Needed(live.unsigned_abs()));
     }
     // The row stays: runs that have ended name it.
-    execute(conn, "UPDATE versions SET deleted = 1, manifest = '{}' WHERE id = ?", |args| {
-        args.int(id);
-    })
+    execute(
+        conn,
+        "UPDATE versions SET deleted = 1, manifest = '{}' WHERE id = ?",
+        |args| {
+            args.int(id);
+        },
+    )
     .await?;
     cache.reload_versions(conn).await?;
     next_generation(conn, cache).await?;
@@ -155,7 +167,9 @@ pub(super) async fn put_config(conn: &mut SqliteConnection, document: &Json, now
         },
     )
     .await?;
-    let row = rows.first().ok_or_else(|| Error::Corrupt("an insert answered nothing".to_owned()))?;
+    let row = rows
+        .first()
+        .ok_or_else(|| Error::Corrupt("an insert answered nothing".to_owned()))?;
     Cells::of(row).int()
 }
 
@@ -164,7 +178,9 @@ pub(super) async fn config(conn: &mut SqliteConnection, revision: i64) -> Result
         args.int(revision);
     })
     .await?;
-    rows.first().map(|row| Cells::of(row).text().map(Json::trusted)).transpose()
+    rows.first()
+        .map(|row| Cells::of(row).text().map(Json::trusted))
+        .transpose()
 }
 
 fn read_version(row: &SqliteRow) -> Result<Version> {
@@ -216,7 +232,11 @@ pub(super) async fn registry(conn: &mut SqliteConnection) -> Result<Registry> {
     Ok(registry)
 }
 
-pub(super) async fn versions(conn: &mut SqliteConnection, module: &str, digest: Option<Digest>) -> Result<Vec<Version>> {
+pub(super) async fn versions(
+    conn: &mut SqliteConnection,
+    module: &str,
+    digest: Option<Digest>,
+) -> Result<Vec<Version>> {
     let text = format!(
         "SELECT {}, {LIVE_RUNS} FROM versions v LEFT JOIN modules m ON m.version_id = v.id \
          WHERE v.deleted = 0 AND v.module = ?1 AND (?2 IS NULL OR v.digest = ?2) \
@@ -224,7 +244,8 @@ pub(super) async fn versions(conn: &mut SqliteConnection, module: &str, digest: 
         version_columns!()
     );
     let rows = super::sql::fetch_dynamic(conn, text, |args| {
-        args.text(module).bytes_or_null(digest.as_ref().map(|digest| digest.as_bytes().as_slice()));
+        args.text(module)
+            .bytes_or_null(digest.as_ref().map(|digest| digest.as_bytes().as_slice()));
     })
     .await?;
     rows.iter().map(read_version).collect()

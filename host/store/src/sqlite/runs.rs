@@ -91,32 +91,56 @@ static ADVANCE: Rows = Rows::new(
     ") AS v WHERE runs.id = v.column1",
 );
 
-static JOURNAL: Rows = Rows::new(
-    "INSERT INTO journal (run_id, seq, kind, name, at_ms, meta, large, payload) VALUES ",
+static JOURNAL: Rows = Rows::insert(
+    "INSERT INTO journal (run_id, seq, kind, name, at_ms, meta, large, payload) SELECT * FROM (VALUES ",
     8,
-    "",
 );
-static LOGS: Rows = Rows::new(
-    "INSERT OR REPLACE INTO logs (run_id, number, at_ms, level, step, message, fields) VALUES ",
+static LOGS: Rows = Rows::insert(
+    "INSERT OR REPLACE INTO logs (run_id, number, at_ms, level, step, message, fields) SELECT * FROM (VALUES ",
     7,
-    "",
 );
-static OUTCOMES: Rows = Rows::new("INSERT OR REPLACE INTO outcomes (run_id, large, output, error) VALUES ", 4, "");
-static BLOBS: Rows = Rows::new("INSERT OR REPLACE INTO blobs (owner_id, seq, bytes) VALUES ", 3, "");
-static COMPLETIONS: Rows = Rows::new(
-    "INSERT OR IGNORE INTO completions (run_id, operation, at_ms, failed, payload) VALUES ",
+static OUTCOMES: Rows = Rows::insert(
+    "INSERT OR REPLACE INTO outcomes (run_id, large, output, error) SELECT * FROM (VALUES ",
+    4,
+);
+static BLOBS: Rows = Rows::insert(
+    "INSERT OR REPLACE INTO blobs (owner_id, seq, bytes) SELECT * FROM (VALUES ",
+    3,
+);
+static COMPLETIONS: Rows = Rows::insert(
+    "INSERT OR IGNORE INTO completions (run_id, operation, at_ms, failed, payload) SELECT * FROM (VALUES ",
     5,
-    "",
 );
-static COMPLETIONS_DELETE: Rows =
-    Rows::new("DELETE FROM completions WHERE (run_id, operation) IN (VALUES ", 2, ")");
+static COMPLETIONS_DELETE: Rows = Rows::new(
+    "DELETE FROM completions WHERE (run_id, operation) IN (VALUES ",
+    2,
+    ")",
+);
 static COMPLETIONS_CLEAR: Rows = Rows::new("DELETE FROM completions WHERE run_id IN (VALUES ", 1, ")");
 static JOURNAL_CLEAR: Rows = Rows::new("DELETE FROM journal WHERE run_id IN (VALUES ", 1, ")");
-static JOURNAL_BLOBS_CLEAR: Rows = Rows::new("DELETE FROM blobs WHERE seq >= 0 AND owner_id IN (VALUES ", 1, ")");
-static READY: Rows = Rows::new("INSERT INTO ready (shard, at_ms, run_id) VALUES ", 3, "");
-static READY_DELETE: Rows = Rows::new("DELETE FROM ready WHERE (shard, at_ms, run_id) IN (VALUES ", 3, ")");
-static TIMERS: Rows = Rows::new("INSERT INTO timers (shard, due_ms, run_id) VALUES ", 3, "");
-static TIMERS_DELETE: Rows = Rows::new("DELETE FROM timers WHERE (shard, due_ms, run_id) IN (VALUES ", 3, ")");
+static JOURNAL_BLOBS_CLEAR: Rows = Rows::new(
+    "DELETE FROM blobs WHERE seq >= 0 AND owner_id IN (VALUES ",
+    1,
+    ")",
+);
+static READY: Rows = Rows::insert(
+    "INSERT INTO ready (shard, at_ms, run_id) SELECT * FROM (VALUES ",
+    3,
+);
+static READY_DELETE: Rows = Rows::new(
+    "DELETE FROM ready WHERE (shard, at_ms, run_id) IN (VALUES ",
+    3,
+    ")",
+);
+static TIMERS: Rows = Rows::insert(
+    "INSERT INTO timers (shard, due_ms, run_id) SELECT * FROM (VALUES ",
+    3,
+);
+static TIMERS_DELETE: Rows = Rows::new(
+    "DELETE FROM timers WHERE (shard, due_ms, run_id) IN (VALUES ",
+    3,
+    ")",
+);
 
 /// A row of `ready` or `timers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +177,9 @@ impl RunRow {
     fn place(&self) -> Place {
         match (self.state.phase, self.due) {
             (Some(Phase::Queued), Some(at)) => Place::Ready(at),
-            (Some(Phase::Sleeping | Phase::Waiting | Phase::BackingOff | Phase::Limited), Some(at)) => Place::Timer(at),
+            (Some(Phase::Sleeping | Phase::Waiting | Phase::BackingOff | Phase::Limited), Some(at)) => {
+                Place::Timer(at)
+            }
             _ => Place::Nowhere,
         }
     }
@@ -200,9 +226,12 @@ impl RunRow {
 
 /// A state from its numbers on disk.
 pub(super) fn state(status: i64, phase: Option<i64>) -> Result<State> {
-    let status = Status::from_number(status).ok_or_else(|| Error::Corrupt(format!("{status} is not a status")))?;
+    let status =
+        Status::from_number(status).ok_or_else(|| Error::Corrupt(format!("{status} is not a status")))?;
     let phase = phase
-        .map(|number| Phase::from_number(number).ok_or_else(|| Error::Corrupt(format!("{number} is not a phase"))))
+        .map(|number| {
+            Phase::from_number(number).ok_or_else(|| Error::Corrupt(format!("{number} is not a phase")))
+        })
         .transpose()?;
     Ok(State { status, phase })
 }
@@ -241,10 +270,11 @@ impl Work {
         // In order of the key, so that neighbours are read from the same page.
         ids.sort_unstable();
         ids.dedup();
-        for row in LOAD.fetch(conn, &ids, |args, id| {
-            args.run(*id);
-        })
-        .await?
+        for row in LOAD
+            .fetch(conn, &ids, |args, id| {
+                args.run(*id);
+            })
+            .await?
         {
             self.add(RunRow::read(&mut Cells::of(&row))?);
         }
@@ -254,7 +284,11 @@ impl Work {
     /// Takes a run that was read by another statement.
     pub(super) fn add(&mut self, row: RunRow) {
         if let Entry::Vacant(slot) = self.runs.entry(row.id) {
-            slot.insert(Slot { before: row.place(), row, change: Change::Nothing });
+            slot.insert(Slot {
+                before: row.place(),
+                row,
+                change: Change::Nothing,
+            });
         }
     }
 
@@ -264,7 +298,11 @@ impl Work {
     }
 
     /// Changes a run's state.
-    pub(super) fn change<T>(&mut self, id: RunId, change: impl FnOnce(&mut RunRow) -> Result<T>) -> Result<T> {
+    pub(super) fn change<T>(
+        &mut self,
+        id: RunId,
+        change: impl FnOnce(&mut RunRow) -> Result<T>,
+    ) -> Result<T> {
         self.alter(id, Change::Move, change)
     }
 
@@ -276,7 +314,12 @@ impl Work {
         })
     }
 
-    fn alter<T>(&mut self, id: RunId, kind: Change, change: impl FnOnce(&mut RunRow) -> Result<T>) -> Result<T> {
+    fn alter<T>(
+        &mut self,
+        id: RunId,
+        kind: Change,
+        change: impl FnOnce(&mut RunRow) -> Result<T>,
+    ) -> Result<T> {
         let slot = self
             .runs
             .get_mut(&id)
@@ -320,18 +363,25 @@ impl Work {
     /// Drops a run's journal: what is stored and what this batch was going to store.
     pub(super) fn clear_journal(&mut self, run: RunId) {
         self.journal.retain(|(of, _)| *of != run);
-        self.blobs.retain(|(owner, place, _)| *owner != run.to_bytes() || *place < 0);
+        self.blobs
+            .retain(|(owner, place, _)| *owner != run.to_bytes() || *place < 0);
         self.journal_cleared.push(run);
     }
 
     /// Journal records of a run that this batch is going to store.
     pub(super) fn unwritten(&self, run: RunId) -> impl Iterator<Item = &Record> {
-        self.journal.iter().filter(move |(of, _)| *of == run).map(|(_, record)| record)
+        self.journal
+            .iter()
+            .filter(move |(of, _)| *of == run)
+            .map(|(_, record)| record)
     }
 
     /// The operations whose completions this batch removes for having been delivered or cancelled.
     pub(super) fn delivered_of(&self, run: RunId) -> impl Iterator<Item = Seq> {
-        self.delivered.iter().filter(move |(of, _)| *of == run).map(|(_, operation)| *operation)
+        self.delivered
+            .iter()
+            .filter(move |(of, _)| *of == run)
+            .map(|(_, operation)| *operation)
     }
 
     /// Writes everything and forgets it.
@@ -348,11 +398,17 @@ impl Work {
         let cleared = std::mem::take(&mut self.journal_cleared);
         JOURNAL_CLEAR.apply(conn, &cleared, run).await?;
         JOURNAL_BLOBS_CLEAR.apply(conn, &cleared, run).await?;
-        COMPLETIONS_CLEAR.apply(conn, &std::mem::take(&mut self.completions_cleared), run).await?;
+        COMPLETIONS_CLEAR
+            .apply(conn, &std::mem::take(&mut self.completions_cleared), run)
+            .await?;
         COMPLETIONS_DELETE
-            .apply(conn, &std::mem::take(&mut self.delivered), |args, (id, operation)| {
-                args.run(*id).int((*operation).into());
-            })
+            .apply(
+                conn,
+                &std::mem::take(&mut self.delivered),
+                |args, (id, operation)| {
+                    args.run(*id).int((*operation).into());
+                },
+            )
             .await
     }
 
@@ -361,13 +417,21 @@ impl Work {
         // Rows of a run side by side, runs in order of their keys: fewer pages are touched twice.
         journal.sort_by_key(|(id, record)| (*id, record.seq));
         for (id, record) in &journal {
-            if let Some(payload) = record.payload.as_ref().filter(|payload| payload.len() > INLINE_BYTES_MAX) {
-                self.blobs.push((id.to_bytes(), record.seq.into(), payload.clone()));
+            if let Some(payload) = record
+                .payload
+                .as_ref()
+                .filter(|payload| payload.len() > INLINE_BYTES_MAX)
+            {
+                self.blobs
+                    .push((id.to_bytes(), record.seq.into(), payload.clone()));
             }
         }
         JOURNAL
-            .insert(conn, &journal, |args, (id, record)| {
-                let large = record.payload.as_ref().is_some_and(|payload| payload.len() > INLINE_BYTES_MAX);
+            .apply(conn, &journal, |args, (id, record)| {
+                let large = record
+                    .payload
+                    .as_ref()
+                    .is_some_and(|payload| payload.len() > INLINE_BYTES_MAX);
                 let inline = record.payload.as_ref().filter(|_| !large);
                 args.run(*id)
                     .int(record.seq.into())
@@ -379,7 +443,7 @@ impl Work {
                     .text_or_null(inline.map(Json::as_str));
             })
             .await?;
-        LOGS.insert(conn, &std::mem::take(&mut self.logs), |args, (id, line)| {
+        LOGS.apply(conn, &std::mem::take(&mut self.logs), |args, (id, line)| {
             args.run(*id)
                 .int(line.number.into())
                 .time(line.at)
@@ -396,8 +460,10 @@ impl Work {
             }
         }
         OUTCOMES
-            .insert(conn, &outcomes, |args, (id, output, error)| {
-                let large = output.as_ref().is_some_and(|output| output.len() > INLINE_BYTES_MAX);
+            .apply(conn, &outcomes, |args, (id, output, error)| {
+                let large = output
+                    .as_ref()
+                    .is_some_and(|output| output.len() > INLINE_BYTES_MAX);
                 let inline = output.as_ref().filter(|_| !large);
                 // A run error is texts and JSON: it always serialises.
                 let error = error.as_ref().and_then(|error| serde_json::to_string(error).ok());
@@ -408,23 +474,31 @@ impl Work {
             })
             .await?;
         BLOBS
-            .insert(conn, &std::mem::take(&mut self.blobs), |args, (owner, place, bytes)| {
-                args.bytes(owner).int(*place).text(bytes.as_str());
-            })
+            .apply(
+                conn,
+                &std::mem::take(&mut self.blobs),
+                |args, (owner, place, bytes)| {
+                    args.bytes(owner).int(*place).text(bytes.as_str());
+                },
+            )
             .await?;
         COMPLETIONS
-            .insert(conn, &std::mem::take(&mut self.completions), |args, (id, completion)| {
-                let payload = match &completion.outcome {
-                    Ok(json) => json.clone(),
-                    // A failure is texts and JSON: it always serialises.
-                    Err(failure) => Json::from_value(failure).unwrap_or_else(|_| Json::null()),
-                };
-                args.run(*id)
-                    .int(completion.operation.into())
-                    .time(completion.at)
-                    .int(completion.outcome.is_err().into())
-                    .text(payload.as_str());
-            })
+            .apply(
+                conn,
+                &std::mem::take(&mut self.completions),
+                |args, (id, completion)| {
+                    let payload = match &completion.outcome {
+                        Ok(json) => json.clone(),
+                        // A failure is texts and JSON: it always serialises.
+                        Err(failure) => Json::from_value(failure).unwrap_or_else(|_| Json::null()),
+                    };
+                    args.run(*id)
+                        .int(completion.operation.into())
+                        .time(completion.at)
+                        .int(completion.outcome.is_err().into())
+                        .text(payload.as_str());
+                },
+            )
             .await
     }
 
@@ -500,16 +574,33 @@ fn place_args(args: &mut Args, (at, run): &(Timestamp, RunId)) {
 
 /// Makes runs ready that were just created.
 pub(super) async fn insert_ready(conn: &mut SqliteConnection, rows: &[(Timestamp, RunId)]) -> Result<()> {
-    READY.insert(conn, rows, place_args).await
+    READY.apply(conn, rows, place_args).await
 }
 
 /// Sets timers of runs that were just created.
 pub(super) async fn insert_timers(conn: &mut SqliteConnection, rows: &[(Timestamp, RunId)]) -> Result<()> {
-    TIMERS.insert(conn, rows, place_args).await
+    TIMERS.apply(conn, rows, place_args).await
 }
 
 /// All multi-row statements of this room, for the check of their plans.
 #[cfg(test)]
 pub(super) fn statements() -> Vec<&'static Rows> {
-    vec![&LOAD, &MOVE, &ADVANCE, &JOURNAL, &LOGS, &OUTCOMES, &BLOBS, &COMPLETIONS, &COMPLETIONS_DELETE, &COMPLETIONS_CLEAR, &JOURNAL_CLEAR, &JOURNAL_BLOBS_CLEAR, &READY, &READY_DELETE, &TIMERS, &TIMERS_DELETE]
+    vec![
+        &LOAD,
+        &MOVE,
+        &ADVANCE,
+        &JOURNAL,
+        &LOGS,
+        &OUTCOMES,
+        &BLOBS,
+        &COMPLETIONS,
+        &COMPLETIONS_DELETE,
+        &COMPLETIONS_CLEAR,
+        &JOURNAL_CLEAR,
+        &JOURNAL_BLOBS_CLEAR,
+        &READY,
+        &READY_DELETE,
+        &TIMERS,
+        &TIMERS_DELETE,
+    ]
 }

@@ -10,7 +10,9 @@ use super::cache::Cache;
 use super::runs::{RunRow, SHARD, Work, hot_columns, place};
 use super::sql::{Cells, Rows, execute, fetch};
 use crate::error::{Error, Result};
-use crate::schedule::{Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, NewNode, Node, crash_loop};
+use crate::schedule::{
+    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, NewNode, Node, crash_loop,
+};
 
 /// What a claimed run has beside its row.
 static DETAILS: Rows = Rows::new(
@@ -24,7 +26,12 @@ static DETAILS: Rows = Rows::new(
 const _: () = assert!(place::CONTINUED == -2 && place::EVENT == -3);
 
 /// Registers a node. It holds the data directory's lock, so all others are dead.
-pub(super) async fn join(conn: &mut SqliteConnection, cache: &mut Cache, node: &NewNode, now: Timestamp) -> Result<()> {
+pub(super) async fn join(
+    conn: &mut SqliteConnection,
+    cache: &mut Cache,
+    node: &NewNode,
+    now: Timestamp,
+) -> Result<()> {
     execute(conn, "DELETE FROM nodes", |_| {}).await?;
     execute(
         conn,
@@ -50,9 +57,13 @@ pub(super) async fn heartbeat(
     now: Timestamp,
 ) -> Result<()> {
     lives(cache, node)?;
-    execute(conn, "UPDATE nodes SET heartbeat_ms = ? WHERE incarnation = ?", |args| {
-        args.time(now).bytes(&node.0);
-    })
+    execute(
+        conn,
+        "UPDATE nodes SET heartbeat_ms = ? WHERE incarnation = ?",
+        |args| {
+            args.time(now).bytes(&node.0);
+        },
+    )
     .await?;
     Ok(())
 }
@@ -67,7 +78,11 @@ pub(super) async fn leave(conn: &mut SqliteConnection, cache: &mut Cache, node: 
 }
 
 fn lives(cache: &Cache, node: Incarnation) -> Result<()> {
-    if cache.nodes.contains(&node) { Ok(()) } else { Err(Error::DeclaredDead) }
+    if cache.nodes.contains(&node) {
+        Ok(())
+    } else {
+        Err(Error::DeclaredDead)
+    }
 }
 
 /// Makes runs of dead nodes ready.
@@ -136,7 +151,11 @@ pub(super) async fn claim(conn: &mut SqliteConnection, cache: &Cache, claim: &Cl
 }
 
 /// Fires due timers.
-pub(super) async fn fire_timers(conn: &mut SqliteConnection, cache: &Cache, fire: &FireTimers) -> Result<Fired> {
+pub(super) async fn fire_timers(
+    conn: &mut SqliteConnection,
+    cache: &Cache,
+    fire: &FireTimers,
+) -> Result<Fired> {
     lives(cache, fire.node)?;
     let rows = fetch(
         conn,
@@ -152,7 +171,10 @@ pub(super) async fn fire_timers(conn: &mut SqliteConnection, cache: &Cache, fire
     )
     .await?;
     let mut work = Work::default();
-    let mut fired = Fired { fired: rows.len() as u32, ..Fired::default() };
+    let mut fired = Fired {
+        fired: rows.len() as u32,
+        ..Fired::default()
+    };
     let mut claimed = Vec::new();
     for row in &rows {
         let row = RunRow::read(&mut Cells::of(row))?;
@@ -174,7 +196,12 @@ pub(super) async fn fire_timers(conn: &mut SqliteConnection, cache: &Cache, fire
 }
 
 /// Claimed runs with all that a node needs to drive them, in the order given.
-async fn describe(conn: &mut SqliteConnection, cache: &Cache, work: &Work, ids: &[RunId]) -> Result<Vec<ClaimedRun>> {
+async fn describe(
+    conn: &mut SqliteConnection,
+    cache: &Cache,
+    work: &Work,
+    ids: &[RunId],
+) -> Result<Vec<ClaimedRun>> {
     let rows = DETAILS
         .fetch(conn, ids, |args, id| {
             args.run(*id);

@@ -12,11 +12,16 @@ use sqlx::{Arguments, Row, SqliteConnection};
 use crate::error::{Error, Result};
 use crate::schedule::Incarnation;
 
-/// Rows per statement: powers of two, so that any number of rows takes few statements and there are few texts.
+/// Rows per statement: powers of two up to this one, so that any number of rows takes few statements and there are
+/// few texts.
 const SIZES: usize = 9;
 const ROWS_MAX: usize = 1 << (SIZES - 1);
 
 /// A statement about any number of rows: `head`, then `(?,?),(?,?)`, then `tail`.
+///
+/// A size that is not a power of two is filled up with rows of nulls, which is cheaper than another trip to the
+/// connection's thread. So the statement must do nothing for a row whose first cell is null: a key that is compared
+/// matches none, and an insert has [`Rows::insert`]'s condition.
 pub(super) struct Rows {
     head: &'static str,
     columns: usize,
@@ -26,7 +31,17 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) const fn new(head: &'static str, columns: usize, tail: &'static str) -> Rows {
-        Rows { head, columns, tail, texts: [const { OnceLock::new() }; SIZES] }
+        Rows {
+            head,
+            columns,
+            tail,
+            texts: [const { OnceLock::new() }; SIZES],
+        }
+    }
+
+    /// An insert; `head` ends before the rows: `INSERT INTO t (a, b) SELECT *`.
+    pub(super) const fn insert(head: &'static str, columns: usize) -> Rows {
+        Rows::new(head, columns, ") WHERE column1 IS NOT NULL")
     }
 
     /// The text for `1 << power` rows. Each is built once and kept for the life of the process.
@@ -38,25 +53,7 @@ impl Rows {
         })
     }
 
-    /// Executes the statement with exactly these rows, in as many pieces as needed. For inserts.
-    pub(super) async fn insert<T>(
-        &self,
-        conn: &mut SqliteConnection,
-        items: &[T],
-        bind: impl Fn(&mut Args, &T),
-    ) -> Result<()> {
-        let mut rest = items;
-        while !rest.is_empty() {
-            let power = rest.len().min(ROWS_MAX).ilog2() as usize;
-            let (chunk, after) = rest.split_at(1 << power);
-            self.run(conn, power, chunk, &bind).await?;
-            rest = after;
-        }
-        Ok(())
-    }
-
-    /// Executes the statement with these rows and rows of nulls to fill it up. For statements in which a null key
-    /// matches nothing.
+    /// Executes the statement for these rows.
     pub(super) async fn apply<T>(
         &self,
         conn: &mut SqliteConnection,
@@ -65,7 +62,10 @@ impl Rows {
     ) -> Result<()> {
         for chunk in items.chunks(ROWS_MAX) {
             let power = chunk.len().next_power_of_two().ilog2() as usize;
-            self.run(conn, power, chunk, &bind).await?;
+            let args = self.args(chunk, &bind);
+            sqlx::query_with(self.text(power), args)
+                .execute(&mut *conn)
+                .await?;
         }
         Ok(())
     }
@@ -81,21 +81,13 @@ impl Rows {
         for chunk in items.chunks(ROWS_MAX) {
             let power = chunk.len().next_power_of_two().ilog2() as usize;
             let args = self.args(chunk, &bind);
-            rows.extend(sqlx::query_with(self.text(power), args).fetch_all(&mut *conn).await?);
+            rows.extend(
+                sqlx::query_with(self.text(power), args)
+                    .fetch_all(&mut *conn)
+                    .await?,
+            );
         }
         Ok(rows)
-    }
-
-    async fn run<T>(
-        &self,
-        conn: &mut SqliteConnection,
-        power: usize,
-        chunk: &[T],
-        bind: &impl Fn(&mut Args, &T),
-    ) -> Result<()> {
-        let args = self.args(chunk, bind);
-        sqlx::query_with(self.text(power), args).execute(conn).await?;
-        Ok(())
     }
 
     fn args<T>(&self, chunk: &[T], bind: &impl Fn(&mut Args, &T)) -> SqliteArguments {
@@ -114,7 +106,10 @@ impl Rows {
 pub(super) struct Args(SqliteArguments);
 
 impl Args {
-    fn add<'t, T: sqlx::Encode<'t, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(&mut self, value: T) -> &mut Args {
+    fn add<'t, T: sqlx::Encode<'t, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(
+        &mut self,
+        value: T,
+    ) -> &mut Args {
         // Numbers, texts and bytes always encode.
         let _ = self.0.add(value);
         self
@@ -257,7 +252,10 @@ pub(super) async fn execute(
 ) -> Result<u64> {
     let mut args = Args::default();
     bind(&mut args);
-    Ok(sqlx::query_with(text, args.0).execute(conn).await?.rows_affected())
+    Ok(sqlx::query_with(text, args.0)
+        .execute(conn)
+        .await?
+        .rows_affected())
 }
 
 /// A single statement with its values, and the rows it answers with.
@@ -279,7 +277,9 @@ pub(super) async fn fetch_dynamic(
 ) -> Result<Vec<SqliteRow>> {
     let mut args = Args::default();
     bind(&mut args);
-    Ok(sqlx::query_with(sqlx::AssertSqlSafe(text), args.0).fetch_all(conn).await?)
+    Ok(sqlx::query_with(sqlx::AssertSqlSafe(text), args.0)
+        .fetch_all(conn)
+        .await?)
 }
 
 #[cfg(test)]
@@ -288,9 +288,9 @@ mod tests {
 
     #[test]
     fn texts_are_made_once_and_have_the_rows_they_say() {
-        static ROWS: Rows = Rows::new("INSERT INTO t VALUES ", 2, "!");
-        assert_eq!(ROWS.text(0), "INSERT INTO t VALUES (?,?)!");
-        assert_eq!(ROWS.text(1), "INSERT INTO t VALUES (?,?),(?,?)!");
+        static ROWS: Rows = Rows::new("a (", 2, ") b");
+        assert_eq!(ROWS.text(0), "a ((?,?)) b");
+        assert_eq!(ROWS.text(1), "a ((?,?),(?,?)) b");
         assert!(std::ptr::eq(ROWS.text(8), ROWS.text(8)));
         assert_eq!(ROWS.text(8).matches("(?,?)").count(), 256);
     }

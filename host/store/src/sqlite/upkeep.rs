@@ -77,7 +77,11 @@ pub(super) async fn prune(conn: &mut SqliteConnection, ended_before: Timestamp, 
     for row in &left {
         let mut cells = Cells::of(row);
         let id = cells.event()?;
-        if cells.time()? < ended_before { old.push(id) } else { young.push(id) }
+        if cells.time()? < ended_before {
+            old.push(id)
+        } else {
+            young.push(id)
+        }
     }
     EVENTS_ORPHANED
         .apply(conn, &young, |args, id| {
@@ -110,12 +114,22 @@ pub(super) async fn prune(conn: &mut SqliteConnection, ended_before: Timestamp, 
 
 /// The digests that some version needs.
 pub(super) async fn needed_components(conn: &mut SqliteConnection) -> Result<HashSet<Digest>> {
-    let rows = fetch(conn, "SELECT DISTINCT digest FROM versions WHERE deleted = 0", |_| {}).await?;
-    rows.iter().map(|row| Cells::of(row).bytes().map(Digest::from_bytes)).collect()
+    let rows = fetch(
+        conn,
+        "SELECT DISTINCT digest FROM versions WHERE deleted = 0",
+        |_| {},
+    )
+    .await?;
+    rows.iter()
+        .map(|row| Cells::of(row).bytes().map(Digest::from_bytes))
+        .collect()
 }
 
 /// All multi-row statements of this room, for the check of their plans.
 #[cfg(test)]
 pub(super) fn statements() -> Vec<&'static Rows> {
-    [&RUNS, &EVENTS_LEFT, &EVENTS_ORPHANED, &EVENTS, &EVENT_BLOBS].into_iter().chain(&BELONGINGS).collect()
+    [&RUNS, &EVENTS_LEFT, &EVENTS_ORPHANED, &EVENTS, &EVENT_BLOBS]
+        .into_iter()
+        .chain(&BELONGINGS)
+        .collect()
 }

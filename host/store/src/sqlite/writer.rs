@@ -104,8 +104,20 @@ impl Writer {
         let closed = Arc::new(AtomicBool::new(false));
         let fatal = Arc::new(OnceLock::new());
         let (end, ended) = watch::channel(false);
-        let queue = Queue { sender, closed: Arc::clone(&closed), fatal: Arc::clone(&fatal), ended };
-        let writer = Writer { conn, cache, receiver, closed, fatal, _lock: lock };
+        let queue = Queue {
+            sender,
+            closed: Arc::clone(&closed),
+            fatal: Arc::clone(&fatal),
+            ended,
+        };
+        let writer = Writer {
+            conn,
+            cache,
+            receiver,
+            closed,
+            fatal,
+            _lock: lock,
+        };
         // A task of its own: no caller's cancellation reaches into a transaction.
         tokio::spawn(async move {
             writer.run().await;
@@ -119,7 +131,9 @@ impl Writer {
         let mut replies = Vec::new();
         let mut closing = false;
         while !closing {
-            let Some(first) = self.receiver.recv().await else { break };
+            let Some(first) = self.receiver.recv().await else {
+                break;
+            };
             let mut next = Some(first);
             let mut rows = 0;
             while let Some(message) = next {
@@ -135,7 +149,11 @@ impl Writer {
                     }
                 }
                 let full = requests.len() >= BATCH_REQUESTS || rows >= BATCH_ROWS;
-                next = if full && !closing { None } else { self.receiver.try_recv().ok() };
+                next = if full && !closing {
+                    None
+                } else {
+                    self.receiver.try_recv().ok()
+                };
             }
             if requests.is_empty() {
                 continue;
@@ -221,7 +239,9 @@ impl Writer {
                 Ok(cache) => self.cache = cache,
                 // What is remembered may not be what is stored, so nothing more may be decided on it.
                 Err(error) => {
-                    let _ = self.fatal.set(Error::Fatal(format!("after a rollback the database cannot be read: {error}")));
+                    let _ = self.fatal.set(Error::Fatal(format!(
+                        "after a rollback the database cannot be read: {error}"
+                    )));
                 }
             }
         }
@@ -244,7 +264,10 @@ impl Writer {
                 Err(error) => return Err(error),
             });
         }
-        Ok(answers.into_iter().map(|answer| answer.unwrap_or(Err(Error::Busy))).collect())
+        Ok(answers
+            .into_iter()
+            .map(|answer| answer.unwrap_or(Err(Error::Busy)))
+            .collect())
     }
 
     async fn appends(&mut self, requests: &[&Request], answers: &mut [Option<Result<Answer>>]) -> Result<()> {
@@ -262,7 +285,9 @@ impl Writer {
         work.load(&mut self.conn, runs).await?;
         for (request, answer) in requests.iter().zip(answers) {
             if let Request::Append(append) = request {
-                *answer = Some(Ok(Answer::Appended(execute::append(&mut self.conn, &mut work, append).await?)));
+                *answer = Some(Ok(Answer::Appended(
+                    execute::append(&mut self.conn, &mut work, append).await?,
+                )));
             }
         }
         work.flush(&mut self.conn).await
@@ -292,7 +317,9 @@ impl Writer {
         let cache = &mut self.cache;
         Ok(match request {
             Request::Append(_) | Request::Ingest(_) => {
-                return Err(Error::Corrupt("a grouped request was taken for a single one".to_owned()));
+                return Err(Error::Corrupt(
+                    "a grouped request was taken for a single one".to_owned(),
+                ));
             }
             Request::Claim(claim) => Answer::Claimed(schedule::claim(conn, cache, claim).await?),
             Request::FireTimers(fire) => Answer::Fired(schedule::fire_timers(conn, cache, fire).await?),
@@ -314,14 +341,18 @@ impl Writer {
                 Answer::Commanded(command::wake(conn, *run, *operation, *now).await?)
             }
             Request::Unblock(module, now) => Answer::Count(command::unblock(conn, module, *now).await?),
-            Request::PutVersion(version) => Answer::Stored(registry::put_version(conn, cache, version).await?),
+            Request::PutVersion(version) => {
+                Answer::Stored(registry::put_version(conn, cache, version).await?)
+            }
             Request::Activate(module, digest, now) => {
                 Answer::Changed(registry::activate(conn, cache, module, *digest, *now).await?)
             }
             Request::DeleteVersion(module, digest) => {
                 Answer::Changed(registry::delete_version(conn, cache, module, *digest).await?)
             }
-            Request::PutConfig(document, now) => Answer::Revision(registry::put_config(conn, document, *now).await?),
+            Request::PutConfig(document, now) => {
+                Answer::Revision(registry::put_config(conn, document, *now).await?)
+            }
             Request::Probe(now) => {
                 upkeep::probe(conn, *now).await?;
                 Answer::Done

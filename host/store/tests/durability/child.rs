@@ -32,12 +32,26 @@ pub(crate) fn entry(run: RunId, seq: Seq) -> Record {
     let length = if seq % 9 == 8 { 70_000 } else { 100 };
     let output = Json::trusted(format!("\"{run} {seq} {}\"", "x".repeat(length)));
     let name = format!("step {seq}");
-    Entry { seq, at, event: Event::Step { name, occurrence: 0, attempt: 1, started_at: at, outcome: Ok(output) } }.encode()
+    Entry {
+        seq,
+        at,
+        event: Event::Step {
+            name,
+            occurrence: 0,
+            attempt: 1,
+            started_at: at,
+            outcome: Ok(output),
+        },
+    }
+    .encode()
 }
 
 pub(crate) fn options(dir: PathBuf) -> Options {
     // A checkpoint every few commits, so that kills meet them too.
-    Options { checkpoint_pages: 100, ..Options::new(dir) }
+    Options {
+        checkpoint_pages: 100,
+        ..Options::new(dir)
+    }
 }
 
 pub(crate) struct Worker {
@@ -55,7 +69,16 @@ impl Worker {
         incarnation[..4].copy_from_slice(&std::process::id().to_be_bytes());
         incarnation[8..].copy_from_slice(&now().as_millis_u64().to_be_bytes());
         let node = Incarnation(incarnation);
-        store.join(NewNode { incarnation: node, name: "child".to_owned(), release: "0".to_owned() }, now()).await?;
+        store
+            .join(
+                NewNode {
+                    incarnation: node,
+                    name: "child".to_owned(),
+                    release: "0".to_owned(),
+                },
+                now(),
+            )
+            .await?;
         while store.take_over(1000, now()).await? > 0 {}
         let digest = Digest::of(COMPONENT);
         store.put_component(digest, COMPONENT).await?;
@@ -71,7 +94,12 @@ impl Worker {
                 now: now(),
             })
             .await?;
-        Ok(Worker { store, node, generation: stored.generation, next: AtomicU64::new(0) })
+        Ok(Worker {
+            store,
+            node,
+            generation: stored.generation,
+            next: AtomicU64::new(0),
+        })
     }
 
     fn id(&self) -> [u8; 10] {
@@ -116,7 +144,15 @@ impl Worker {
     }
 
     pub(crate) async fn append(&self, run: RunId, records: Vec<Record>, then: Then) -> Result<(), Error> {
-        let append = Append { run, owner: self.node, epoch: 1, records, logs: vec![], then, now: now() };
+        let append = Append {
+            run,
+            owner: self.node,
+            epoch: 1,
+            records,
+            logs: vec![],
+            then,
+            now: now(),
+        };
         assert_eq!(self.store.append(append).await?, Appended::Done);
         Ok(())
     }
@@ -131,7 +167,8 @@ impl Worker {
             say(&format!("entry {run} {seq}"));
         }
         let output = Json::trusted(format!("\"{run}\""));
-        self.append(run, vec![entry(run, steps)], Then::Complete { output }).await?;
+        self.append(run, vec![entry(run, steps)], Then::Complete { output })
+            .await?;
         say(&format!("completed {run}"));
         Ok(())
     }
@@ -141,7 +178,11 @@ impl Worker {
 pub(crate) fn say(line: &str) {
     let mut stdout = std::io::stdout().lock();
     // Whoever listened is gone: nothing is left to do but end.
-    if stdout.write_all(format!("@{line}\n").as_bytes()).and_then(|()| stdout.flush()).is_err() {
+    if stdout
+        .write_all(format!("@{line}\n").as_bytes())
+        .and_then(|()| stdout.flush())
+        .is_err()
+    {
         std::process::exit(1);
     }
 }
@@ -184,7 +225,10 @@ pub(crate) async fn faults(dir: PathBuf, control: PathBuf) -> Result<(), Error> 
     let mend = || std::fs::remove_file(&control).expect("removes the control file");
     fault("readonly");
     let opened = Worker::open(dir.clone()).await;
-    say(&format!("readonly {}", opened.as_ref().err().map_or("opened", kind)));
+    say(&format!(
+        "readonly {}",
+        opened.as_ref().err().map_or("opened", kind)
+    ));
     mend();
     drop(opened);
     let worker = Worker::open(dir).await?;
@@ -193,24 +237,45 @@ pub(crate) async fn faults(dir: PathBuf, control: PathBuf) -> Result<(), Error> 
     say(&format!("entry {run} 0"));
     fault("full");
     let full = worker.append(run, vec![entry(run, 1)], Then::Continue).await;
-    say(&format!("full-append {}", full.as_ref().err().map_or("done", kind)));
+    say(&format!(
+        "full-append {}",
+        full.as_ref().err().map_or("done", kind)
+    ));
     let full = worker.begin().await;
-    say(&format!("full-ingest {}", full.as_ref().err().map_or("done", kind)));
+    say(&format!(
+        "full-ingest {}",
+        full.as_ref().err().map_or("done", kind)
+    ));
     let full = worker.store.probe(now()).await;
-    say(&format!("full-probe {}", full.as_ref().err().map_or("done", kind)));
+    say(&format!(
+        "full-probe {}",
+        full.as_ref().err().map_or("done", kind)
+    ));
     let component = b"another component";
     let full = worker.store.put_component(Digest::of(component), component).await;
-    say(&format!("full-component {}", full.as_ref().err().map_or("done", kind)));
-    say(&format!("full-read {}", worker.store.journal(run, 0).await?.len()));
+    say(&format!(
+        "full-component {}",
+        full.as_ref().err().map_or("done", kind)
+    ));
+    say(&format!(
+        "full-read {}",
+        worker.store.journal(run, 0).await?.len()
+    ));
     mend();
     worker.store.probe(now()).await?;
     worker.append(run, vec![entry(run, 1)], Then::Continue).await?;
     say(&format!("entry {run} 1"));
     fault("eio");
     let broken = worker.append(run, vec![entry(run, 2)], Then::Continue).await;
-    say(&format!("eio-append {}", broken.as_ref().err().map_or("done", kind)));
+    say(&format!(
+        "eio-append {}",
+        broken.as_ref().err().map_or("done", kind)
+    ));
     mend();
     let after = worker.store.probe(now()).await;
-    say(&format!("eio-after {}", after.as_ref().err().map_or("done", kind)));
+    say(&format!(
+        "eio-after {}",
+        after.as_ref().err().map_or("done", kind)
+    ));
     Ok(())
 }

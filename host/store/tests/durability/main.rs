@@ -47,8 +47,13 @@ async fn the_workload_works() {
         Err(_) => {
             let data = tempfile::tempdir().expect("a directory");
             child::work(data.path().to_owned(), Some(2)).await.expect("works");
-            let store = SqliteStore::open(child::options(data.path().to_owned())).await.expect("opens");
-            let filter = dormouse_store::read::RunFilter { limit: 100, ..Default::default() };
+            let store = SqliteStore::open(child::options(data.path().to_owned()))
+                .await
+                .expect("opens");
+            let filter = dormouse_store::read::RunFilter {
+                limit: 100,
+                ..Default::default()
+            };
             let runs = store.runs(filter).await.expect("lists");
             assert_eq!(runs.len(), 16);
             assert!(runs.iter().all(|run| run.state.status == Status::Completed));
@@ -84,7 +89,9 @@ struct Promise {
 
 impl Acknowledged {
     fn hear(&mut self, line: &str) {
-        let Some((_, line)) = line.split_once('@') else { return };
+        let Some((_, line)) = line.split_once('@') else {
+            return;
+        };
         let words: Vec<&str> = line.split(' ').collect();
         let id = |text: &str| text.parse::<RunId>().expect("an id");
         match words.as_slice() {
@@ -111,17 +118,40 @@ impl Acknowledged {
         for (id, promise) in &self.runs {
             let run = store.run(*id).await.expect("reads");
             let run = run.unwrap_or_else(|| panic!("{what}: run {id} was acknowledged and is lost"));
-            assert!(store.event(run.event_id).await.expect("reads").is_some(), "{what}: {id} has lost its event");
+            assert!(
+                store.event(run.event_id).await.expect("reads").is_some(),
+                "{what}: {id} has lost its event"
+            );
             let journal = store.journal(*id, 0).await.expect("reads");
-            assert!(journal.len() as u32 >= promise.entries, "{what}: {id} has lost entries");
-            assert_eq!(journal.len() as u32, run.journal_next, "{what}: {id} counts other entries than it has");
+            assert!(
+                journal.len() as u32 >= promise.entries,
+                "{what}: {id} has lost entries"
+            );
+            assert_eq!(
+                journal.len() as u32,
+                run.journal_next,
+                "{what}: {id} counts other entries than it has"
+            );
             for (seq, record) in journal.iter().enumerate() {
-                assert_eq!(*record, child::entry(*id, seq as Seq), "{what}: an entry is not what was written");
+                assert_eq!(
+                    *record,
+                    child::entry(*id, seq as Seq),
+                    "{what}: an entry is not what was written"
+                );
             }
-            assert!(!promise.completed || run.state.status == Status::Completed, "{what}: {id} has lost its end");
+            assert!(
+                !promise.completed || run.state.status == Status::Completed,
+                "{what}: {id} has lost its end"
+            );
         }
-        let component = store.component(Digest::of(child::COMPONENT)).await.expect("reads");
-        assert!(!self.opened || component.as_deref() == Some(child::COMPONENT), "{what}: the component is lost");
+        let component = store
+            .component(Digest::of(child::COMPONENT))
+            .await
+            .expect("reads");
+        assert!(
+            !self.opened || component.as_deref() == Some(child::COMPONENT),
+            "{what}: the component is lost"
+        );
         store.close().await;
         check_integrity(&dir.join("dormouse.db"), what).await;
     }
@@ -131,14 +161,19 @@ async fn check_integrity(path: &Path, what: &str) {
     use sqlx::{ConnectOptions as _, Connection as _};
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
     let mut conn = options.connect().await.expect("opens");
-    let answer: String =
-        sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut conn).await.expect("answers");
+    let answer: String = sqlx::query_scalar("PRAGMA integrity_check")
+        .fetch_one(&mut conn)
+        .await
+        .expect("answers");
     assert_eq!(answer, "ok", "{what}");
     conn.close().await.expect("closes");
 }
 
 fn kills() -> u32 {
-    std::env::var("DORMOUSE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
+    std::env::var("DORMOUSE_KILLS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(12)
 }
 
 /// Kills a child after a while and hears all it had said. The while begins when it has opened the store or, to meet
@@ -157,7 +192,9 @@ fn kill_at_work(mut command: Command, at_start: bool, after: Duration, acknowled
         }
     });
     while !at_start {
-        let line = lines.recv_timeout(Duration::from_secs(60)).expect("the child opens the store");
+        let line = lines
+            .recv_timeout(Duration::from_secs(60))
+            .expect("the child opens the store");
         acknowledged.hear(&line);
         if line.ends_with("@open") {
             break;
@@ -169,14 +206,20 @@ fn kill_at_work(mut command: Command, at_start: bool, after: Duration, acknowled
     }
     victim.0.kill().expect("kills");
     let status = victim.0.wait().expect("ends");
-    assert_eq!(status.signal(), Some(KILL), "the child was to be killed at work, but ended by itself: {status}");
+    assert_eq!(
+        status.signal(),
+        Some(KILL),
+        "the child was to be killed at work, but ended by itself: {status}"
+    );
     reader.join().expect("reads");
     lines.try_iter().for_each(|line| acknowledged.hear(&line));
 }
 
 /// A different moment each time, repeatable by the seed.
 fn moment(seed: u64, round: u32, most: u64) -> Duration {
-    let mixed = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(round) * 0xbf58_476d_1ce4_e5b9);
+    let mixed = (seed + 1)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .wrapping_add(u64::from(round) * 0xbf58_476d_1ce4_e5b9);
     Duration::from_millis((mixed >> 33) % most)
 }
 
@@ -187,10 +230,21 @@ async fn what_was_acknowledged_survives_kill_9() {
     let mut acknowledged = Acknowledged::default();
     for round in 0..kills() {
         let command = child("work", data.path());
-        kill_at_work(command, round % 4 == 0, moment(seed, round, 400), &mut acknowledged);
-        acknowledged.check(data.path(), &format!("seed {seed}, kill {round}")).await;
+        kill_at_work(
+            command,
+            round % 4 == 0,
+            moment(seed, round, 400),
+            &mut acknowledged,
+        );
+        acknowledged
+            .check(data.path(), &format!("seed {seed}, kill {round}"))
+            .await;
     }
-    println!("{} kills, {} acknowledgements, 0 lost", kills(), acknowledged.lines);
+    println!(
+        "{} kills, {} acknowledgements, 0 lost",
+        kills(),
+        acknowledged.lines
+    );
     assert!(acknowledged.lines > 100, "the children did next to nothing");
 }
 
@@ -210,15 +264,26 @@ async fn what_was_acknowledged_survives_power_loss() {
             .env("LD_PRELOAD", shim::library())
             .env("SHIM_ROOT", &data)
             .env("SHIM_SHADOW", shadow.dir());
-        kill_at_work(command, round % 4 == 0, moment(seed, round, 400), &mut acknowledged);
+        kill_at_work(
+            command,
+            round % 4 == 0,
+            moment(seed, round, 400),
+            &mut acknowledged,
+        );
         // Only what was synced is left, and the next round goes on with that.
         let left = place.join(format!("data-{}", round + 1));
         shadow.restore(&data, &left);
         std::fs::remove_dir_all(&data).expect("removes");
         data = left;
-        acknowledged.check(&data, &format!("seed {seed}, power loss {round}")).await;
+        acknowledged
+            .check(&data, &format!("seed {seed}, power loss {round}"))
+            .await;
     }
-    println!("{} power losses, {} acknowledgements, 0 lost", kills(), acknowledged.lines);
+    println!(
+        "{} power losses, {} acknowledgements, 0 lost",
+        kills(),
+        acknowledged.lines
+    );
     assert!(acknowledged.lines > 100, "the children did next to nothing");
 }
 
@@ -236,8 +301,16 @@ fn a_full_disk_is_survived_and_a_failing_one_is_final() {
     let output = command.output().expect("runs");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
-    let said: Vec<&str> = text.lines().filter_map(|line| line.split_once('@')).map(|(_, said)| said).collect();
-    let answers: Vec<&str> = said.iter().copied().filter(|said| !said.starts_with("entry")).collect();
+    let said: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.split_once('@'))
+        .map(|(_, said)| said)
+        .collect();
+    let answers: Vec<&str> = said
+        .iter()
+        .copied()
+        .filter(|said| !said.starts_with("entry"))
+        .collect();
     assert_eq!(
         answers,
         [
@@ -251,5 +324,9 @@ fn a_full_disk_is_survived_and_a_failing_one_is_final() {
             "eio-after fatal",
         ]
     );
-    assert_eq!(said.len(), answers.len() + 2, "what was written before and after the full disk was acknowledged");
+    assert_eq!(
+        said.len(),
+        answers.len() + 2,
+        "what was written before and after the full disk was acknowledged"
+    );
 }

@@ -51,11 +51,19 @@ impl Shadow {
             let entry = entry.expect("reads");
             let metadata = entry.metadata().expect("reads");
             let kind = if metadata.is_dir() { 'd' } else { 'f' };
-            names += &format!("{} {kind} {}\n", metadata.ino(), entry.file_name().to_string_lossy());
+            names += &format!(
+                "{} {kind} {}\n",
+                metadata.ino(),
+                entry.file_name().to_string_lossy()
+            );
             if metadata.is_dir() {
                 self.take(&entry.path());
             } else {
-                fs::copy(entry.path(), self.dir.join("bytes").join(metadata.ino().to_string())).expect("copies");
+                fs::copy(
+                    entry.path(),
+                    self.dir.join("bytes").join(metadata.ino().to_string()),
+                )
+                .expect("copies");
             }
         }
         fs::write(self.names(dir), names).expect("writes");
