@@ -175,13 +175,6 @@ mod tests {
         assert!(problem.message.contains("is 9 bytes"), "{problem}");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_client_is_given_up() {
-        let body = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
-        let problem = read(&HeaderMap::new(), body, LIMIT).await.expect_err("silent");
-        assert_eq!((problem.status, problem.code), (408, "body-too-slow"));
-    }
-
     #[tokio::test]
     async fn a_vanished_client_is_told_apart_from_an_empty_body() {
         let parts: Vec<Result<Bytes, std::io::Error>> =
