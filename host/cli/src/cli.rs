@@ -32,7 +32,7 @@ struct Cli {
 /// What every client command takes.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The server
+    /// The server's address; http://127.0.0.1:8288 when not given
     #[arg(
         long,
         global = true,

@@ -171,7 +171,10 @@ fn tell(data: &Value, module: &str, client: &Client) -> String {
     terminal::say(match previous.as_str() {
         _ if data["new"] == false => format!("{module} is at {short}, which was uploaded before"),
         "" => format!("{module} is at {short}"),
-        previous => format!("{module} is at {short}; before it was at {}", short_digest(previous)),
+        previous => format!(
+            "{module} is at {short}; before it was at {}",
+            short_digest(previous)
+        ),
     });
     for function in data["functions"].as_array().into_iter().flatten() {
         let id = function

@@ -28,7 +28,8 @@ impl Nodes {
                 .flatten()
                 .map(|(member, _)| member.as_str())
                 .collect();
-            let mut table = Table::new(&members);
+            let headings: Vec<String> = members.iter().map(|member| member.replace('_', " ")).collect();
+            let mut table = Table::new(&headings.iter().map(String::as_str).collect::<Vec<_>>());
             for node in nodes {
                 table.row(members.iter().map(|member| crate::output::text(node, member)));
             }

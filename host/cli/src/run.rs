@@ -110,7 +110,8 @@ impl Run {
             (None, "Failed") => format!("run {run} failed"),
             (None, status) => format!("run {run} was {}", status.to_lowercase()),
         };
-        let mut failure = Failure::new(Exit::RunFailed, message).help(format!("dormouse runs logs {run}"));
+        let mut failure = Failure::new(Exit::RunFailed, message)
+            .help(format!("see what it did with: dormouse runs get {run}"));
         failure.code = self.error.as_ref().and_then(|error| error.code.clone());
         Err(failure)
     }
@@ -138,7 +139,9 @@ impl Run {
             .unwrap_or(0)
             .min(48);
         lines.extend(self.steps.iter().map(|step| step.line(now, width)));
-        if let Some(reason) = self.reason.as_deref().filter(|_| !self.has_ended()) {
+        // A sleep's line counts down already.
+        let told = self.has_ended() || matches!(self.phase.as_deref(), Some("sleeping" | "backing-off"));
+        if let Some(reason) = self.reason.as_deref().filter(|_| !told) {
             lines.push(format!("  {}", style(reason).for_stderr().dim()));
         }
         lines
@@ -226,7 +229,7 @@ mod tests {
     fn run() -> Run {
         let data = json!({
             "run_id": "01R", "function_id": "m/f", "status": "Running", "phase": "sleeping",
-            "reason": "until 10:00:03", "run_started_at": "2026-01-01T10:00:00Z", "ended_at": null, "output": null,
+            "reason": "\"rest\" until 10:00:03", "run_started_at": "2026-01-01T10:00:00Z", "ended_at": null, "output": null,
             "steps": [
                 {"seq": 1, "name": "fetch video", "kind": "sleep", "status": "completed",
                  "attempts": [{"attempt": 1, "started_at": "2026-01-01T10:00:00Z", "ended_at": "2026-01-01T10:00:01Z"}]},
@@ -246,9 +249,18 @@ mod tests {
         let expected = "m/f 01R  Running · sleeping  2.4 s\n\
                         \x20 ✔ done        fetch video  sleep  1.0 s\n\
                         \x20 ✔ done        call         run    2 tries, 700 ms\n\
-                        \x20 ◔ sleeping    rest         sleep  600 ms left\n\
-                        \x20 until 10:00:03";
+                        \x20 ◔ sleeping    rest         sleep  600 ms left";
         assert_eq!(text, expected);
+        let blocked = Run {
+            phase: Some("blocked".to_owned()),
+            reason: Some("no such version".to_owned()),
+            ..run()
+        };
+        let lines = blocked.lines(now);
+        assert_eq!(
+            console::strip_ansi_codes(lines.last().expect("some")),
+            "  no such version"
+        );
     }
 
     #[test]

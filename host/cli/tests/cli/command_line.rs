@@ -1,11 +1,9 @@
 //! The command line as scripts see it: help, exit codes, what is on stdout and what on stderr.
 
-mod stub;
-
 use std::fs;
 use std::path::Path;
 
-use stub::{Answer, Stub, dormouse, text};
+use crate::stub::{Answer, Stub, dormouse, text};
 
 const COMMANDS: [&str; 26] = [
     "",
@@ -38,7 +36,7 @@ const COMMANDS: [&str; 26] = [
 
 /// Compares with the file; `DORMOUSE_UPDATE=1` writes it instead.
 fn check_file(name: &str, actual: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli").join(name);
     if std::env::var_os("DORMOUSE_UPDATE").is_some() {
         fs::write(&path, actual).expect("the repository is writable");
     }

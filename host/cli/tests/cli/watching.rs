@@ -1,11 +1,9 @@
 //! Watching and waiting for runs, also across a server that goes away and comes back.
 
-mod stub;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::stub::{Answer, Stub, text};
 use serde_json::json;
-use stub::{Answer, Stub, text};
 
 fn run(status: &str, phase: Option<&str>, sleep: &str) -> String {
     let ended = status != "Running";

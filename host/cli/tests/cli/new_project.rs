@@ -1,13 +1,13 @@
-//! `dormouse new` and `build`, outside the repository and without a network.
+//! `dormouse new`, `build` and `deploy`, outside the repository and without a network.
 
-mod stub;
+use std::path::Path;
+use std::process::{Child, Output, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use std::fs;
-use std::process::Output;
+use crate::stub::{dormouse, text};
 
-use stub::{dormouse, text};
-
-fn run(arguments: &[&str], directory: &std::path::Path) -> Output {
+fn run(arguments: &[&str], directory: &Path) -> Output {
     let mut command = dormouse(arguments);
     // A project's own directory is where people expect its build; and cargo must not go on the network.
     command
@@ -15,6 +15,48 @@ fn run(arguments: &[&str], directory: &std::path::Path) -> Output {
         .env("CARGO_NET_OFFLINE", "true")
         .env_remove("CARGO_TARGET_DIR");
     command.output().expect("the binary runs")
+}
+
+/// A real server, until it is dropped.
+struct Server {
+    process: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(data: &Path) -> Server {
+        let data_dir = data.to_str().expect("a plain path");
+        let mut command = dormouse(&["start", "--listen", "127.0.0.1:0", "--data-dir", data_dir]);
+        let mut process = command.stderr(Stdio::null()).spawn().expect("the binary runs");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let written = fs::read_to_string(data.join("server.json")).unwrap_or_default();
+            let written: serde_json::Value = serde_json::from_str(&written).unwrap_or_default();
+            if let Some(url) = written["url"].as_str()
+                && dormouse(&["nodes", "list", "--url", url])
+                    .output()
+                    .is_ok_and(|output| output.status.success())
+            {
+                return Server {
+                    process,
+                    url: url.to_owned(),
+                };
+            }
+            assert!(
+                process.try_wait().expect("our child").is_none(),
+                "the server ended by itself"
+            );
+            assert!(Instant::now() < deadline, "the server does not answer");
+            thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 #[test]
@@ -60,6 +102,27 @@ fn a_new_project_builds_offline_to_a_component() {
     assert!(
         after.iter().all(|package| lock.contains(package)),
         "the build took other versions than were pinned"
+    );
+
+    // And it does what its first function says, on a server.
+    let server = Server::start(&directory.path().join("data"));
+    let output = run(&["deploy", "--url", &server.url], &project);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let invoke = [
+        "invoke",
+        "hello/hello",
+        "--data",
+        r#"{"name":"Ada"}"#,
+        "--wait",
+        "--url",
+        &server.url,
+    ];
+    let output = run(&invoke, directory.path());
+    assert_eq!(
+        text(&output.stdout),
+        "{\"message\":\"Hello Ada!\"}\n",
+        "{}",
+        text(&output.stderr)
     );
 
     // A mistake in the code is cargo's to explain, and exit code 1.

@@ -1,6 +1,6 @@
 //! A server that says what a test wants: enough of HTTP for the command line's client, one thread per connection.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -8,16 +8,16 @@ use std::thread;
 
 /// A request that came in.
 #[derive(Clone, Debug, Default)]
-pub struct Request {
+pub(crate) struct Request {
     /// `GET /v1/runs?limit=3`.
-    pub line: String,
+    pub(crate) line: String,
     /// Headers, names in lower case.
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
             .find(|(key, _)| key == name)
@@ -26,19 +26,19 @@ impl Request {
 }
 
 /// What is written back: a whole answer, or the beginning of a stream whose connection then breaks.
-pub enum Answer {
+pub(crate) enum Answer {
     Json(u16, String),
     BrokenStream(String),
 }
 
-pub struct Stub {
-    pub address: SocketAddr,
+pub(crate) struct Stub {
+    pub(crate) address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Stub {
     /// Answers every request as `answer` says, for as long as the test runs.
-    pub fn start(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Stub {
+    pub(crate) fn start(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Stub {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -53,12 +53,12 @@ impl Stub {
     }
 
     /// The requests so far.
-    pub fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().expect("no thread panicked with it").clone()
     }
 
     /// Runs `dormouse` against this server.
-    pub fn dormouse(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn dormouse(&self, arguments: &[&str]) -> Output {
         let mut command = dormouse(arguments);
         command.env("DORMOUSE_URL", format!("http://{}", self.address));
         command.output().expect("the binary runs")
@@ -66,7 +66,7 @@ impl Stub {
 }
 
 /// `dormouse` with an environment that only the test decides.
-pub fn dormouse(arguments: &[&str]) -> Command {
+pub(crate) fn dormouse(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dormouse"));
     for name in ["URL", "KEY", "LISTEN", "DATA_DIR", "DATABASE_URL", "CONFIG"] {
         command.env_remove(format!("DORMOUSE_{name}"));
@@ -75,7 +75,7 @@ pub fn dormouse(arguments: &[&str]) -> Command {
     command
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
