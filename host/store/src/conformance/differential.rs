@@ -455,7 +455,7 @@ impl Pair {
 
     async fn open_operations(&mut self, run: RunId) -> Vec<Seq> {
         let journal = both!(self, journal(run, 0)).expect("reads");
-        let closed: Vec<Seq> = journal.iter().filter_map(|record| closes(record)).collect();
+        let closed: Vec<Seq> = journal.iter().filter_map(closes).collect();
         let opened = journal
             .iter()
             .filter(|record| matches!(record.kind, RecordKind::Started | RecordKind::Deferred));

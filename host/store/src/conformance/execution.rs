@@ -381,9 +381,9 @@ pub(super) async fn logs_are_kept_by_number(store: Arc<dyn Store>) {
         number,
         at: at(number.into()),
         level: "info".to_owned(),
-        step: (number % 2 == 0).then(|| "a step".to_owned()),
+        step: number.is_multiple_of(2).then(|| "a step".to_owned()),
         message: format!("line {number}"),
-        fields: (number % 3 == 0).then(|| json(r#"{"a":1}"#)),
+        fields: number.is_multiple_of(3).then(|| json(r#"{"a":1}"#)),
     };
     let mut append = fixture.append_of(id, 1, vec![], Then::Continue, at(1));
     append.logs = (0..5).map(line).collect();

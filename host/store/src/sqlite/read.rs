@@ -107,7 +107,7 @@ pub(super) async fn runs(conn: &mut SqliteConnection, filter: &RunFilter) -> Res
         for id in functions {
             found.extend(page(conn, filter, &Source::Function(*id), None).await?);
         }
-        found.sort_unstable_by(|a, b| b.id.cmp(&a.id));
+        found.sort_unstable_by_key(|run| std::cmp::Reverse(run.id));
         found.truncate(filter.limit as usize);
     } else {
         found = page(conn, filter, &Source::All, None).await?;

@@ -26,10 +26,8 @@ const BATCH_ROWS: usize = 8192;
 
 type Reply = oneshot::Sender<Result<Answer>>;
 
-enum Message {
-    Write(Request, Reply),
-    Close,
-}
+/// A write and who waits for it. None asks the writer to finish what is queued and end.
+type Message = Option<(Request, Reply)>;
 
 /// Where writes are handed in.
 #[derive(Clone)]
@@ -47,7 +45,7 @@ impl Queue {
             return Err(self.refusal());
         }
         let (reply, answer) = oneshot::channel();
-        match self.sender.try_send(Message::Write(request, reply)) {
+        match self.sender.try_send(Some((request, reply))) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => return Err(Error::Busy),
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(self.refusal()),
@@ -74,7 +72,7 @@ impl Queue {
     /// Lets the writer finish what is queued, and waits for its end.
     pub(super) async fn close(&self) {
         if !self.closed.swap(true, Ordering::AcqRel) {
-            let _ = self.sender.send(Message::Close).await;
+            let _ = self.sender.send(None).await;
         }
         let mut ended = self.ended.clone();
         let _ = ended.wait_for(|ended| *ended).await;
@@ -138,12 +136,12 @@ impl Writer {
             let mut rows = 0;
             while let Some(message) = next {
                 match message {
-                    Message::Write(request, reply) => {
+                    Some((request, reply)) => {
                         rows += request.weight();
                         requests.push(request);
                         replies.push(reply);
                     }
-                    Message::Close => {
+                    None => {
                         closing = true;
                         self.receiver.close();
                     }
@@ -169,7 +167,7 @@ impl Writer {
                 self.closed.store(true, Ordering::Release);
                 self.receiver.close();
                 while let Ok(message) = self.receiver.try_recv() {
-                    if let Message::Write(_, reply) = message {
+                    if let Some((_, reply)) = message {
                         let _ = reply.send(Err(error.clone()));
                     }
                 }

@@ -287,6 +287,37 @@ async fn what_was_acknowledged_survives_power_loss() {
     assert!(acknowledged.lines > 100, "the children did next to nothing");
 }
 
+/// The power-loss test must be able to fail: with a disk that does not do what fsync says, acknowledged writes are
+/// lost, and the check says so.
+#[tokio::test]
+async fn a_disk_that_lies_is_found_out() {
+    let place = tempfile::tempdir().expect("a directory");
+    let place = place.path().canonicalize().expect("is there");
+    let (data, left, fault) = (place.join("data"), place.join("left"), place.join("fault"));
+    std::fs::create_dir(&data).expect("makes a directory");
+    let shadow = shim::Shadow::of(&data, &place.join("shadow"));
+    std::fs::write(&fault, "lie").expect("writes");
+    let mut command = child("work", &data);
+    command
+        .env("LD_PRELOAD", shim::library())
+        .env("SHIM_ROOT", &data)
+        .env("SHIM_SHADOW", shadow.dir())
+        .env(FAULT, &fault);
+    let mut acknowledged = Acknowledged::default();
+    kill_at_work(command, false, Duration::from_millis(300), &mut acknowledged);
+    shadow.restore(&data, &left);
+    let runtime = tokio::runtime::Handle::current();
+    let check = tokio::task::spawn_blocking(move || {
+        runtime.block_on(acknowledged.check(&left, "a disk that lies"));
+    });
+    let failure = check.await.expect_err("the check must fail").into_panic();
+    let message = failure
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .unwrap_or_default();
+    assert!(message.contains("lost"), "{message}");
+}
+
 #[test]
 fn a_full_disk_is_survived_and_a_failing_one_is_final() {
     let place = tempfile::tempdir().expect("a directory");

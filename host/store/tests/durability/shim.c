@@ -4,7 +4,8 @@
  * of its last fsync, a directory's names as of its own last fsync, and nothing else. Each fsync copies there.
  *
  * Faults. SHIM_FAULT names a file; what it says goes wrong for files under SHIM_ROOT while it exists:
- * "full" writes fail with ENOSPC, "eio" fsync fails with EIO, "readonly" opening for writing fails with EROFS. */
+ * "full" writes fail with ENOSPC, "eio" fsync fails with EIO, "readonly" opening for writing fails with EROFS, "lie"
+ * fsync says yes and does nothing. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -124,7 +125,7 @@ static int sync_file(int fd) {
         errno = EIO;
         return -1;
     }
-    survive(fd);
+    if (!fault_is("lie")) survive(fd);
     return 0;
 }
 
