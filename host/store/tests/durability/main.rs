@@ -191,13 +191,14 @@ fn kill_at_work(mut command: Command, at_start: bool, after: Duration, acknowled
             line.clear();
         }
     });
-    while !at_start {
-        let line = lines
-            .recv_timeout(Duration::from_secs(60))
-            .expect("the child opens the store");
-        acknowledged.hear(&line);
-        if line.ends_with("@open") {
-            break;
+    if !at_start {
+        let mut opened = false;
+        while !opened {
+            let line = lines
+                .recv_timeout(Duration::from_secs(60))
+                .expect("the child opens the store");
+            acknowledged.hear(&line);
+            opened = line.ends_with("@open");
         }
     }
     let end = Instant::now() + after;
