@@ -47,7 +47,9 @@ pub(super) struct Limit {
 /// 413 when it is more than the limit, 408 when it comes too slowly, 400 when it ends early.
 pub(super) async fn read(headers: &HeaderMap, body: Body, limit: Limit) -> Result<Bytes, Problem> {
     let mut stream = body.into_data_stream();
-    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let declared = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if let Some(declared) = declared.filter(|declared| *declared > limit.bytes as u64) {
         // A client that asks first has sent nothing yet.
         if !headers.contains_key(EXPECT) && declared <= DISCARD_BYTES_MAX {
@@ -64,7 +66,11 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, limit: Limit) -> Resul
             Err(_) => return Err(slow()),
             Ok(None) => break,
             Ok(Some(Err(error))) => {
-                return Err(Problem::new(400, "body-incomplete", format!("the request's body ended early: {error}")));
+                return Err(Problem::new(
+                    400,
+                    "body-incomplete",
+                    format!("the request's body ended early: {error}"),
+                ));
             }
             Ok(Some(Ok(chunk))) => chunk,
         };
@@ -86,7 +92,11 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, limit: Limit) -> Resul
             }
         }
     }
-    Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
+    Ok(if rest.is_empty() {
+        first.unwrap_or_default()
+    } else {
+        rest.freeze()
+    })
 }
 
 /// Reads a command's JSON body. An empty one is the type's default, if it says so by `empty`.
@@ -98,7 +108,11 @@ pub(super) async fn json<T: DeserializeOwned>(
     body: Body,
     empty: Option<T>,
 ) -> Result<T, Problem> {
-    let limit = Limit { bytes: JSON_BYTES_MAX, code: "request-too-large", what: "the request's body" };
+    let limit = Limit {
+        bytes: JSON_BYTES_MAX,
+        code: "request-too-large",
+        what: "the request's body",
+    };
     let bytes = read(headers, body, limit).await?;
     if let Some(empty) = empty
         && bytes.iter().all(u8::is_ascii_whitespace)
@@ -115,18 +129,29 @@ pub(super) async fn json<T: DeserializeOwned>(
 
 /// 400: not the JSON that is expected.
 pub(super) fn malformed(reason: impl std::fmt::Display) -> Problem {
-    Problem::new(400, "invalid-body", format!("the request's body cannot be read: {reason}"))
+    Problem::new(
+        400,
+        "invalid-body",
+        format!("the request's body cannot be read: {reason}"),
+    )
 }
 
 fn too_big(limit: Limit, size: Option<u64>) -> Problem {
     let Limit { bytes, code, what } = limit;
     let size = size.map_or_else(String::new, |size| format!("{size} bytes, "));
-    Problem::new(413, code, format!("{what} is {size}more than the limit of {bytes} bytes"))
+    Problem::new(
+        413,
+        code,
+        format!("{what} is {size}more than the limit of {bytes} bytes"),
+    )
 }
 
 fn slow() -> Problem {
-    Problem::new(408, "body-too-slow", "the request's body came too slowly")
-        .help(format!("send it without a pause of {} s, in {} s in all", SILENCE_MAX.as_secs(), TOTAL_MAX.as_secs()))
+    Problem::new(408, "body-too-slow", "the request's body came too slowly").help(format!(
+        "send it without a pause of {} s, in {} s in all",
+        SILENCE_MAX.as_secs(),
+        TOTAL_MAX.as_secs()
+    ))
 }
 
 async fn discard(mut stream: BodyDataStream) {
@@ -145,10 +170,15 @@ mod tests {
     use super::*;
     use futures::stream;
 
-    const LIMIT: Limit = Limit { bytes: 8, code: "request-too-large", what: "the request" };
+    const LIMIT: Limit = Limit {
+        bytes: 8,
+        code: "request-too-large",
+        what: "the request",
+    };
 
     fn chunks(chunks: &[&'static [u8]]) -> Body {
-        let chunks: Vec<Result<Bytes, std::io::Error>> = chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk))).collect();
+        let chunks: Vec<Result<Bytes, std::io::Error>> =
+            chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk))).collect();
         Body::from_stream(stream::iter(chunks))
     }
 
@@ -160,26 +190,40 @@ mod tests {
             (chunks(&[b"ab", b"c", b"", b"defgh"]), b"abcdefgh"),
             (chunks(&[b"", b"ab", b"c"]), b"abc"),
         ] {
-            assert_eq!(read(&HeaderMap::new(), body, LIMIT).await.expect("small").as_ref(), whole);
+            assert_eq!(
+                read(&HeaderMap::new(), body, LIMIT)
+                    .await
+                    .expect("small")
+                    .as_ref(),
+                whole
+            );
         }
     }
 
     #[tokio::test]
     async fn one_byte_too_many_is_refused_with_the_limit() {
-        let problem = read(&HeaderMap::new(), chunks(&[b"abcdefgh", b"i"]), LIMIT).await.expect_err("too big");
+        let problem = read(&HeaderMap::new(), chunks(&[b"abcdefgh", b"i"]), LIMIT)
+            .await
+            .expect_err("too big");
         assert_eq!((problem.status, problem.code), (413, "request-too-large"));
         assert!(problem.message.contains("8 bytes"), "{problem}");
 
         let headers = HeaderMap::from_iter([(CONTENT_LENGTH, "9".parse().expect("a value"))]);
-        let problem = read(&headers, chunks(&[b"abcdefghi"]), LIMIT).await.expect_err("too big");
+        let problem = read(&headers, chunks(&[b"abcdefghi"]), LIMIT)
+            .await
+            .expect_err("too big");
         assert!(problem.message.contains("is 9 bytes"), "{problem}");
     }
 
     #[tokio::test]
     async fn a_vanished_client_is_told_apart_from_an_empty_body() {
-        let parts: Vec<Result<Bytes, std::io::Error>> =
-            vec![Ok(Bytes::from_static(b"ab")), Err(std::io::ErrorKind::ConnectionReset.into())];
-        let problem = read(&HeaderMap::new(), Body::from_stream(stream::iter(parts)), LIMIT).await.expect_err("gone");
+        let parts: Vec<Result<Bytes, std::io::Error>> = vec![
+            Ok(Bytes::from_static(b"ab")),
+            Err(std::io::ErrorKind::ConnectionReset.into()),
+        ];
+        let problem = read(&HeaderMap::new(), Body::from_stream(stream::iter(parts)), LIMIT)
+            .await
+            .expect_err("gone");
         assert_eq!(problem.code, "body-incomplete");
     }
 }

@@ -15,8 +15,12 @@ where
         Ok(outcome) => outcome,
         Err(error) => {
             tracing::error!(%error, "a command panicked");
-            Err(Problem::new(500, "internal", "something went wrong inside the server; its log says what")
-                .help("this is a bug of ours: please report it with the log"))
+            Err(Problem::new(
+                500,
+                "internal",
+                "something went wrong inside the server; its log says what",
+            )
+            .help("this is a bug of ours: please report it with the log"))
         }
     }
 }

@@ -52,7 +52,14 @@ pub(super) fn data<T: Serialize>(now: Timestamp, data: T) -> Response {
 
 /// 200 with a page of data; `cursor` asks for the next, and is absent on the last.
 pub(super) fn page<T: Serialize>(now: Timestamp, data: T, cursor: Option<String>) -> Response {
-    Json(Data { data, metadata: Metadata { fetched_at: now, cursor } }).into_response()
+    Json(Data {
+        data,
+        metadata: Metadata {
+            fetched_at: now,
+            cursor,
+        },
+    })
+    .into_response()
 }
 
 /// The status a problem answers with.
@@ -63,7 +70,9 @@ pub(super) fn status(problem: &Problem) -> StatusCode {
 /// Adds what a client should know of trying again.
 pub(super) fn with_retry_after(problem: &Problem, mut response: Response) -> Response {
     if let Some(seconds) = problem.retry_after {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }

@@ -39,12 +39,19 @@ struct Refused<'a> {
     help: Option<&'a str>,
 }
 
-const LIMIT: Limit =
-    Limit { bytes: limit::EVENT_REQUEST_BYTES_MAX, code: "request-too-large", what: "the request of events" };
+const LIMIT: Limit = Limit {
+    bytes: limit::EVENT_REQUEST_BYTES_MAX,
+    code: "request-too-large",
+    what: "the request of events",
+};
 
 pub(super) async fn send(State(app): State<App>, headers: HeaderMap, body: Body) -> Response {
     match accept(app, &headers, body).await {
-        Ok(sent) => Json(Accepted { ids: sent.ids, status: 200 }).into_response(),
+        Ok(sent) => Json(Accepted {
+            ids: sent.ids,
+            status: 200,
+        })
+        .into_response(),
         Err(problem) => refuse(&problem),
     }
 }
@@ -62,16 +69,23 @@ pub(super) fn refuse(problem: &Problem) -> Response {
 }
 
 async fn accept(app: App, headers: &HeaderMap, body: Body) -> Result<Sent, Problem> {
-    let seed = headers.get("x-inngest-event-id-seed").and_then(|value| seed(value.to_str().ok()?));
+    let seed = headers
+        .get("x-inngest-event-id-seed")
+        .and_then(|value| seed(value.to_str().ok()?));
     let bytes = body::read(headers, body, LIMIT).await?;
     let form = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split(';').next())
-        .is_some_and(|media| media.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"));
+        .is_some_and(|media| {
+            media
+                .trim()
+                .eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        });
     // Whoever asked may be gone before the events are stored; then they are stored all the same, and begin.
     detached(async move {
-        let text = std::str::from_utf8(&bytes).map_err(|error| body::malformed(format!("it is not UTF-8: {error}")))?;
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|error| body::malformed(format!("it is not UTF-8: {error}")))?;
         let text = text.trim_start_matches('\u{feff}').trim();
         if form && !text.starts_with(['{', '[']) {
             let event = from_form(bytes.clone()).await?;
@@ -79,7 +93,10 @@ async fn accept(app: App, headers: &HeaderMap, body: Body) -> Result<Sent, Probl
         }
         let texts = split(text)?;
         if texts.is_empty() {
-            return Ok(Sent { ids: Vec::new(), runs: Vec::new() });
+            return Ok(Sent {
+                ids: Vec::new(),
+                runs: Vec::new(),
+            });
         }
         app.send_events(&texts, seed).await
     })
@@ -89,7 +106,9 @@ async fn accept(app: App, headers: &HeaderMap, body: Body) -> Result<Sent, Probl
 /// The texts of the events in a body: one object, or an array of them. Each stays as it was written.
 fn split(text: &str) -> Result<Vec<&str>, Problem> {
     if text.is_empty() {
-        return Err(body::malformed("it is empty; send one event or an array of events as JSON"));
+        return Err(body::malformed(
+            "it is empty; send one event or an array of events as JSON",
+        ));
     }
     if !text.starts_with('[') {
         let one: &RawValue = serde_json::from_str(text).map_err(body::malformed)?;
@@ -97,7 +116,11 @@ fn split(text: &str) -> Result<Vec<&str>, Problem> {
     }
     let many: Vec<&RawValue> = serde_json::from_str(text).map_err(body::malformed)?;
     if many.len() > limit::EVENTS_PER_REQUEST_MAX {
-        let message = format!("{} events in one request, more than the limit of {}", many.len(), limit::EVENTS_PER_REQUEST_MAX);
+        let message = format!(
+            "{} events in one request, more than the limit of {}",
+            many.len(),
+            limit::EVENTS_PER_REQUEST_MAX
+        );
         return Err(Problem::new(400, "too-many-events", message).help("send them in several requests"));
     }
     Ok(many.into_iter().map(RawValue::get).collect())
@@ -107,10 +130,15 @@ fn split(text: &str) -> Result<Vec<&str>, Problem> {
 async fn from_form(bytes: Bytes) -> Result<String, Problem> {
     let mut request = Request::new(Body::from(bytes));
     *request.method_mut() = Method::POST;
-    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+    request.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/x-www-form-urlencoded"),
+    );
     // Its size was checked when it was read.
     DefaultBodyLimit::disable().apply(&mut request);
-    let Form(pairs) = Form::<Vec<(String, String)>>::from_request(request, &()).await.map_err(body::malformed)?;
+    let Form(pairs) = Form::<Vec<(String, String)>>::from_request(request, &())
+        .await
+        .map_err(body::malformed)?;
     let mut event = serde_json::Map::new();
     let mut data = serde_json::Map::new();
     for (name, value) in pairs {
@@ -119,11 +147,15 @@ async fn from_form(bytes: Bytes) -> Result<String, Problem> {
                 event.insert(name, value.into());
             }
             "ts" => {
-                let ts: i64 = value.parse().map_err(|_| body::malformed(format!("ts: \"{value}\" is not a number")))?;
+                let ts: i64 = value
+                    .parse()
+                    .map_err(|_| body::malformed(format!("ts: \"{value}\" is not a number")))?;
                 event.insert(name, ts.into());
             }
             _ => {
-                let values = data.entry(name).or_insert_with(|| Vec::<serde_json::Value>::new().into());
+                let values = data
+                    .entry(name)
+                    .or_insert_with(|| Vec::<serde_json::Value>::new().into());
                 if let Some(values) = values.as_array_mut() {
                     values.push(value.into());
                 }
@@ -138,7 +170,11 @@ async fn from_form(bytes: Bytes) -> Result<String, Problem> {
 /// events then get fresh ids, and only a repetition of the request would notice.
 fn seed(text: &str) -> Option<Seed> {
     let (millis, entropy) = text.split_once(',')?;
-    let millis: i64 = millis.trim().parse().ok().filter(|millis| (0..1 << 48).contains(millis))?;
+    let millis: i64 = millis
+        .trim()
+        .parse()
+        .ok()
+        .filter(|millis| (0..1 << 48).contains(millis))?;
     Some(Seed::new(millis, base64(entropy.trim())?))
 }
 
@@ -172,19 +208,35 @@ mod tests {
     #[test]
     fn events_stay_as_they_were_written() {
         let text = r#"[ {"name":"a","data":{"n":12345678901234567890123}} , {"name":"b"} ]"#;
-        assert_eq!(split(text), Ok(vec![r#"{"name":"a","data":{"n":12345678901234567890123}}"#, r#"{"name":"b"}"#]));
+        assert_eq!(
+            split(text),
+            Ok(vec![
+                r#"{"name":"a","data":{"n":12345678901234567890123}}"#,
+                r#"{"name":"b"}"#
+            ])
+        );
         assert_eq!(split("[]"), Ok(vec![]));
         for bad in ["", "{", "[{}", "{} {}", "[{},]", "nonsense"] {
-            assert_eq!(split(bad).map_err(|problem| problem.code), Err("invalid-body"), "{bad}");
+            assert_eq!(
+                split(bad).map_err(|problem| problem.code),
+                Err("invalid-body"),
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn the_most_events_are_taken_and_one_more_is_not() {
         let most = format!("[{}]", vec!["{}"; limit::EVENTS_PER_REQUEST_MAX].join(","));
-        assert_eq!(split(&most).map(|texts| texts.len()), Ok(limit::EVENTS_PER_REQUEST_MAX));
+        assert_eq!(
+            split(&most).map(|texts| texts.len()),
+            Ok(limit::EVENTS_PER_REQUEST_MAX)
+        );
         let more = format!("[{}]", vec!["{}"; limit::EVENTS_PER_REQUEST_MAX + 1].join(","));
-        assert_eq!(split(&more).map_err(|problem| problem.code), Err("too-many-events"));
+        assert_eq!(
+            split(&more).map_err(|problem| problem.code),
+            Err("too-many-events")
+        );
     }
 
     #[test]
@@ -199,7 +251,15 @@ mod tests {
         ] {
             assert_eq!(seed(text), expected, "{text}");
         }
-        for text in ["", "1790000000000", "x,AAECAwQFBgf7/w==", "-1,AAECAwQFBgf7/w==", "1,AAEC", "1,AAECAwQFBgf7!w==", "1,AAECAwQFBgf7/w==AA"] {
+        for text in [
+            "",
+            "1790000000000",
+            "x,AAECAwQFBgf7/w==",
+            "-1,AAECAwQFBgf7/w==",
+            "1,AAEC",
+            "1,AAECAwQFBgf7!w==",
+            "1,AAECAwQFBgf7/w==AA",
+        ] {
             assert_eq!(seed(text), None, "{text}");
         }
     }
@@ -207,7 +267,8 @@ mod tests {
     #[tokio::test]
     async fn a_form_is_an_event_with_arrays_of_strings_as_data() {
         let form = Bytes::from_static(b"name=shop%2Forder&ts=1790000000000&item=a&item=b+c&x=");
-        let event: serde_json::Value = serde_json::from_str(&from_form(form).await.expect("a form")).expect("JSON");
+        let event: serde_json::Value =
+            serde_json::from_str(&from_form(form).await.expect("a form")).expect("JSON");
         let expected = serde_json::json!({
             "name": "shop/order", "ts": 1_790_000_000_000_i64, "data": {"item": ["a", "b c"], "x": [""]}
         });

@@ -16,7 +16,11 @@ use crate::problem::Problem;
 /// Lets a request through that changes nothing, or that does not come from another site.
 pub(crate) async fn same_site(request: Request, next: Next) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    let problem = if reads { None } else { check(request.headers(), request.uri()).err() };
+    let problem = if reads {
+        None
+    } else {
+        check(request.headers(), request.uri()).err()
+    };
     match problem {
         None => next.run(request).await,
         Some(problem) => Failed(problem).into_response(),
@@ -38,7 +42,9 @@ fn check(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
     let origin = origin.to_str().unwrap_or_default();
     let from = origin.split_once("://").map_or("", |(_, authority)| authority);
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| uri.authority().map(http::uri::Authority::as_str)).unwrap_or_default();
+    let host = host
+        .or_else(|| uri.authority().map(http::uri::Authority::as_str))
+        .unwrap_or_default();
     // A name that an attacker points at this machine makes both the same: names are not to be trusted, only addresses.
     if from.is_empty() || !from.eq_ignore_ascii_case(host) || !is_address(host) {
         return Err(refused(origin));
@@ -58,8 +64,12 @@ fn is_address(authority: &str) -> bool {
 }
 
 fn refused(from: &str) -> Problem {
-    Problem::new(403, "cross-site", format!("a request from {from} may not change anything here"))
-        .help("open the pages under the server's own address, such as http://127.0.0.1:8288")
+    Problem::new(
+        403,
+        "cross-site",
+        format!("a request from {from} may not change anything here"),
+    )
+    .help("open the pages under the server's own address, such as http://127.0.0.1:8288")
 }
 
 #[cfg(test)]
@@ -69,7 +79,12 @@ mod tests {
     fn allowed(pairs: &[(&'static str, &str)]) -> bool {
         let headers: HeaderMap = pairs
             .iter()
-            .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().expect("a header value")))
+            .map(|(name, value)| {
+                (
+                    http::HeaderName::from_static(name),
+                    value.parse().expect("a header value"),
+                )
+            })
             .collect();
         check(&headers, &Uri::from_static("/")).is_ok()
     }
@@ -77,20 +92,48 @@ mod tests {
     #[test]
     fn programs_and_our_own_pages_are_let_through() {
         assert!(allowed(&[("host", "127.0.0.1:8288")]));
-        assert!(allowed(&[("host", "example.com")]), "a program behind a proxy says no origin");
-        assert!(allowed(&[("host", "127.0.0.1:8288"), ("origin", "http://127.0.0.1:8288")]));
-        assert!(allowed(&[("host", "localhost:8288"), ("origin", "http://localhost:8288")]));
-        assert!(allowed(&[("host", "[::1]:8288"), ("origin", "http://[::1]:8288"), ("sec-fetch-site", "same-origin")]));
+        assert!(
+            allowed(&[("host", "example.com")]),
+            "a program behind a proxy says no origin"
+        );
+        assert!(allowed(&[
+            ("host", "127.0.0.1:8288"),
+            ("origin", "http://127.0.0.1:8288")
+        ]));
+        assert!(allowed(&[
+            ("host", "localhost:8288"),
+            ("origin", "http://localhost:8288")
+        ]));
+        assert!(allowed(&[
+            ("host", "[::1]:8288"),
+            ("origin", "http://[::1]:8288"),
+            ("sec-fetch-site", "same-origin")
+        ]));
     }
 
     #[test]
     fn other_sites_are_kept_out() {
-        assert!(!allowed(&[("host", "127.0.0.1:8288"), ("sec-fetch-site", "cross-site")]));
-        assert!(!allowed(&[("host", "127.0.0.1:8288"), ("sec-fetch-site", "same-site")]));
-        assert!(!allowed(&[("host", "127.0.0.1:8288"), ("origin", "http://evil.example")]));
-        assert!(!allowed(&[("host", "127.0.0.1:8288"), ("origin", "http://127.0.0.1:9999")]), "another port");
+        assert!(!allowed(&[
+            ("host", "127.0.0.1:8288"),
+            ("sec-fetch-site", "cross-site")
+        ]));
+        assert!(!allowed(&[
+            ("host", "127.0.0.1:8288"),
+            ("sec-fetch-site", "same-site")
+        ]));
+        assert!(!allowed(&[
+            ("host", "127.0.0.1:8288"),
+            ("origin", "http://evil.example")
+        ]));
+        assert!(
+            !allowed(&[("host", "127.0.0.1:8288"), ("origin", "http://127.0.0.1:9999")]),
+            "another port"
+        );
         assert!(!allowed(&[("host", "127.0.0.1:8288"), ("origin", "null")]));
-        assert!(!allowed(&[("host", "evil.example"), ("origin", "http://evil.example")]), "a name that was rebound");
+        assert!(
+            !allowed(&[("host", "evil.example"), ("origin", "http://evil.example")]),
+            "a name that was rebound"
+        );
     }
 
     #[test]

@@ -36,7 +36,11 @@ pub(super) async fn list(State(app): State<App>, params: Params) -> Answer {
 pub(super) async fn one(State(app): State<App>, Path(id): Path<String>, params: Params) -> Answer {
     params.only(&[])?;
     let id = query::event_id(&id)?;
-    let event = app.store().event(id).await?.ok_or_else(|| Problem::not_found("event", id))?;
+    let event = app
+        .store()
+        .event(id)
+        .await?
+        .ok_or_else(|| Problem::not_found("event", id))?;
     Ok(data(app.now(), EventView::of(event)))
 }
 
@@ -44,7 +48,14 @@ pub(super) async fn one(State(app): State<App>, Path(id): Path<String>, params: 
 pub(super) async fn runs(State(app): State<App>, Path(id): Path<String>, params: Params) -> Answer {
     params.only(&[])?;
     let id = query::event_id(&id)?;
-    let runs = app.store().runs(RunFilter { event: Some(id), limit: RUNS_MAX, ..RunFilter::default() }).await?;
+    let runs = app
+        .store()
+        .runs(RunFilter {
+            event: Some(id),
+            limit: RUNS_MAX,
+            ..RunFilter::default()
+        })
+        .await?;
     if runs.is_empty() && app.store().event(id).await?.is_none() {
         return Err(Problem::not_found("event", id).into());
     }

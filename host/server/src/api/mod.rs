@@ -33,7 +33,7 @@ use axum::extract::Request;
 use axum::middleware::{from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tower_http::cors::{Any, CorsLayer};
 
@@ -54,6 +54,8 @@ const SERVER_KIND: HeaderName = HeaderName::from_static("x-inngest-server-kind")
 
 /// The routes of the API, and the answer to what no route has.
 pub fn routes(app: App) -> Router {
+    // What happens before the first look at /metrics counts too.
+    crate::telemetry::Metrics::install();
     let v1 = Router::new()
         .route("/events", get(history::list))
         .route("/events/{id}", get(history::one))
@@ -77,7 +79,10 @@ pub fn routes(app: App) -> Router {
         .route("/modules/{name}/activate", post(modules::activate))
         .route("/modules/{name}/preflight", post(absent::preflight))
         .route("/nodes", get(node::nodes))
-        .route("/cancellations", get(absent::cancellations).post(absent::cancellations))
+        .route(
+            "/cancellations",
+            get(absent::cancellations).post(absent::cancellations),
+        )
         .route("/signals", post(absent::signals))
         .route("/keys", get(absent::keys).post(absent::keys))
         .route("/grants", get(absent::grants).put(absent::grants))
@@ -103,7 +108,11 @@ pub fn routes(app: App) -> Router {
                 .allow_headers(Any)
                 .expose_headers([SERVER_KIND]),
         );
-    guarded.merge(open).fallback(no_route).layer(map_response(finish)).with_state(app)
+    guarded
+        .merge(open)
+        .fallback(no_route)
+        .layer(map_response(finish))
+        .with_state(app)
 }
 
 /// Every answer of the API says what kind of server this is, and is nobody's to keep or to guess at.
@@ -111,7 +120,9 @@ async fn finish(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(SERVER_KIND, HeaderValue::from_static("dev"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
@@ -127,7 +138,10 @@ async fn no_route(request: Request) -> Response {
 
 /// Whether who asks looks at pages: a browser names `text/html` first, programs don't.
 pub(crate) fn wants_page(headers: &HeaderMap) -> bool {
-    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let accept = headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     accept.trim_start().starts_with("text/html")
 }
 
@@ -143,7 +157,7 @@ async fn wrong_method_for_events(request: Request) -> Response {
 fn no_method(request: &Request) -> Problem {
     let (method, path) = (request.method(), request.uri().path());
     Problem::new(405, "wrong-method", format!("{path} does not take {method}"))
-        .help(format!("the {ALLOW} header of this answer names the methods it takes"))
+        .help("the Allow header of this answer names the methods it takes")
 }
 
 /// A text that is not JSON.

@@ -21,7 +21,11 @@ use crate::problem::Problem;
 /// What someone says about a version, in bytes.
 const MESSAGE_BYTES_MAX: usize = 4_096;
 
-const COMPONENT: Limit = Limit { bytes: limit::COMPONENT_BYTES_MAX, code: "component-too-large", what: "the component" };
+const COMPONENT: Limit = Limit {
+    bytes: limit::COMPONENT_BYTES_MAX,
+    code: "component-too-large",
+    what: "the component",
+};
 
 /// Who uploads, as long as there are no keys to tell by.
 const UPLOADER: &str = "anonymous";
@@ -73,7 +77,10 @@ impl VersionView {
     fn of(version: Version, functions: &[Function], live_runs: Option<u64>) -> VersionView {
         let digest = version.digest;
         VersionView {
-            functions: functions.iter().map(|function| FunctionView::of(&version.module, digest, function)).collect(),
+            functions: functions
+                .iter()
+                .map(|function| FunctionView::of(&version.module, digest, function))
+                .collect(),
             module: version.module,
             version: digest,
             active: version.active,
@@ -111,7 +118,11 @@ pub(super) async fn functions(State(app): State<App>, params: Params) -> Answer 
         .filter(|active| module.is_none_or(|module| module == active.version.module))
         .flat_map(|active| {
             let Version { module, digest, .. } = &active.version;
-            active.manifest.functions.iter().map(|function| FunctionView::of(module, *digest, function))
+            active
+                .manifest
+                .functions
+                .iter()
+                .map(|function| FunctionView::of(module, *digest, function))
         })
         .collect();
     views.sort_by(|a, b| a.function_id.cmp(&b.function_id));
@@ -167,10 +178,16 @@ pub(super) async fn upload(
     let command = app.clone();
     let deployed =
         detached(async move { command.deploy(&module, component, UPLOADER, message).await }).await?;
-    let status = if deployed.new { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if deployed.new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     let functions = deployed.manifest.functions.iter();
     let view = DeployedView {
-        functions: functions.map(|function| FunctionView::of(&deployed.module, deployed.version, function)).collect(),
+        functions: functions
+            .map(|function| FunctionView::of(&deployed.module, deployed.version, function))
+            .collect(),
         module: deployed.module.clone(),
         version: deployed.version,
         new: deployed.new,
@@ -214,7 +231,15 @@ pub(super) async fn activate(
     let (command, of) = (app.clone(), module.clone());
     let changed = detached(async move { command.activate(&of, version).await }).await?;
     let changed = matches!(changed, Changed::Done(_));
-    Ok(data(app.now(), ActivatedView { module, version, active: true, changed }))
+    Ok(data(
+        app.now(),
+        ActivatedView {
+            module,
+            version,
+            active: true,
+            changed,
+        },
+    ))
 }
 
 #[derive(Serialize)]
@@ -235,7 +260,14 @@ pub(super) async fn delete(
     let version = query::digest(&version)?;
     let (command, of) = (app.clone(), module.clone());
     detached(async move { command.delete_version(&of, version).await }).await?;
-    Ok(data(app.now(), DeletedView { module, version, deleted: true }))
+    Ok(data(
+        app.now(),
+        DeletedView {
+            module,
+            version,
+            deleted: true,
+        },
+    ))
 }
 
 #[derive(Serialize)]
@@ -258,12 +290,20 @@ pub(super) async fn invoke(
     let name = query::function(&module, &function)?;
     let invoked = body::json(&headers, body, Some(Json::trusted("{}"))).await?;
     if invoked.len() > limit::EVENT_BYTES_MAX {
-        let message = format!("the data is {} bytes, more than the limit of {}", invoked.len(), limit::EVENT_BYTES_MAX);
+        let message = format!(
+            "the data is {} bytes, more than the limit of {}",
+            invoked.len(),
+            limit::EVENT_BYTES_MAX
+        );
         return Err(Problem::new(400, "event-too-big", message).into());
     }
     let (command, function) = (app.clone(), name.clone());
     let (run_id, event_id) = detached(async move { command.invoke(&function, invoked).await }).await?;
-    let view = InvokedView { run_id, event_id, function_id: name.to_string() };
+    let view = InvokedView {
+        run_id,
+        event_id,
+        function_id: name.to_string(),
+    };
     let mut response: Response = (StatusCode::ACCEPTED, data(app.now(), view)).into_response();
     if let Ok(location) = HeaderValue::try_from(format!("/v1/runs/{run_id}")) {
         response.headers_mut().insert(LOCATION, location);
@@ -279,9 +319,13 @@ fn no_module(module: &str) -> Problem {
 fn policy(policy: Option<&str>) -> Result<(), Problem> {
     match policy {
         None | Some("pin") => Ok(()),
-        Some(known @ ("migrate" | "restart")) => Err(Problem::not_supported(&format!("the policy \"{known}\""))
-            .help("with the policy \"pin\", runs in flight finish on the version they began with")),
-        Some(other) => Err(query::invalid(format!("policy: \"{other}\" is none of pin, migrate, restart"))),
+        Some(known @ ("migrate" | "restart")) => {
+            Err(Problem::not_supported(&format!("the policy \"{known}\""))
+                .help("with the policy \"pin\", runs in flight finish on the version they began with"))
+        }
+        Some(other) => Err(query::invalid(format!(
+            "policy: \"{other}\" is none of pin, migrate, restart"
+        ))),
     }
 }
 
@@ -290,10 +334,15 @@ fn message(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("x-dormouse-message") else {
         return Ok(None);
     };
-    let invalid = |reason: String| Problem::new(400, "invalid-message", format!("x-dormouse-message: {reason}"));
-    let text = std::str::from_utf8(value.as_bytes()).map_err(|error| invalid(format!("it is not UTF-8: {error}")))?;
+    let invalid =
+        |reason: String| Problem::new(400, "invalid-message", format!("x-dormouse-message: {reason}"));
+    let text = std::str::from_utf8(value.as_bytes())
+        .map_err(|error| invalid(format!("it is not UTF-8: {error}")))?;
     if text.len() > MESSAGE_BYTES_MAX {
-        return Err(invalid(format!("{} bytes, more than the limit of {MESSAGE_BYTES_MAX}", text.len())));
+        return Err(invalid(format!(
+            "{} bytes, more than the limit of {MESSAGE_BYTES_MAX}",
+            text.len()
+        )));
     }
     let text = text.trim();
     Ok((!text.is_empty()).then(|| text.to_owned()))

@@ -23,13 +23,21 @@ struct Up {
 /// `GET /health`: the process answers. Never more than that: whoever restarts what is unhealthy must not restart a
 /// server for a full disk.
 pub(super) async fn health() -> Response {
-    Json(Up { status: "ok", version: RELEASE }).into_response()
+    Json(Up {
+        status: "ok",
+        version: RELEASE,
+    })
+    .into_response()
 }
 
 /// `GET /ready`: a write would be durable now.
 pub(super) async fn ready(State(app): State<App>) -> Result<Response, Failed> {
     app.ready().await?;
-    Ok(Json(Up { status: "ready", version: RELEASE }).into_response())
+    Ok(Json(Up {
+        status: "ready",
+        version: RELEASE,
+    })
+    .into_response())
 }
 
 /// `GET /metrics`: Prometheus text. When the store cannot be read, its gauges keep their last values.
@@ -61,7 +69,11 @@ pub(super) async fn dev(State(app): State<App>) -> Response {
         .modules
         .iter()
         .flat_map(|(module, active)| {
-            active.manifest.functions.iter().map(move |function| format!("{module}/{}", function.id))
+            active
+                .manifest
+                .functions
+                .iter()
+                .map(move |function| format!("{module}/{}", function.id))
         })
         .collect();
     functions.sort_unstable();

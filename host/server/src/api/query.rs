@@ -39,10 +39,13 @@ impl Params {
     pub(crate) fn only(&self, known: &[&str]) -> Result<(), Problem> {
         match self.0.iter().find(|(name, _)| !known.contains(&name.as_str())) {
             None => Ok(()),
-            Some((name, _)) if known.is_empty() => {
-                Err(invalid(format!("there is no parameter \"{name}\": this route takes none")))
-            }
-            Some((name, _)) => Err(invalid(format!("there is no parameter \"{name}\": there is {}", known.join(", ")))),
+            Some((name, _)) if known.is_empty() => Err(invalid(format!(
+                "there is no parameter \"{name}\": this route takes none"
+            ))),
+            Some((name, _)) => Err(invalid(format!(
+                "there is no parameter \"{name}\": there is {}",
+                known.join(", ")
+            ))),
         }
     }
 
@@ -53,7 +56,12 @@ impl Params {
 
     /// The last value of a parameter; an empty one is none.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        let value = self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let value = self
+            .0
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str());
         value.filter(|value| !value.is_empty())
     }
 
@@ -75,7 +83,9 @@ impl Params {
         let Some(text) = self.get(name).map(|text| text.replace(' ', "+")) else {
             return Ok(None);
         };
-        Timestamp::parse(&text).map(Some).map_err(|error| invalid(format!("{name}: {error}")))
+        Timestamp::parse(&text)
+            .map(Some)
+            .map_err(|error| invalid(format!("{name}: {error}")))
     }
 
     /// How many a page has.
@@ -94,13 +104,18 @@ impl Params {
 
     /// The statuses to list: several values, or several in one with commas between.
     pub(crate) fn statuses(&self) -> Result<Vec<Status>, Problem> {
-        let values = self.0.iter().filter(|(name, _)| name == "status").flat_map(|(_, value)| value.split(','));
+        let values = self
+            .0
+            .iter()
+            .filter(|(name, _)| name == "status")
+            .flat_map(|(_, value)| value.split(','));
         values
             .map(str::trim)
             .filter(|word| !word.is_empty())
             .map(|word| {
                 let words = || Status::ALL.map(Status::as_str).join(", ");
-                Status::parse(word).ok_or_else(|| invalid(format!("status: \"{word}\" is none of {}", words())))
+                Status::parse(word)
+                    .ok_or_else(|| invalid(format!("status: \"{word}\" is none of {}", words())))
             })
             .collect()
     }
@@ -111,7 +126,8 @@ impl Params {
             return Ok(None);
         };
         let words = || Phase::ALL.map(Phase::as_str).join(", ");
-        let phase = Phase::parse(word).ok_or_else(|| invalid(format!("phase: \"{word}\" is none of {}", words())))?;
+        let phase =
+            Phase::parse(word).ok_or_else(|| invalid(format!("phase: \"{word}\" is none of {}", words())))?;
         Ok(Some(phase))
     }
 
@@ -120,13 +136,19 @@ impl Params {
         let module = self.get("module");
         let (module, function) = match self.get("function").map(|text| (text, text.split_once('/'))) {
             None => (module, None),
-            Some((_, Some((of, function)))) if module.is_none_or(|module| module == of) => (Some(of), Some(function)),
+            Some((_, Some((of, function)))) if module.is_none_or(|module| module == of) => {
+                (Some(of), Some(function))
+            }
             Some((text, Some(_))) => {
-                return Err(invalid(format!("function: \"{text}\" is not of the module that is asked for")));
+                return Err(invalid(format!(
+                    "function: \"{text}\" is not of the module that is asked for"
+                )));
             }
             Some((text, None)) if module.is_some() => (module, Some(text)),
             Some((text, None)) => {
-                return Err(invalid(format!("function: \"{text}\" is of which module? Write module/function")));
+                return Err(invalid(format!(
+                    "function: \"{text}\" is of which module? Write module/function"
+                )));
             }
         };
         for text in [module, function].into_iter().flatten() {
@@ -149,7 +171,9 @@ impl Params {
         };
         match text[..digits].parse::<u64>() {
             Ok(number) if unit > 0 => Ok(Some(Duration::from_millis(number.saturating_mul(unit)))),
-            _ => Err(invalid(format!("wait: \"{text}\" is not a duration such as 30s or 500ms"))),
+            _ => Err(invalid(format!(
+                "wait: \"{text}\" is not a duration such as 30s or 500ms"
+            ))),
         }
     }
 }
@@ -164,7 +188,8 @@ pub(crate) fn invalid(message: String) -> Problem {
 /// # Errors
 /// `invalid-id`.
 pub(crate) fn run_id(text: &str) -> Result<RunId, Problem> {
-    text.parse().map_err(|error| Problem::new(400, "invalid-id", format!("run id: {error}")))
+    text.parse()
+        .map_err(|error| Problem::new(400, "invalid-id", format!("run id: {error}")))
 }
 
 /// An event's id from a path.
@@ -172,7 +197,8 @@ pub(crate) fn run_id(text: &str) -> Result<RunId, Problem> {
 /// # Errors
 /// `invalid-id`.
 pub(crate) fn event_id(text: &str) -> Result<EventId, Problem> {
-    text.parse().map_err(|error| Problem::new(400, "invalid-id", format!("event id: {error}")))
+    text.parse()
+        .map_err(|error| Problem::new(400, "invalid-id", format!("event id: {error}")))
 }
 
 /// A version's digest from a path or a body.
@@ -180,7 +206,8 @@ pub(crate) fn event_id(text: &str) -> Result<EventId, Problem> {
 /// # Errors
 /// `invalid-id`.
 pub(crate) fn digest(text: &str) -> Result<Digest, Problem> {
-    text.parse().map_err(|error| Problem::new(400, "invalid-id", format!("version: {error}")))
+    text.parse()
+        .map_err(|error| Problem::new(400, "invalid-id", format!("version: {error}")))
 }
 
 /// A module's name from a path.
@@ -205,19 +232,31 @@ mod tests {
     use super::*;
 
     fn params(pairs: &[(&str, &str)]) -> Params {
-        Params(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+        Params(
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        )
     }
 
     #[test]
     fn unknown_parameters_are_refused_by_name() {
-        let problem = params(&[("stats", "x")]).only(&["status", "limit"]).expect_err("unknown");
-        assert!(problem.message.contains("\"stats\"") && problem.message.contains("status, limit"), "{problem}");
+        let problem = params(&[("stats", "x")])
+            .only(&["status", "limit"])
+            .expect_err("unknown");
+        assert!(
+            problem.message.contains("\"stats\"") && problem.message.contains("status, limit"),
+            "{problem}"
+        );
         assert!(params(&[("limit", "1")]).only(&["limit"]).is_ok());
     }
 
     #[test]
     fn statuses_come_apart_or_with_commas() {
-        let statuses = params(&[("status", "Running,failed"), ("status", "Completed")]).statuses().expect("known");
+        let statuses = params(&[("status", "Running,failed"), ("status", "Completed")])
+            .statuses()
+            .expect("known");
         assert_eq!(statuses, [Status::Running, Status::Failed, Status::Completed]);
         assert!(params(&[("status", "Done")]).statuses().is_err());
     }
@@ -228,8 +267,15 @@ mod tests {
         assert_eq!(params(&[("function", "a/b")]).function(), both);
         assert_eq!(params(&[("function", "b"), ("module", "a")]).function(), both);
         assert_eq!(params(&[("function", "a/b"), ("module", "a")]).function(), both);
-        assert_eq!(params(&[("module", "a")]).function(), Ok((Some("a".to_owned()), None)));
-        for bad in [&[("function", "b")][..], &[("function", "a/b"), ("module", "c")], &[("module", "A")]] {
+        assert_eq!(
+            params(&[("module", "a")]).function(),
+            Ok((Some("a".to_owned()), None))
+        );
+        for bad in [
+            &[("function", "b")][..],
+            &[("function", "a/b"), ("module", "c")],
+            &[("module", "A")],
+        ] {
             assert!(params(bad).function().is_err(), "{bad:?}");
         }
     }
@@ -237,7 +283,11 @@ mod tests {
     #[test]
     fn waits_and_limits_are_bounded_words() {
         for (text, millis) in [("30s", 30_000), ("500ms", 500), ("2", 2_000), ("1m", 60_000)] {
-            assert_eq!(params(&[("wait", text)]).wait(), Ok(Some(Duration::from_millis(millis))), "{text}");
+            assert_eq!(
+                params(&[("wait", text)]).wait(),
+                Ok(Some(Duration::from_millis(millis))),
+                "{text}"
+            );
         }
         for text in ["s", "-1s", "1h", "soon", "1.5s", "٣s"] {
             assert!(params(&[("wait", text)]).wait().is_err(), "{text}");
@@ -251,6 +301,9 @@ mod tests {
     #[test]
     fn an_unescaped_plus_in_a_time_is_understood() {
         let time = params(&[("received_after", "2026-11-22T19:00:00 01:00")]).time("received_after");
-        assert_eq!(time, Ok(Some(Timestamp::parse("2026-11-22T18:00:00Z").expect("a time"))));
+        assert_eq!(
+            time,
+            Ok(Some(Timestamp::parse("2026-11-22T18:00:00Z").expect("a time")))
+        );
     }
 }

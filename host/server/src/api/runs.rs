@@ -82,7 +82,11 @@ pub(super) async fn journal(State(app): State<App>, Path(id): Path<String>, para
     params.only(&["from"])?;
     let run = find(&app, query::run_id(&id)?).await?;
     let from = params.read("from")?.unwrap_or(0);
-    let views: Vec<EntryView> = entries(&app, &run, from).await?.into_iter().map(EntryView::of).collect();
+    let views: Vec<EntryView> = entries(&app, &run, from)
+        .await?
+        .into_iter()
+        .map(EntryView::of)
+        .collect();
     Ok(data(app.now(), views))
 }
 
@@ -94,7 +98,10 @@ pub(super) async fn logs(State(app): State<App>, Path(id): Path<String>, params:
     let from: u32 = params.read("cursor")?.unwrap_or(0);
     let lines = app.store().logs(run.id, from, limit).await?;
     // A full page may be the last; asking once more is cheap.
-    let cursor = lines.last().filter(|_| lines.len() == limit as usize).map(|line| (line.number + 1).to_string());
+    let cursor = lines
+        .last()
+        .filter(|_| lines.len() == limit as usize)
+        .map(|line| (line.number + 1).to_string());
     Ok(page_of(app.now(), views(lines), cursor))
 }
 
@@ -122,8 +129,20 @@ pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>, param
     let run_id = query::run_id(&id)?;
     let command = app.clone();
     let state = detached(async move { command.cancel(run_id).await }).await?;
-    let (status, phase, at) = (state.status.as_str(), state.phase.map(|phase| phase.as_str()), app.now());
-    Ok(data(at, Commanded { run_id, status, phase, at }))
+    let (status, phase, at) = (
+        state.status.as_str(),
+        state.phase.map(|phase| phase.as_str()),
+        app.now(),
+    );
+    Ok(data(
+        at,
+        Commanded {
+            run_id,
+            status,
+            phase,
+            at,
+        },
+    ))
 }
 
 /// `POST /v1/runs/{id}/wake`: ends its wait for a time now, or tries a blocked run again.
@@ -132,13 +151,28 @@ pub(super) async fn wake(State(app): State<App>, Path(id): Path<String>, params:
     let run_id = query::run_id(&id)?;
     let command = app.clone();
     let state = detached(async move { command.wake(run_id).await }).await?;
-    let (status, phase, at) = (state.status.as_str(), state.phase.map(|phase| phase.as_str()), app.now());
-    Ok(data(at, Commanded { run_id, status, phase, at }))
+    let (status, phase, at) = (
+        state.status.as_str(),
+        state.phase.map(|phase| phase.as_str()),
+        app.now(),
+    );
+    Ok(data(
+        at,
+        Commanded {
+            run_id,
+            status,
+            phase,
+            at,
+        },
+    ))
 }
 
 /// A run's row.
 pub(super) async fn find(app: &App, id: RunId) -> Result<Run, Problem> {
-    app.store().run(id).await?.ok_or_else(|| Problem::not_found("run", id))
+    app.store()
+        .run(id)
+        .await?
+        .ok_or_else(|| Problem::not_found("run", id))
 }
 
 /// A run's journal from an entry on, read.
@@ -146,7 +180,9 @@ pub(super) async fn entries(app: &App, run: &Run, from: u32) -> Result<Vec<Entry
     let records = app.store().journal(run.id, from.max(run.journal_base)).await?;
     records
         .into_iter()
-        .map(|record| Entry::decode(record).map_err(|error| Problem::new(500, "store-corrupt", error.to_string())))
+        .map(|record| {
+            Entry::decode(record).map_err(|error| Problem::new(500, "store-corrupt", error.to_string()))
+        })
         .collect()
 }
 

@@ -95,16 +95,34 @@ impl Steps {
     pub(crate) fn push(&mut self, entry: Entry) -> Option<usize> {
         let Entry { seq, at, event } = entry;
         match event {
-            Event::Step { name, occurrence, attempt, started_at, outcome } => {
+            Event::Step {
+                name,
+                occurrence,
+                attempt,
+                started_at,
+                outcome,
+            } => {
                 let index = self.body(seq, &name, occurrence);
                 self.bodies.remove(&(name, occurrence));
                 let step = &mut self.steps[index];
                 let error = outcome.as_ref().err().cloned();
-                step.view.attempts.push(AttemptView { attempt, started_at, ended_at: Some(at), error });
+                step.view.attempts.push(AttemptView {
+                    attempt,
+                    started_at,
+                    ended_at: Some(at),
+                    error,
+                });
                 step.finish(outcome);
                 Some(index)
             }
-            Event::Deferred { name, occurrence, attempt, started_at, failure, due_at } => {
+            Event::Deferred {
+                name,
+                occurrence,
+                attempt,
+                started_at,
+                failure,
+                due_at,
+            } => {
                 let index = self.body(seq, &name, occurrence);
                 let step = &mut self.steps[index];
                 step.view.attempts.push(AttemptView {
@@ -118,7 +136,14 @@ impl Steps {
                 self.operations.insert(seq, index);
                 Some(index)
             }
-            Event::Started { kind, name, occurrence, input, due_at, .. } => {
+            Event::Started {
+                kind,
+                name,
+                occurrence,
+                input,
+                due_at,
+                ..
+            } => {
                 self.operations.insert(seq, self.steps.len());
                 self.steps.push(Step {
                     view: StepView {
@@ -130,7 +155,12 @@ impl Steps {
                         wake_at: due_at,
                         input: Some(input),
                         output: None,
-                        attempts: vec![AttemptView { attempt: 1, started_at: at, ended_at: None, error: None }],
+                        attempts: vec![AttemptView {
+                            attempt: 1,
+                            started_at: at,
+                            ended_at: None,
+                            error: None,
+                        }],
                     },
                     progress: Progress::Open(kind),
                 });
@@ -230,15 +260,19 @@ impl Step {
             Progress::BackingOff => Phase::BackingOff.as_str(),
             Progress::Due => Phase::Executing.as_str(),
             Progress::Open(OperationKind::Sleep | OperationKind::SleepUntil) => Phase::Sleeping.as_str(),
-            Progress::Open(OperationKind::WaitForEvent | OperationKind::WaitForSignal | OperationKind::Invoke) => {
-                Phase::Waiting.as_str()
-            }
+            Progress::Open(
+                OperationKind::WaitForEvent | OperationKind::WaitForSignal | OperationKind::Invoke,
+            ) => Phase::Waiting.as_str(),
             Progress::Open(OperationKind::Sql | OperationKind::SendEvents | OperationKind::Fetch) => {
                 Phase::Executing.as_str()
             }
         };
         let wake_at = self.view.wake_at.filter(|_| !over);
-        StepView { status, wake_at, ..self.view.clone() }
+        StepView {
+            status,
+            wake_at,
+            ..self.view.clone()
+        }
     }
 }
 
@@ -261,13 +295,27 @@ mod tests {
             failure: Failure::new("x", format!("failed {attempt}")),
             due_at: at(due),
         };
-        Entry { seq, at: at(i64::from(seq) * 10 + 1), event }
+        Entry {
+            seq,
+            at: at(i64::from(seq) * 10 + 1),
+            event,
+        }
     }
 
     fn step(seq: Seq, name: &str, occurrence: u32, attempt: u32, outcome: Outcome) -> Entry {
         let started_at = at(i64::from(seq) * 10);
-        let event = Event::Step { name: name.to_owned(), occurrence, attempt, started_at, outcome };
-        Entry { seq, at: at(i64::from(seq) * 10 + 1), event }
+        let event = Event::Step {
+            name: name.to_owned(),
+            occurrence,
+            attempt,
+            started_at,
+            outcome,
+        };
+        Entry {
+            seq,
+            at: at(i64::from(seq) * 10 + 1),
+            event,
+        }
     }
 
     fn sleep(seq: Seq, name: &str, due: i64) -> Entry {
@@ -279,11 +327,22 @@ mod tests {
             input: Json::trusted("{}"),
             due_at: Some(at(due)),
         };
-        Entry { seq, at: at(i64::from(seq) * 10), event }
+        Entry {
+            seq,
+            at: at(i64::from(seq) * 10),
+            event,
+        }
     }
 
     fn delivered(seq: Seq, operation: Seq) -> Entry {
-        Entry { seq, at: at(i64::from(seq) * 10), event: Event::Delivered { operation, outcome: Ok(Json::null()) } }
+        Entry {
+            seq,
+            at: at(i64::from(seq) * 10),
+            event: Event::Delivered {
+                operation,
+                outcome: Ok(Json::null()),
+            },
+        }
     }
 
     fn shown(entries: Vec<Entry>, state: State) -> Vec<StepView> {
@@ -304,7 +363,11 @@ mod tests {
         let view = &views[0];
         assert_eq!((view.seq, view.kind, view.status), (0, "run", "completed"));
         assert_eq!(view.output, Some(Json::trusted("7")));
-        let attempts: Vec<_> = view.attempts.iter().map(|try_| (try_.attempt, try_.error.is_some())).collect();
+        let attempts: Vec<_> = view
+            .attempts
+            .iter()
+            .map(|try_| (try_.attempt, try_.error.is_some()))
+            .collect();
         assert_eq!(attempts, [(1, true), (2, true), (3, false)]);
         assert_eq!(view.attempts[2].ended_at, Some(at(41)));
     }
@@ -331,17 +394,35 @@ mod tests {
             step(6, "b", 1, 1, Err(Failure::terminal("x", "no"))),
         ];
         let views = shown(entries, RUNNING);
-        let summary: Vec<_> =
-            views.iter().map(|view| (view.name.as_str(), view.occurrence, view.status, view.attempts.len())).collect();
+        let summary: Vec<_> = views
+            .iter()
+            .map(|view| {
+                (
+                    view.name.as_str(),
+                    view.occurrence,
+                    view.status,
+                    view.attempts.len(),
+                )
+            })
+            .collect();
         assert_eq!(
             summary,
-            [("a", 0, "completed", 2), ("nap", 0, "completed", 1), ("b", 0, "completed", 1), ("b", 1, "failed", 1)]
+            [
+                ("a", 0, "completed", 2),
+                ("nap", 0, "completed", 1),
+                ("b", 0, "completed", 1),
+                ("b", 1, "failed", 1)
+            ]
         );
     }
 
     #[test]
     fn operations_are_open_until_delivered_or_cancelled() {
-        let cancelled = Entry { seq: 2, at: at(20), event: Event::Cancelled { operation: 1 } };
+        let cancelled = Entry {
+            seq: 2,
+            at: at(20),
+            event: Event::Cancelled { operation: 1 },
+        };
         let views = shown(vec![sleep(0, "a", 900), sleep(1, "b", 900), cancelled], RUNNING);
         assert_eq!((views[0].status, views[0].wake_at), ("sleeping", Some(at(900))));
         assert_eq!((views[1].status, views[1].wake_at), ("cancelled", None));
@@ -364,7 +445,11 @@ mod tests {
         assert_eq!(steps.push(sleep(0, "a", 900)), Some(0));
         assert_eq!(steps.push(step(1, "b", 0, 1, Ok(Json::null()))), Some(1));
         assert_eq!(steps.push(delivered(2, 0)), Some(0));
-        assert_eq!(steps.push(delivered(3, 0)), None, "delivered twice changes nothing");
+        assert_eq!(
+            steps.push(delivered(3, 0)),
+            None,
+            "delivered twice changes nothing"
+        );
         assert_eq!(steps.len(), 2);
     }
 }

@@ -56,7 +56,14 @@ impl Nudges {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // An interval's first tick comes at once, and nobody needs it.
         tick.reset();
-        Nudges { app: app.clone(), run, changes: app.changes(), tick, ticks: 0, looked: Instant::now() - COALESCE }
+        Nudges {
+            app: app.clone(),
+            run,
+            changes: app.changes(),
+            tick,
+            ticks: 0,
+            looked: Instant::now() - COALESCE,
+        }
     }
 
     /// Waits until it is worth looking again. False: the node stops.
@@ -101,7 +108,9 @@ pub(super) async fn stream(
     // A run that is not there is answered as everywhere else, not in a stream.
     runs::find(&app, id).await?;
     let follower = Follower::new(app, id, nudges);
-    Ok(Sse::new(follower.events()).keep_alive(KeepAlive::new().interval(HEARTBEAT)).into_response())
+    Ok(Sse::new(follower.events())
+        .keep_alive(KeepAlive::new().interval(HEARTBEAT))
+        .into_response())
 }
 
 /// What has been sent, and what is to be.
@@ -223,7 +232,9 @@ impl Follower {
     fn queue<T: Serialize>(&mut self, name: &str, data: &T) {
         match Event::default().event(name).json_data(data) {
             Ok(event) => self.pending.push_back(event),
-            Err(error) => tracing::error!(run_id = %self.id, %error, "an event of a stream cannot be written"),
+            Err(error) => {
+                tracing::error!(run_id = %self.id, %error, "an event of a stream cannot be written")
+            }
         }
     }
 }

@@ -79,7 +79,10 @@ impl RunView {
     /// A run with its steps.
     pub(crate) fn with_steps(run: &Run, steps: &Steps) -> RunView {
         let steps = steps.all(run.state).collect();
-        RunView { steps: Some(steps), ..RunView::of(run) }
+        RunView {
+            steps: Some(steps),
+            ..RunView::of(run)
+        }
     }
 
     /// How long it took, or has taken until now, from being queued.
@@ -129,13 +132,23 @@ impl EntryView {
     /// An entry.
     pub(crate) fn of(entry: Entry) -> EntryView {
         let Entry { seq, at, event } = entry;
-        let base = EntryView { seq, at, ..EntryView::default() };
+        let base = EntryView {
+            seq,
+            at,
+            ..EntryView::default()
+        };
         let split = |outcome: Outcome| match outcome {
             Ok(output) => (Some(output), None),
             Err(failure) => (None, Some(failure)),
         };
         match event {
-            Event::Step { name, occurrence, attempt, started_at, outcome } => {
+            Event::Step {
+                name,
+                occurrence,
+                attempt,
+                started_at,
+                outcome,
+            } => {
                 let (output, error) = split(outcome);
                 EntryView {
                     entry: "step",
@@ -149,7 +162,14 @@ impl EntryView {
                     ..base
                 }
             }
-            Event::Deferred { name, occurrence, attempt, started_at, failure, due_at } => EntryView {
+            Event::Deferred {
+                name,
+                occurrence,
+                attempt,
+                started_at,
+                failure,
+                due_at,
+            } => EntryView {
                 entry: "deferred",
                 name: Some(name),
                 kind: Some(BODY),
@@ -160,7 +180,14 @@ impl EntryView {
                 error: Some(failure),
                 ..base
             },
-            Event::Started { kind, name, occurrence, input_hash, input, due_at } => EntryView {
+            Event::Started {
+                kind,
+                name,
+                occurrence,
+                input_hash,
+                input,
+                due_at,
+            } => EntryView {
                 entry: "started",
                 name: Some(name),
                 kind: Some(kind.as_str()),
@@ -172,9 +199,19 @@ impl EntryView {
             },
             Event::Delivered { operation, outcome } => {
                 let (output, error) = split(outcome);
-                EntryView { entry: "delivered", operation: Some(operation), output, error, ..base }
+                EntryView {
+                    entry: "delivered",
+                    operation: Some(operation),
+                    output,
+                    error,
+                    ..base
+                }
             }
-            Event::Cancelled { operation } => EntryView { entry: "cancelled", operation: Some(operation), ..base },
+            Event::Cancelled { operation } => EntryView {
+                entry: "cancelled",
+                operation: Some(operation),
+                ..base
+            },
         }
     }
 }
@@ -194,8 +231,22 @@ pub(crate) struct LogView {
 impl LogView {
     /// A line.
     pub(crate) fn of(line: LogLine) -> LogView {
-        let LogLine { number, at, level, step, message, fields } = line;
-        LogView { number, at, level, step, message, fields }
+        let LogLine {
+            number,
+            at,
+            level,
+            step,
+            message,
+            fields,
+        } = line;
+        LogView {
+            number,
+            at,
+            level,
+            step,
+            message,
+            fields,
+        }
     }
 }
 

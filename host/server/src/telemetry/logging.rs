@@ -50,16 +50,26 @@ pub enum LoggingError {
 /// When the filter cannot be read, or logging was set up before: nothing has changed then.
 pub fn init_logging(format: LogFormat) -> Result<(), LoggingError> {
     let filter = filter(std::env::var(FILTER_VARIABLE).ok().as_deref())?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let installed = match format {
         LogFormat::Text => builder.with_ansi(colour()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .try_init(),
     };
     installed.map_err(|_| LoggingError::Installed)
 }
 
 fn filter(text: Option<&str>) -> Result<EnvFilter, LoggingError> {
-    let text = text.map(str::trim).filter(|text| !text.is_empty()).unwrap_or(FILTER_DEFAULT);
+    let text = text
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+        .unwrap_or(FILTER_DEFAULT);
     EnvFilter::try_new(text).map_err(|error| LoggingError::Filter(error.to_string()))
 }
 

@@ -17,12 +17,14 @@ pub struct Metrics(PrometheusHandle);
 
 /// Seconds, from a tenth of a millisecond to a minute: commits, replays, steps and waits all fall in there.
 const SECONDS: [f64; 19] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0,
-    60.0,
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    20.0, 30.0, 60.0,
 ];
 
 /// Rows in one commit.
-const ROWS: [f64; 12] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 4_096.0];
+const ROWS: [f64; 12] = [
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 4_096.0,
+];
 
 /// Samples wait in memory until they are put into buckets; nobody may ever ask for them.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -36,31 +38,96 @@ enum Kind {
 
 /// Every metric: name, kind, unit, meaning.
 const ALL: [(&str, Kind, Unit, &str); 15] = [
-    ("dormouse_runs_total", Kind::Counter, Unit::Count, "Runs that reached a status, by status."),
-    ("dormouse_runs_blocked", Kind::Gauge, Unit::Count, "Runs that cannot go on until a person does something."),
-    ("dormouse_queue_depth", Kind::Gauge, Unit::Count, "Runs that are ready for a node to claim them."),
-    ("dormouse_queue_oldest_age_seconds", Kind::Gauge, Unit::Seconds, "For how long the oldest ready run has waited."),
+    (
+        "dormouse_runs_total",
+        Kind::Counter,
+        Unit::Count,
+        "Runs that reached a status, by status.",
+    ),
+    (
+        "dormouse_runs_blocked",
+        Kind::Gauge,
+        Unit::Count,
+        "Runs that cannot go on until a person does something.",
+    ),
+    (
+        "dormouse_queue_depth",
+        Kind::Gauge,
+        Unit::Count,
+        "Runs that are ready for a node to claim them.",
+    ),
+    (
+        "dormouse_queue_oldest_age_seconds",
+        Kind::Gauge,
+        Unit::Seconds,
+        "For how long the oldest ready run has waited.",
+    ),
     (
         "dormouse_schedule_to_start_seconds",
         Kind::Histogram(&SECONDS),
         Unit::Seconds,
         "From when a run was due to begin to its first leg.",
     ),
-    ("dormouse_step_seconds", Kind::Histogram(&SECONDS), Unit::Seconds, "How long one attempt of a step body took."),
-    ("dormouse_retries_total", Kind::Counter, Unit::Count, "Failed attempts of step bodies that are followed by another."),
-    ("dormouse_replay_seconds", Kind::Histogram(&SECONDS), Unit::Seconds, "How long feeding a journal back took."),
-    ("dormouse_commit_seconds", Kind::Histogram(&SECONDS), Unit::Seconds, "How long a commit of the store took."),
-    ("dormouse_commit_rows", Kind::Histogram(&ROWS), Unit::Count, "How many rows a commit of the store wrote."),
+    (
+        "dormouse_step_seconds",
+        Kind::Histogram(&SECONDS),
+        Unit::Seconds,
+        "How long one attempt of a step body took.",
+    ),
+    (
+        "dormouse_retries_total",
+        Kind::Counter,
+        Unit::Count,
+        "Failed attempts of step bodies that are followed by another.",
+    ),
+    (
+        "dormouse_replay_seconds",
+        Kind::Histogram(&SECONDS),
+        Unit::Seconds,
+        "How long feeding a journal back took.",
+    ),
+    (
+        "dormouse_commit_seconds",
+        Kind::Histogram(&SECONDS),
+        Unit::Seconds,
+        "How long a commit of the store took.",
+    ),
+    (
+        "dormouse_commit_rows",
+        Kind::Histogram(&ROWS),
+        Unit::Count,
+        "How many rows a commit of the store wrote.",
+    ),
     (
         "dormouse_timer_lag_seconds",
         Kind::Histogram(&SECONDS),
         Unit::Seconds,
         "How long after it was due a timer fired.",
     ),
-    ("dormouse_instances_live", Kind::Gauge, Unit::Count, "Wasm instances in memory, parked ones included."),
-    ("dormouse_instances_parked", Kind::Gauge, Unit::Count, "Wasm instances in memory whose run waits."),
-    ("dormouse_lease_takeovers_total", Kind::Counter, Unit::Count, "Runs taken over from nodes that were dead."),
-    ("dormouse_divergences_total", Kind::Counter, Unit::Count, "Replays in which the code did not ask for what the journal has."),
+    (
+        "dormouse_instances_live",
+        Kind::Gauge,
+        Unit::Count,
+        "Wasm instances in memory, parked ones included.",
+    ),
+    (
+        "dormouse_instances_parked",
+        Kind::Gauge,
+        Unit::Count,
+        "Wasm instances in memory whose run waits.",
+    ),
+    (
+        "dormouse_lease_takeovers_total",
+        Kind::Counter,
+        Unit::Count,
+        "Runs taken over from nodes that were dead.",
+    ),
+    (
+        "dormouse_divergences_total",
+        Kind::Counter,
+        Unit::Count,
+        "Replays in which the code did not ask for what the journal has.",
+    ),
 ];
 
 static INSTALLED: OnceLock<Metrics> = OnceLock::new();
@@ -81,7 +148,9 @@ impl Metrics {
     /// Puts the numbers that only the store knows into their gauges. Call it just before rendering.
     pub fn observe(counts: &Counts, now: Timestamp) {
         let of = |phase: Phase| counts.live[phase as usize] as f64;
-        let age = counts.oldest_ready.map_or(Duration::ZERO, |oldest| now.since(oldest));
+        let age = counts
+            .oldest_ready
+            .map_or(Duration::ZERO, |oldest| now.since(oldest));
         metrics::gauge!("dormouse_runs_blocked").set(of(Phase::Blocked));
         metrics::gauge!("dormouse_queue_depth").set(of(Phase::Queued));
         metrics::gauge!("dormouse_queue_oldest_age_seconds").set(age.as_secs_f64());
@@ -96,12 +165,14 @@ impl Metrics {
         }
         describe();
         let upkeep = handle.clone();
-        let spawned = std::thread::Builder::new().name("metrics-upkeep".to_owned()).spawn(move || {
-            loop {
-                std::thread::sleep(UPKEEP);
-                upkeep.run_upkeep();
-            }
-        });
+        let spawned = std::thread::Builder::new()
+            .name("metrics-upkeep".to_owned())
+            .spawn(move || {
+                loop {
+                    std::thread::sleep(UPKEEP);
+                    upkeep.run_upkeep();
+                }
+            });
         if let Err(error) = spawned {
             tracing::warn!(%error, "no thread for the metrics' upkeep: read /metrics often, or memory grows");
         }
@@ -111,10 +182,15 @@ impl Metrics {
 
 fn builder() -> PrometheusBuilder {
     ALL.iter()
-        .try_fold(PrometheusBuilder::new(), |builder, (name, kind, _, _)| match kind {
-            Kind::Histogram(buckets) => builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets),
-            Kind::Counter | Kind::Gauge => Ok(builder),
-        })
+        .try_fold(
+            PrometheusBuilder::new(),
+            |builder, (name, kind, _, _)| match kind {
+                Kind::Histogram(buckets) => {
+                    builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets)
+                }
+                Kind::Counter | Kind::Gauge => Ok(builder),
+            },
+        )
         // The one error is an empty list of buckets, and none of ours is.
         .unwrap_or_default()
 }
@@ -145,7 +221,10 @@ mod tests {
         }
         let text = metrics.render();
         for (name, kind, _, meaning) in ALL {
-            assert!(text.contains(&format!("# HELP {name} {meaning}")), "{name}\n{text}");
+            assert!(
+                text.contains(&format!("# HELP {name} {meaning}")),
+                "{name}\n{text}"
+            );
             if let Kind::Histogram(buckets) = kind {
                 let first = format!("{name}_bucket{{le=\"{}\"}}", buckets[0]);
                 assert!(text.contains(&first), "{first}\n{text}");
@@ -156,7 +235,10 @@ mod tests {
     #[test]
     fn what_the_store_counts_is_put_into_gauges() {
         let metrics = Metrics::install();
-        let mut counts = Counts { oldest_ready: Some(Timestamp::from_millis(1_000)), ..Counts::default() };
+        let mut counts = Counts {
+            oldest_ready: Some(Timestamp::from_millis(1_000)),
+            ..Counts::default()
+        };
         counts.live[Phase::Blocked as usize] = 7;
         Metrics::observe(&counts, Timestamp::from_millis(3_500));
         let text = metrics.render();

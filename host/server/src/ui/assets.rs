@@ -31,8 +31,22 @@ pub(super) async fn asset(Path(name): Path<String>) -> Response {
         "dormouse.css" => ("text/css; charset=utf-8", STYLE),
         "dormouse.js" => ("text/javascript; charset=utf-8", SCRIPT),
         "dormouse.svg" => ("image/svg+xml", ICON),
-        _ => return Failed(Problem::new(404, "no-route", format!("there is nothing at /assets/{name}"))).into_response(),
+        _ => {
+            return Failed(Problem::new(
+                404,
+                "no-route",
+                format!("there is nothing at /assets/{name}"),
+            ))
+            .into_response();
+        }
     };
     let kept = HeaderValue::from_static("public, max-age=31536000, immutable");
-    ([(CONTENT_TYPE, HeaderValue::from_static(media)), (CACHE_CONTROL, kept)], content).into_response()
+    (
+        [
+            (CONTENT_TYPE, HeaderValue::from_static(media)),
+            (CACHE_CONTROL, kept),
+        ],
+        content,
+    )
+        .into_response()
 }

@@ -114,7 +114,7 @@ pub(super) fn duration(duration: Duration) -> String {
 pub(super) fn runs(runs: &[RunView], now: Timestamp) -> Markup {
     html! {
         div.scroll {
-            table {
+            table.runs {
                 thead {
                     tr {
                         th scope="col" { "Status" }
@@ -129,11 +129,11 @@ pub(super) fn runs(runs: &[RunView], now: Timestamp) -> Markup {
                     @for run in runs {
                         tr {
                             td { (state(run)) }
-                            td { a.mono href={ "/runs/" (run.run_id) } { (run.run_id) } }
-                            td { (run.function_id) }
+                            td.id { a.mono href={ "/runs/" (run.run_id) } { (run.run_id) } }
+                            td.function { (run.function_id) }
                             td.wide { (time(run.queued_at)) }
-                            td.wide { @if run.run_started_at.is_some() || run.ended_at.is_some() { (duration(run.taken(now))) } }
-                            td.why { (why(run, now)) }
+                            td.wide.took { @if run.run_started_at.is_some() || run.ended_at.is_some() { (duration(run.taken(now))) } }
+                            td.why { div { (why(run, now)) } }
                         }
                     }
                 }

@@ -38,5 +38,7 @@ pub(super) async fn stream(State(app): State<App>) -> Response {
         let event = Event::default().event("change").data("{}");
         Some((Ok::<_, Infallible>(event), (app, changes, false)))
     });
-    Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT)).into_response()
+    Sse::new(events)
+        .keep_alive(KeepAlive::new().interval(HEARTBEAT))
+        .into_response()
 }

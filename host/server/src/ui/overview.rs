@@ -25,7 +25,13 @@ pub(super) async fn fragment(State(app): State<App>) -> Result<Markup, Failed> {
 
 async fn content(app: &App) -> Result<Markup, Failed> {
     let counts = app.store().counts().await?;
-    let runs = app.store().runs(RunFilter { limit: RECENT, ..RunFilter::default() }).await?;
+    let runs = app
+        .store()
+        .runs(RunFilter {
+            limit: RECENT,
+            ..RunFilter::default()
+        })
+        .await?;
     let runs: Vec<RunView> = runs.iter().map(RunView::of).collect();
     let snapshot = app.registry().snapshot();
     let mut modules: Vec<_> = snapshot.modules.values().collect();

@@ -24,11 +24,19 @@ pub(super) async fn page(State(app): State<App>, Path(id): Path<String>) -> Resu
     let shown = gather(&app, &id).await?;
     let id = shown.run.run_id;
     // A run that has ended changes no more.
-    let stream = shown.run.ended_at.is_none().then(|| format!("/v1/runs/{id}/stream"));
+    let stream = shown
+        .run
+        .ended_at
+        .is_none()
+        .then(|| format!("/v1/runs/{id}/stream"));
     let body = html! {
         div data-stream=[stream] data-fragment={ "/runs/" (id) "/fragment" } { (content(&shown)) }
     };
-    Ok(layout::page(&format!("{} {id}", shown.run.function_id), layout::Tab::Runs, &body))
+    Ok(layout::page(
+        &format!("{} {id}", shown.run.function_id),
+        layout::Tab::Runs,
+        &body,
+    ))
 }
 
 pub(super) async fn fragment(State(app): State<App>, Path(id): Path<String>) -> Result<Markup, Failed> {
@@ -73,11 +81,23 @@ async fn gather(app: &App, id: &str) -> Result<Shown, Problem> {
     let run = api::whole_run(app, id).await?;
     let event = app.store().event(run.event_id).await?.map(|event| event.payload);
     let (logs, more_logs) = api::log_page(app, id).await?;
-    Ok(Shown { run, event, logs, more_logs, now: app.now() })
+    Ok(Shown {
+        run,
+        event,
+        logs,
+        more_logs,
+        now: app.now(),
+    })
 }
 
 fn content(shown: &Shown) -> Markup {
-    let Shown { run, event, logs, more_logs, now } = shown;
+    let Shown {
+        run,
+        event,
+        logs,
+        more_logs,
+        now,
+    } = shown;
     let steps = run.steps.as_deref().unwrap_or_default();
     html! {
         div.title {
@@ -165,7 +185,10 @@ fn buttons(run: &RunView) -> Markup {
     let Some(phase) = run.state.phase else {
         return html! {};
     };
-    let wakes = matches!(phase, Phase::Sleeping | Phase::BackingOff | Phase::Waiting | Phase::Blocked);
+    let wakes = matches!(
+        phase,
+        Phase::Sleeping | Phase::BackingOff | Phase::Waiting | Phase::Blocked
+    );
     html! {
         div.buttons {
             @if wakes {
@@ -185,8 +208,14 @@ fn step_of(step: &StepView, now: Timestamp) -> Markup {
     let last = step.attempts.last().and_then(|attempt| attempt.ended_at);
     let took = first.map(|first| last.unwrap_or(now).since(first));
     let failures = step.attempts.iter().any(|attempt| attempt.error.is_some());
-    let input = step.input.as_ref().filter(|_| step.kind != "sleep" && step.kind != "sleep-until");
-    let output = step.output.as_ref().filter(|output| output.as_str() != "null" || input.is_some());
+    let input = step
+        .input
+        .as_ref()
+        .filter(|_| step.kind != "sleep" && step.kind != "sleep-until");
+    let output = step
+        .output
+        .as_ref()
+        .filter(|output| output.as_str() != "null" || input.is_some());
     html! {
         li id={ "step-" (step.seq) } {
             div.step {

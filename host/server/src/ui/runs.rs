@@ -64,13 +64,20 @@ pub(super) async fn page(State(app): State<App>, params: Params) -> Result<Marku
 
 /// This list's address, at another place in it.
 fn address(params: &Params, cursor: Option<&str>) -> String {
-    let kept = params.pairs().iter().filter(|(name, value)| name != "cursor" && !value.is_empty());
+    let kept = params
+        .pairs()
+        .iter()
+        .filter(|(name, value)| name != "cursor" && !value.is_empty());
     let pairs: Vec<String> = kept
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .chain(cursor.map(|cursor| ("cursor", cursor)))
         .map(|(name, value)| format!("{name}={}", escaped(value)))
         .collect();
-    if pairs.is_empty() { "/runs".to_owned() } else { format!("/runs?{}", pairs.join("&")) }
+    if pairs.is_empty() {
+        "/runs".to_owned()
+    } else {
+        format!("/runs?{}", pairs.join("&"))
+    }
 }
 
 /// A value as a query string has it. What is kept has been checked: words, names and numbers.

@@ -6,23 +6,45 @@ use super::server::TestServer;
 async fn an_event_is_durable_and_readable_under_the_id_that_was_answered() {
     let server = TestServer::start().await;
     let answer = server
-        .post("/e/any-key", r#"[{"name":"a/b","data":{"n":123456789012345678901234567890}},{"name":"a/c","id":"mine"}]"#)
+        .post(
+            "/e/any-key",
+            r#"[{"name":"a/b","data":{"n":123456789012345678901234567890}},{"name":"a/c","id":"mine"}]"#,
+        )
         .await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.header("x-inngest-server-kind"), Some("dev"));
-    assert_eq!(answer.header("access-control-allow-origin"), None, "no origin was named");
+    assert_eq!(
+        answer.header("access-control-allow-origin"),
+        None,
+        "no origin was named"
+    );
     let json = answer.json();
     assert_eq!(json["status"], 200);
     assert!(json.get("error").is_none());
-    let ids: Vec<&str> = json["ids"].as_array().expect("ids").iter().filter_map(|id| id.as_str()).collect();
+    let ids: Vec<&str> = json["ids"]
+        .as_array()
+        .expect("ids")
+        .iter()
+        .filter_map(|id| id.as_str())
+        .collect();
     assert_eq!(ids.len(), 2);
 
     let first = server.get(&format!("/v1/events/{}", ids[0])).await;
-    assert!(first.body.contains("123456789012345678901234567890"), "every digit is kept: {first:?}");
+    assert!(
+        first.body.contains("123456789012345678901234567890"),
+        "every digit is kept: {first:?}"
+    );
     assert_eq!(first.json()["data"]["internal_id"], ids[0]);
-    assert_eq!(first.json()["data"]["id"], ids[0], "without an id of its own, its id is ours");
+    assert_eq!(
+        first.json()["data"]["id"],
+        ids[0],
+        "without an id of its own, its id is ours"
+    );
     let second = server.get(&format!("/v1/events/{}", ids[1])).await.json();
-    assert_eq!((&second["data"]["id"], &second["data"]["name"]), (&"mine".into(), &"a/c".into()));
+    assert_eq!(
+        (&second["data"]["id"], &second["data"]["name"]),
+        (&"mine".into(), &"a/c".into())
+    );
     let runs = server.get(&format!("/v1/events/{}/runs", ids[0])).await.json();
     assert_eq!(runs["data"], serde_json::json!([]), "nothing listens to it");
 }
@@ -37,7 +59,9 @@ async fn one_object_a_form_and_curls_default_type_are_events_too() {
         (form, r#"{"name":"a/b","data":{"x":1}}"#),
         (form, "name=a%2Fb&x=1&x=2"),
     ] {
-        let answer = server.send("POST", "/e/k", &[("content-type", media)], body.as_bytes()).await;
+        let answer = server
+            .send("POST", "/e/k", &[("content-type", media)], body.as_bytes())
+            .await;
         assert_eq!(answer.status, 200, "{media} {body}: {answer:?}");
         assert_eq!(answer.json()["ids"].as_array().map(Vec::len), Some(1));
     }
@@ -56,7 +80,10 @@ async fn a_seed_gives_the_same_ids_again_and_a_bad_one_is_ignored() {
     assert_eq!(first, again);
     assert_ne!(first["ids"][0], first["ids"][1]);
 
-    let bad = server.send("POST", "/e/k", &[("x-inngest-event-id-seed", "nonsense")], body).await.json();
+    let bad = server
+        .send("POST", "/e/k", &[("x-inngest-event-id-seed", "nonsense")], body)
+        .await
+        .json();
     assert_eq!(bad["status"], 200);
     assert_ne!(bad["ids"], first["ids"]);
 }
@@ -64,12 +91,27 @@ async fn a_seed_gives_the_same_ids_again_and_a_bad_one_is_ignored() {
 #[tokio::test]
 async fn browsers_may_send_events_from_anywhere_and_nothing_else() {
     let server = TestServer::start().await;
-    let from = [("origin", "https://shop.example"), ("sec-fetch-site", "cross-site")];
-    let preflight = [from[0], ("access-control-request-method", "POST"), ("access-control-request-headers", "x-a")];
+    let from = [
+        ("origin", "https://shop.example"),
+        ("sec-fetch-site", "cross-site"),
+    ];
+    let preflight = [
+        from[0],
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "x-a"),
+    ];
     let answer = server.send("OPTIONS", "/e/k", &preflight, b"").await;
-    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some("*")), "{answer:?}");
+    assert_eq!(
+        (answer.status, answer.header("access-control-allow-origin")),
+        (200, Some("*")),
+        "{answer:?}"
+    );
     let answer = server.send("POST", "/e/k", &from, br#"{"name":"a/b"}"#).await;
-    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some("*")), "{answer:?}");
+    assert_eq!(
+        (answer.status, answer.header("access-control-allow-origin")),
+        (200, Some("*")),
+        "{answer:?}"
+    );
 
     let id = server.runs.sleeping;
     for (method, path) in [
@@ -80,7 +122,11 @@ async fn browsers_may_send_events_from_anywhere_and_nothing_else() {
         ("POST", "/invoke/shop/charge".to_owned()),
     ] {
         let answer = server.send(method, &path, &from, b"{}").await;
-        assert_eq!(answer.problem(), (403, "cross-site".to_owned()), "{method} {path}");
+        assert_eq!(
+            answer.problem(),
+            (403, "cross-site".to_owned()),
+            "{method} {path}"
+        );
         assert_eq!(answer.header("access-control-allow-origin"), None);
     }
     let run = server.get(&format!("/v1/runs/{id}")).await.json();
@@ -93,37 +139,67 @@ async fn a_run_shows_its_steps_attempts_output_and_error() {
     let runs = server.runs;
 
     let completed = server.get(&format!("/v1/runs/{}", runs.completed)).await;
-    assert!(completed.body.contains("123456789012345678901234567890"), "every digit is kept");
+    assert!(
+        completed.body.contains("123456789012345678901234567890"),
+        "every digit is kept"
+    );
     let json = completed.json();
     let run = &json["data"];
     assert!(json["metadata"]["fetched_at"].is_string());
-    assert_eq!((&run["status"], &run["phase"]), (&"Completed".into(), &serde_json::Value::Null));
+    assert_eq!(
+        (&run["status"], &run["phase"]),
+        (&"Completed".into(), &serde_json::Value::Null)
+    );
     assert_eq!(run["function_id"], "shop/charge");
-    assert!(run["version"].as_str().is_some_and(|version| version.starts_with("sha256:") && version.len() == 71));
+    assert!(
+        run["version"]
+            .as_str()
+            .is_some_and(|version| version.starts_with("sha256:") && version.len() == 71)
+    );
     assert_eq!(run["queued_at"], "2026-09-21T14:13:20.000Z");
     let step = &run["steps"][0];
     assert_eq!(
         (&step["name"], &step["kind"], &step["status"], &step["output"]),
-        (&"charge-card".into(), &"run".into(), &"completed".into(), &7.into())
+        (
+            &"charge-card".into(),
+            &"run".into(),
+            &"completed".into(),
+            &7.into()
+        )
     );
 
     let failed = server.get(&format!("/v1/runs/{}", runs.failed)).await.json();
     let error = &failed["data"]["error"];
-    assert_eq!((&error["code"], &error["step"]), (&"guest-panic".into(), &"charge-card".into()));
+    assert_eq!(
+        (&error["code"], &error["step"]),
+        (&"guest-panic".into(), &"charge-card".into())
+    );
     assert_eq!(error["frames"][0], "shop::charge (src/lib.rs:7)");
 
     let backing_off = server.get(&format!("/v1/runs/{}", runs.backing_off)).await.json();
     let run = &backing_off["data"];
-    assert_eq!((&run["phase"], &run["wake_at"]), (&"backing-off".into(), &"2099-12-31T00:00:00.000Z".into()));
+    assert_eq!(
+        (&run["phase"], &run["wake_at"]),
+        (&"backing-off".into(), &"2099-12-31T00:00:00.000Z".into())
+    );
     assert_eq!(run["steps"][0]["status"], "backing-off");
     assert_eq!(run["steps"][0]["attempts"][0]["error"]["code"], "card-declined");
 
-    let journal = server.get(&format!("/v1/runs/{}/journal", runs.sleeping)).await.json();
+    let journal = server
+        .get(&format!("/v1/runs/{}/journal", runs.sleeping))
+        .await
+        .json();
     assert_eq!(journal["data"][1]["entry"], "started");
     assert_eq!(journal["data"][1]["kind"], "sleep");
-    let rest = server.get(&format!("/v1/runs/{}/journal?from=1", runs.sleeping)).await.json();
+    let rest = server
+        .get(&format!("/v1/runs/{}/journal?from=1", runs.sleeping))
+        .await
+        .json();
     assert_eq!(rest["data"].as_array().map(Vec::len), Some(1));
-    let logs = server.get(&format!("/v1/runs/{}/logs", runs.sleeping)).await.json();
+    let logs = server
+        .get(&format!("/v1/runs/{}/logs", runs.sleeping))
+        .await
+        .json();
     assert_eq!(logs["data"][0]["message"], "the card is <nearly> expired");
     assert_eq!(logs["data"][0]["fields"]["days"], 3);
 }
@@ -132,15 +208,26 @@ async fn a_run_shows_its_steps_attempts_output_and_error() {
 async fn lists_are_narrowed_and_paged() {
     let server = TestServer::start().await;
     let ids = |json: &serde_json::Value| -> Vec<String> {
-        json["data"].as_array().expect("a list").iter().map(|run| run["run_id"].as_str().unwrap_or("").to_owned()).collect()
+        json["data"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|run| run["run_id"].as_str().unwrap_or("").to_owned())
+            .collect()
     };
     let all = ids(&server.get("/v1/runs").await.json());
     assert_eq!(all.len(), 4);
     assert!(all.is_sorted_by(|newer, older| newer > older), "newest first");
 
     let first = server.get("/v1/runs?limit=3").await.json();
-    let cursor = first["metadata"]["cursor"].as_str().expect("there is more").to_owned();
-    let second = server.get(&format!("/v1/runs?limit=3&cursor={cursor}")).await.json();
+    let cursor = first["metadata"]["cursor"]
+        .as_str()
+        .expect("there is more")
+        .to_owned();
+    let second = server
+        .get(&format!("/v1/runs?limit=3&cursor={cursor}"))
+        .await
+        .json();
     assert_eq!(second["metadata"].get("cursor"), None, "that was the last page");
     assert_eq!([ids(&first), ids(&second)].concat(), all);
 
@@ -158,10 +245,16 @@ async fn lists_are_narrowed_and_paged() {
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(ids(&answer.json()).len(), count, "{query}");
     }
-    let events = server.get("/v1/events?limit=1&received_before=2026-09-22T00:00:00Z").await.json();
+    let events = server
+        .get("/v1/events?limit=1&received_before=2026-09-22T00:00:00Z")
+        .await
+        .json();
     assert_eq!(events["data"][0]["name"], "shop/order.placed");
     assert!(events["metadata"]["cursor"].is_string());
-    let none = server.get("/v1/events?received_after=2026-09-22T00:00:00Z").await.json();
+    let none = server
+        .get("/v1/events?received_after=2026-09-22T00:00:00Z")
+        .await
+        .json();
     assert_eq!(none["data"], serde_json::json!([]));
 }
 
@@ -180,7 +273,10 @@ async fn waiting_for_a_run_ends_with_it_or_with_the_time() {
     });
     assert_eq!(cancelled.status, 200, "{cancelled:?}");
     assert_eq!(waited.json()["data"]["status"], "Cancelled");
-    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "the end was noticed, not timed out");
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(20),
+        "the end was noticed, not timed out"
+    );
     let steps = &waited.json()["data"]["steps"];
     assert_eq!(steps[1]["status"], "cancelled", "{steps}");
 }
@@ -193,7 +289,9 @@ async fn commands_say_what_they_did_and_refuse_what_is_over() {
     assert_eq!(woken.status, 200, "{woken:?}");
     assert_eq!(woken.json()["data"]["run_id"], runs.sleeping.to_string());
 
-    let over = server.send("DELETE", &format!("/v1/runs/{}", runs.completed), &[], b"").await;
+    let over = server
+        .send("DELETE", &format!("/v1/runs/{}", runs.completed), &[], b"")
+        .await;
     assert_eq!(over.problem(), (409, "already-ended".to_owned()));
     let over = server.post(&format!("/v1/runs/{}/wake", runs.failed), "").await;
     assert_eq!(over.problem(), (409, "already-ended".to_owned()));
@@ -208,12 +306,28 @@ async fn the_server_tells_of_itself() {
     let nodes = server.get("/v1/nodes").await.json();
     assert_eq!(nodes["data"].as_array().map(Vec::len), Some(1), "{nodes}");
     let metrics = server.get("/metrics").await;
-    assert!(metrics.header("content-type").is_some_and(|media| media.starts_with("text/plain")));
-    for name in ["dormouse_queue_depth", "dormouse_runs_blocked", "dormouse_queue_oldest_age_seconds"] {
-        assert!(metrics.body.contains(&format!("# TYPE {name} gauge")), "{name}\n{}", metrics.body);
+    assert!(
+        metrics
+            .header("content-type")
+            .is_some_and(|media| media.starts_with("text/plain"))
+    );
+    for name in [
+        "dormouse_queue_depth",
+        "dormouse_runs_blocked",
+        "dormouse_queue_oldest_age_seconds",
+    ] {
+        assert!(
+            metrics.body.contains(&format!("# TYPE {name} gauge")),
+            "{name}\n{}",
+            metrics.body
+        );
     }
     for path in ["/v1/modules", "/v1/functions"] {
-        assert_eq!(server.get(path).await.json()["data"], serde_json::json!([]), "{path}");
+        assert_eq!(
+            server.get(path).await.json()["data"],
+            serde_json::json!([]),
+            "{path}"
+        );
     }
 }
 
@@ -237,6 +351,10 @@ async fn what_a_later_release_brings_is_told_apart_from_a_mistake() {
         ("PUT", "/v1/modules/shop?policy=migrate".to_owned()),
     ] {
         let answer = server.send(method, &path, &[], b"").await;
-        assert_eq!(answer.problem(), (501, "not-supported".to_owned()), "{method} {path}");
+        assert_eq!(
+            answer.problem(),
+            (501, "not-supported".to_owned()),
+            "{method} {path}"
+        );
     }
 }

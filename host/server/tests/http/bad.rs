@@ -25,12 +25,24 @@ async fn bad_events_are_refused_for_what_is_wrong_and_store_nothing() {
         (r#"{"name":null}"#, "invalid-event", "string"),
         (r#"{"name":"inngest/x"}"#, "invalid-event", "reserved"),
         (r#"{"name":"DORMOUSE/x"}"#, "invalid-event", "reserved"),
-        (r#"{"name":"a","data":[1]}"#, "invalid-event", "data must be an object"),
-        (r#"{"name":"a","data":"x"}"#, "invalid-event", "data must be an object"),
+        (
+            r#"{"name":"a","data":[1]}"#,
+            "invalid-event",
+            "data must be an object",
+        ),
+        (
+            r#"{"name":"a","data":"x"}"#,
+            "invalid-event",
+            "data must be an object",
+        ),
         (r#"{"name":"a","id":7}"#, "invalid-event", "string"),
         (r#"{"name":"a","ts":"now"}"#, "invalid-event", "i64"),
         (r#"{"name":"a","ts":1}"#, "invalid-event", "1980"),
-        (r#"[{"name":"a"},{"name":"b"},{"name":""}]"#, "invalid-event", "event 2"),
+        (
+            r#"[{"name":"a"},{"name":"b"},{"name":""}]"#,
+            "invalid-event",
+            "event 2",
+        ),
         (many.as_str(), "too-many-events", "5001"),
         (big.as_str(), "event-too-big", "more than the limit"),
     ] {
@@ -39,7 +51,10 @@ async fn bad_events_are_refused_for_what_is_wrong_and_store_nothing() {
         assert_eq!(answer.problem(), (400, code.to_owned()), "{shown}");
         let json = answer.json();
         assert_eq!(json["ids"], serde_json::json!([]), "{shown}");
-        assert!(json["error"].as_str().is_some_and(|error| error.contains(word)), "{shown}: {json}");
+        assert!(
+            json["error"].as_str().is_some_and(|error| error.contains(word)),
+            "{shown}: {json}"
+        );
     }
     let answer = server.send("POST", "/e/k", &[], b"{\"name\":\"\xff\"}").await;
     assert_eq!(answer.problem(), (400, "invalid-body".to_owned()));
@@ -54,12 +69,18 @@ async fn requests_that_are_too_big_are_told_so_whether_or_not_they_say_how_big()
     let answer = server.send("POST", "/e/k", &[], &body).await;
     assert_eq!(answer.problem(), (413, "request-too-large".to_owned()));
 
-    let mut chunked = format!("POST /e/k HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n", server.address)
-        .into_bytes();
+    let mut chunked = format!(
+        "POST /e/k HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n",
+        server.address
+    )
+    .into_bytes();
     chunked.extend_from_slice(format!("{:x}\r\n", body.len()).as_bytes());
     chunked.extend_from_slice(&body);
     chunked.extend_from_slice(b"\r\n0\r\n\r\n");
-    assert_eq!(server.raw(&chunked).await.problem(), (413, "request-too-large".to_owned()));
+    assert_eq!(
+        server.raw(&chunked).await.problem(),
+        (413, "request-too-large".to_owned())
+    );
 
     let component = vec![0; (64 << 20) + 1];
     let answer = server.send("PUT", "/v1/modules/shop", &[], &component).await;
@@ -70,9 +91,15 @@ async fn requests_that_are_too_big_are_told_so_whether_or_not_they_say_how_big()
         "PUT /v1/modules/shop HTTP/1.1\r\nhost: {}\r\nconnection: close\r\nexpect: 100-continue\r\ncontent-length: 99999999999\r\n\r\n",
         server.address
     );
-    assert_eq!(server.raw(head.as_bytes()).await.problem(), (413, "component-too-large".to_owned()));
+    assert_eq!(
+        server.raw(head.as_bytes()).await.problem(),
+        (413, "component-too-large".to_owned())
+    );
     assert_eq!(server.events().await, before);
-    assert_eq!(server.get("/v1/modules").await.json()["data"], serde_json::json!([]));
+    assert_eq!(
+        server.get("/v1/modules").await.json()["data"],
+        serde_json::json!([])
+    );
 }
 
 #[tokio::test]
@@ -87,18 +114,33 @@ async fn uploads_that_are_no_components_are_refused_and_leave_nothing() {
         ("a component that is cut off", b"\0asm\x0d\0\x01\0\x07\x20"),
         ("an empty component", b"\0asm\x0d\0\x01\0"),
     ] {
-        let answer = server.send("PUT", "/v1/modules/shop", &[], bytes).await;
+        let answer = server.send("PUT", "/v1/modules/upload", &[], bytes).await;
         assert_eq!(answer.problem().0, 422, "{what}: {answer:?}");
     }
     let answer = server.send("PUT", "/v1/modules/Shop", &[], b"x").await;
     assert_eq!(answer.problem(), (400, "invalid-name".to_owned()));
-    let answer = server.send("PUT", "/v1/modules/shop?policy=soon", &[], b"x").await;
+    let answer = server
+        .send("PUT", "/v1/modules/upload?policy=soon", &[], b"x")
+        .await;
     assert_eq!(answer.problem(), (400, "invalid-query".to_owned()));
     let message = "x".repeat(5_000);
-    let answer = server.send("PUT", "/v1/modules/shop", &[("x-dormouse-message", &message)], b"x").await;
+    let answer = server
+        .send(
+            "PUT",
+            "/v1/modules/upload",
+            &[("x-dormouse-message", &message)],
+            b"x",
+        )
+        .await;
     assert_eq!(answer.problem(), (400, "invalid-message".to_owned()));
-    assert_eq!(server.get("/v1/modules").await.json()["data"], serde_json::json!([]));
-    assert_eq!(server.get("/v1/modules/shop/versions").await.problem(), (404, "not-found".to_owned()));
+    assert_eq!(
+        server.get("/v1/modules").await.json()["data"],
+        serde_json::json!([])
+    );
+    assert_eq!(
+        server.get("/v1/modules/upload/versions").await.problem(),
+        (404, "not-found".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -123,7 +165,12 @@ async fn unknown_and_malformed_ids_are_told_apart() {
         let answer = server.send(method, &path, &[], b"").await;
         assert_eq!(answer.problem(), (404, "not-found".to_owned()), "{method} {path}");
     }
-    let answer = server.post("/v1/modules/none/activate", &format!(r#"{{"version":"{digest}"}}"#)).await;
+    let answer = server
+        .post(
+            "/v1/modules/none/activate",
+            &format!(r#"{{"version":"{digest}"}}"#),
+        )
+        .await;
     assert_eq!(answer.problem(), (404, "not-found".to_owned()));
 
     for (method, path, code) in [
@@ -143,7 +190,11 @@ async fn unknown_and_malformed_ids_are_told_apart() {
         ("GET", "/v1/runs?stats=Failed", "invalid-query"),
         ("GET", "/v1/runs?function=charge", "invalid-query"),
         ("GET", "/v1/events?received_after=yesterday", "invalid-query"),
-        ("GET", "/v1/runs/01ARZ3NDEKTSV4RRFFQ69G5FAV?wait=long", "invalid-query"),
+        (
+            "GET",
+            "/v1/runs/01ARZ3NDEKTSV4RRFFQ69G5FAV?wait=long",
+            "invalid-query",
+        ),
     ] {
         let answer = server.send(method, path, &[], b"").await;
         assert_eq!(answer.problem(), (400, code.to_owned()), "{method} {path}");
@@ -153,11 +204,20 @@ async fn unknown_and_malformed_ids_are_told_apart() {
 #[tokio::test]
 async fn bodies_of_commands_are_read_strictly() {
     let server = TestServer::start().await;
-    for body in ["", "{", "[]", "{}", r#"{"version":7}"#, r#"{"version":"sha256:0","policy":"pin","force":true}"#] {
+    for body in [
+        "",
+        "{",
+        "[]",
+        "{}",
+        r#"{"version":7}"#,
+        r#"{"version":"sha256:0","policy":"pin","force":true}"#,
+    ] {
         let answer = server.post("/v1/modules/shop/activate", body).await;
         assert_eq!(answer.problem(), (400, "invalid-body".to_owned()), "{body}");
     }
-    let answer = server.post("/v1/modules/shop/activate", r#"{"version":"newest"}"#).await;
+    let answer = server
+        .post("/v1/modules/shop/activate", r#"{"version":"newest"}"#)
+        .await;
     assert_eq!(answer.problem(), (400, "invalid-id".to_owned()));
     for body in ["[]", "7", "{", "\"x\"", "{} {}"] {
         let answer = server.post("/invoke/shop/charge", body).await;
@@ -180,14 +240,35 @@ async fn wrong_methods_and_addresses_are_json_and_name_what_there_is() {
         ("GET", "/runs/x/cancel", "POST"),
     ] {
         let answer = server.send(method, path, &[], b"").await;
-        assert_eq!(answer.problem(), (405, "wrong-method".to_owned()), "{method} {path}");
-        assert!(answer.header("allow").is_some_and(|named| named.contains(allow)), "{method} {path}: {answer:?}");
+        assert_eq!(
+            answer.problem(),
+            (405, "wrong-method".to_owned()),
+            "{method} {path}"
+        );
+        assert!(
+            answer.header("allow").is_some_and(|named| named.contains(allow)),
+            "{method} {path}: {answer:?}"
+        );
     }
-    for path in ["/v1", "/v1/", "/v1/nothing", "/e", "/e/", "/e/a/b", "/v2/runs", "/favicon.ico", "/assets/x", "//"] {
+    for path in [
+        "/v1",
+        "/v1/",
+        "/v1/nothing",
+        "/e",
+        "/e/",
+        "/e/a/b",
+        "/v2/runs",
+        "/favicon.ico",
+        "/assets/x",
+        "//",
+    ] {
         let answer = server.get(path).await;
         assert_eq!(answer.status, 404, "{path}: {answer:?}");
     }
-    assert_eq!(server.get("/v1/nothing").await.problem(), (404, "no-route".to_owned()));
+    assert_eq!(
+        server.get("/v1/nothing").await.problem(),
+        (404, "no-route".to_owned())
+    );
     let head = server.send("HEAD", "/health", &[], b"").await;
     assert_eq!((head.status, head.body.as_str()), (200, ""));
 }

@@ -11,13 +11,19 @@ async fn a_body_that_does_not_come_is_given_up_and_stores_nothing() {
     let server = TestServer::start().await;
     let before = server.events().await;
     let mut stream = server.connect().await;
-    let head = format!("POST /e/k HTTP/1.1\r\nhost: {}\r\ncontent-length: 1000\r\n\r\n", server.address);
+    let head = format!(
+        "POST /e/k HTTP/1.1\r\nhost: {}\r\ncontent-length: 1000\r\n\r\n",
+        server.address
+    );
     stream.write_all(head.as_bytes()).await.expect("written");
     stream.write_all(br#"{"name":"a""#).await.expect("written");
     let begun = Instant::now();
     let answer = read(&mut stream).await;
     assert_eq!(answer.problem(), (408, "body-too-slow".to_owned()));
-    assert!(begun.elapsed() >= Duration::from_secs(10), "a short pause is not held against anybody");
+    assert!(
+        begun.elapsed() >= Duration::from_secs(10),
+        "a short pause is not held against anybody"
+    );
     assert_eq!(server.events().await, before);
 }
 

@@ -1,24 +1,28 @@
 //! A server with some runs in its store, and a client that writes what it is told to.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_core::journal::{Entry, Event, OperationKind};
 use dormouse_core::run::{RunError, Wait};
 use dormouse_core::{Digest, EventId, Failure, FunctionName, Json, RunId, Timestamp, event};
 use dormouse_server::{Options, Server, Tuning};
+use dormouse_store::Store;
 use dormouse_store::execute::{Append, LogLine, Then};
-use dormouse_store::ingest::{Ingest, NewEvent, NewRun};
+use dormouse_store::ingest::{Created, Ingest, NewEvent, NewRun};
+use dormouse_store::registry::NewVersion;
 use dormouse_store::schedule::{Incarnation, NewNode};
 use dormouse_store::sqlite::{Options as SqliteOptions, SqliteStore};
-use dormouse_store::{Store, ingest::Created};
 use serde_json::Value;
-use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 /// No answer may take longer.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What stands in for the component that the runs in the store are pinned to: it cannot be loaded.
+const SHOP: &[u8] = b"shop";
 
 /// A server that runs until it is dropped.
 pub(crate) struct TestServer {
@@ -50,22 +54,35 @@ impl Drop for TestServer {
 impl TestServer {
     pub(crate) async fn start() -> TestServer {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = SqliteStore::open(SqliteOptions::new(dir.path())).await.expect("a store");
+        let store = SqliteStore::open(SqliteOptions::new(dir.path()))
+            .await
+            .expect("a store");
         let store: Arc<dyn Store> = Arc::new(store);
         let runs = fill(&*store).await;
         let mut options = Options::new(dir.path());
         options.listen = vec![([127, 0, 0, 1], 0).into()];
-        let tuning = Tuning { store: Some(Arc::clone(&store)), ..Tuning::default() };
+        let tuning = Tuning {
+            store: Some(Arc::clone(&store)),
+            ..Tuning::default()
+        };
         let server = Server::start(options, tuning).await.expect("the server starts");
         let address = server.addresses()[0];
         let stop = CancellationToken::new();
         tokio::spawn(server.run(stop.clone()));
-        TestServer { address, store, runs, stop, _dir: dir }
+        TestServer {
+            address,
+            store,
+            runs,
+            stop,
+            _dir: dir,
+        }
     }
 
     /// Opens a connection.
     pub(crate) async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address).await.expect("the server listens")
+        TcpStream::connect(self.address)
+            .await
+            .expect("the server listens")
     }
 
     /// Sends a request of bytes as they are, and reads the whole answer.
@@ -77,8 +94,17 @@ impl TestServer {
     }
 
     /// Sends a request.
-    pub(crate) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.address);
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let mut head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n",
+            self.address
+        );
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -94,12 +120,21 @@ impl TestServer {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
-        self.send("POST", path, &[("content-type", "application/json")], body.as_bytes()).await
+        self.send(
+            "POST",
+            path,
+            &[("content-type", "application/json")],
+            body.as_bytes(),
+        )
+        .await
     }
 
     /// How many events there are, for what must not have stored any.
     pub(crate) async fn events(&self) -> usize {
-        let filter = dormouse_store::read::EventFilter { limit: 10_000, ..Default::default() };
+        let filter = dormouse_store::read::EventFilter {
+            limit: 10_000,
+            ..Default::default()
+        };
         self.store.events(filter).await.expect("events").len()
     }
 }
@@ -129,7 +164,10 @@ impl Answer {
     pub(crate) fn problem(&self) -> (u16, String) {
         let json = self.json();
         assert_eq!(json["status"], self.status, "{self:?}");
-        assert!(json["error"].as_str().is_some_and(|error| !error.is_empty()), "{self:?}");
+        assert!(
+            json["error"].as_str().is_some_and(|error| !error.is_empty()),
+            "{self:?}"
+        );
         (self.status, json["code"].as_str().unwrap_or_default().to_owned())
     }
 }
@@ -146,9 +184,15 @@ pub(crate) async fn read(stream: &mut TcpStream) -> Answer {
     .await
     .expect("an answer in time");
     let text = String::from_utf8(bytes).expect("text");
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("no answer: {text:?}"));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    Answer { status: status.expect("a status"), head: head.to_owned(), body: body.to_owned() }
+    Answer {
+        status: status.expect("a status"),
+        head: head.to_owned(),
+        body: body.to_owned(),
+    }
 }
 
 /// Fills a store as a node that then leaves.
@@ -157,13 +201,44 @@ async fn fill(store: &dyn Store) -> Runs {
     let now = Timestamp::from_millis(1_790_000_000_000);
     let late = Timestamp::parse("2099-12-31T00:00:00Z").expect("a time");
     store
-        .join(NewNode { incarnation: node, name: "former".to_owned(), release: "test".to_owned() }, now)
+        .join(
+            NewNode {
+                incarnation: node,
+                name: "former".to_owned(),
+                release: "test".to_owned(),
+            },
+            now,
+        )
         .await
         .expect("joined");
+    // A version that is kept but not active: what is uploaded in tests stands alone.
+    let shop = Digest::of(SHOP);
+    store.put_component(shop, SHOP).await.expect("stored");
+    let version = NewVersion {
+        module: "shop".to_owned(),
+        digest: shop,
+        manifest: Json::trusted(r#"{"schema":1,"functions":[{"id":"charge"}]}"#),
+        size: SHOP.len() as u64,
+        uploaded_by: "tests".to_owned(),
+        message: None,
+        activate: false,
+        now,
+    };
+    store.put_version(version).await.expect("stored");
     let writer = Writer { store, node, now };
     let step = |seq, name: &str, outcome| {
-        let event = Event::Step { name: name.to_owned(), occurrence: 0, attempt: 1, started_at: now, outcome };
-        Entry { seq, at: now.after(Duration::from_millis(40)), event }
+        let event = Event::Step {
+            name: name.to_owned(),
+            occurrence: 0,
+            attempt: 1,
+            started_at: now,
+            outcome,
+        };
+        Entry {
+            seq,
+            at: now.after(Duration::from_millis(40)),
+            event,
+        }
     };
 
     let completed = writer.run(1).await;
@@ -175,7 +250,11 @@ async fn fill(store: &dyn Store) -> Runs {
     let mut error = RunError::new("guest-panic", "index out of bounds");
     error.step = Some("charge-card".to_owned());
     error.frames = vec!["shop::charge (src/lib.rs:7)".to_owned()];
-    let entries = vec![step(0, "charge-card", Err(Failure::terminal("guest-panic", "index out of bounds")))];
+    let entries = vec![step(
+        0,
+        "charge-card",
+        Err(Failure::terminal("guest-panic", "index out of bounds")),
+    )];
     writer.append(failed, entries, Then::Fail { error }).await;
 
     let sleeping = writer.run(3).await;
@@ -187,8 +266,21 @@ async fn fill(store: &dyn Store) -> Runs {
         input: Json::trusted(r#"{"duration_ms":1}"#),
         due_at: Some(late),
     };
-    let entries = vec![step(0, "charge-card", Ok(Json::null())), Entry { seq: 1, at: now, event }];
-    writer.append(sleeping, entries, suspend(Wait::Sleep, "sleep \"a-long-nap\"", late)).await;
+    let entries = vec![
+        step(0, "charge-card", Ok(Json::null())),
+        Entry {
+            seq: 1,
+            at: now,
+            event,
+        },
+    ];
+    writer
+        .append(
+            sleeping,
+            entries,
+            suspend(Wait::Sleep, "sleep \"a-long-nap\"", late),
+        )
+        .await;
 
     let backing_off = writer.run(4).await;
     let event = Event::Deferred {
@@ -199,15 +291,35 @@ async fn fill(store: &dyn Store) -> Runs {
         failure: Failure::new("card-declined", "try another card"),
         due_at: late,
     };
-    let entries = vec![Entry { seq: 0, at: now.after(Duration::from_millis(5)), event }];
-    writer.append(backing_off, entries, suspend(Wait::BackOff, "step \"charge-card\" failed", late)).await;
+    let entries = vec![Entry {
+        seq: 0,
+        at: now.after(Duration::from_millis(5)),
+        event,
+    }];
+    writer
+        .append(
+            backing_off,
+            entries,
+            suspend(Wait::BackOff, "step \"charge-card\" failed", late),
+        )
+        .await;
 
     store.leave(node, now).await.expect("left");
-    Runs { completed, failed, sleeping, backing_off }
+    Runs {
+        completed,
+        failed,
+        sleeping,
+        backing_off,
+    }
 }
 
 fn suspend(wait: Wait, reason: &str, wake_at: Timestamp) -> Then {
-    Then::Suspend { wait, reason: reason.to_owned(), wake_at: Some(wake_at), known: Vec::new() }
+    Then::Suspend {
+        wait,
+        reason: reason.to_owned(),
+        wake_at: Some(wake_at),
+        known: Vec::new(),
+    }
 }
 
 struct Writer<'a> {
@@ -220,10 +332,16 @@ impl Writer<'_> {
     /// A run, leased to the node.
     async fn run(&self, number: u8) -> RunId {
         let now = self.now;
-        let (run, event_id) = (RunId::from_parts(now, [number; 10]), EventId::from_parts(now, [number; 10]));
-        let accepted =
-            event::accept(r#"{"name":"shop/order.placed","data":{"id":12345678901234567890123}}"#, event_id, now)
-                .expect("an event");
+        let (run, event_id) = (
+            RunId::from_parts(now, [number; 10]),
+            EventId::from_parts(now, [number; 10]),
+        );
+        let accepted = event::accept(
+            r#"{"name":"shop/order.placed","data":{"id":12345678901234567890123}}"#,
+            event_id,
+            now,
+        )
+        .expect("an event");
         let ingest = Ingest {
             events: vec![NewEvent {
                 id: event_id,
@@ -236,7 +354,7 @@ impl Writer<'_> {
             runs: vec![NewRun {
                 id: run,
                 function: FunctionName::new("shop", "charge").expect("a name"),
-                version: Digest::of(b"shop"),
+                version: Digest::of(SHOP),
                 config_revision: 0,
                 event_id,
                 dedupe: None,

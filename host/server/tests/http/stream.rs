@@ -17,10 +17,16 @@ impl Events {
         let mut stream = server.connect().await;
         let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", server.address);
         stream.write_all(request.as_bytes()).await.expect("written");
-        let mut events = Events { stream, text: String::new() };
+        let mut events = Events {
+            stream,
+            text: String::new(),
+        };
         let head = events.until("\r\n\r\n").await.expect("an answer");
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-        assert!(head.to_lowercase().contains("content-type: text/event-stream"), "{head}");
+        assert!(
+            head.to_lowercase().contains("content-type: text/event-stream"),
+            "{head}"
+        );
         events
     }
 
@@ -31,7 +37,9 @@ impl Events {
             let block = self.until("\n\n").await?;
             let field = |name: &str| {
                 let start = format!("{name}: ");
-                block.lines().find_map(|line| line.strip_prefix(&start).map(str::to_owned))
+                block
+                    .lines()
+                    .find_map(|line| line.strip_prefix(&start).map(str::to_owned))
             };
             if let (Some(event), Some(data)) = (field("event"), field("data")) {
                 return Some((event, serde_json::from_str(&data).expect("JSON")));
@@ -49,7 +57,8 @@ impl Events {
             let read = tokio::time::timeout(std::time::Duration::from_secs(20), self.stream.read(&mut chunk));
             match read.await.expect("the stream says something in time") {
                 Ok(count @ 1..) if !self.text.ends_with("0\r\n\r\n") => {
-                    self.text.push_str(std::str::from_utf8(&chunk[..count]).expect("text"));
+                    self.text
+                        .push_str(std::str::from_utf8(&chunk[..count]).expect("text"));
                     if self.text.ends_with("\r\n0\r\n\r\n") && !self.text.contains(end) {
                         return None;
                     }
@@ -105,7 +114,9 @@ async fn the_overviews_stream_says_that_something_changed() {
     let server = TestServer::start().await;
     let mut events = Events::open(&server, "/overview/stream").await;
     assert_eq!(events.next().await.expect("at once").0, "change");
-    let cancelled = server.send("DELETE", &format!("/v1/runs/{}", server.runs.sleeping), &[], b"").await;
+    let cancelled = server
+        .send("DELETE", &format!("/v1/runs/{}", server.runs.sleeping), &[], b"")
+        .await;
     assert_eq!(cancelled.status, 200);
     assert_eq!(events.next().await.expect("after a change").0, "change");
 }
