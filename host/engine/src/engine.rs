@@ -35,6 +35,10 @@ const FIBER_BYTES: usize = 1 << 20;
 /// How much of a slot's memory is cleared by hand rather than given back to the system when its instance ends.
 const KEEP_RESIDENT_BYTES: usize = 2 << 20;
 
+/// The most that one call may make the host copy out of a guest, in bytes; lists may name the same memory many times.
+/// More than any payload may have, so that those are refused by name.
+const CALL_BYTES_MAX: usize = 32 << 20;
+
 /// How an engine is set up.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
@@ -257,6 +261,7 @@ impl Engine {
     pub(crate) fn store(&self, state: HostState) -> Store<HostState> {
         let mut store = Store::new(&self.0.wasmtime, state);
         store.limiter(|state| &mut state.limiter);
+        store.set_hostcall_fuel(CALL_BYTES_MAX);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut context| context.data_mut().tick());
         store

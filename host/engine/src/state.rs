@@ -19,6 +19,10 @@ use crate::limiter::Limiter;
 use crate::shared::{BodyClock, Shared, lock};
 use crate::trap::GuestTrap;
 
+/// The most handles a guest may hold besides its operations: streams, pollables, requests. What each may hold on the
+/// host's side is bounded; this bounds it altogether.
+const HANDLES_MAX: usize = 1_024;
+
 /// A run's host that can be taken back out as what it was.
 pub(crate) trait AnyHost: RunHost {
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
@@ -100,11 +104,13 @@ impl HostState {
         interrupt: Interrupt,
     ) -> HostState {
         lock(&shared.stdio).allow(limits.stdio_bytes);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_MAX);
         HostState {
             host,
             phase,
             context,
-            table: ResourceTable::new(),
+            table,
             open_operations: 0,
             seed,
             random: None,

@@ -1,6 +1,7 @@
 //! How an instance that was ended is told to people: a stable code, what the guest said last, where it was.
 
 use dormouse_core::{Failure, Json, Retry, limit};
+use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, WasmBacktrace};
 
 use crate::guest_json::cut_with_note;
@@ -106,6 +107,9 @@ pub(crate) fn read(error: &wasmtime::Error, stdio: &Stdio, step: Option<String>)
     } else if let Some(trap) = error.downcast_ref::<wasmtime::Trap>() {
         let (code, message) = of_wasm(*trap, stdio, frames.len());
         (code, message, false)
+    } else if let Some(ResourceTableError::Full) = error.downcast_ref() {
+        let message = "the guest holds too many handles: streams, pollables or requests that it never drops";
+        ("too-many-handles", message.to_owned(), false)
     } else if error.is::<PoolConcurrencyLimitError>() {
         ("engine-error", format!("no instance is free: {error:#}"), true)
     } else {

@@ -32,6 +32,7 @@ async fn each_harm_has_a_word() {
         ("panic-outside", &["guest-panic"], None, false),
         ("out-of-bounds", &["guest-panic"], None, false),
         ("many-operations", &["too-many-operations"], None, false),
+        ("hoard", &["too-many-handles"], None, false),
     ] {
         let (end, ..) = once(&engine, &hostile, function, "{}").await;
         let trap = trap(end);

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
 use wasmtime_wasi_http::p2::bindings::http::outgoing_handler::Host as Handler;
@@ -26,6 +27,12 @@ use crate::trap::GuestTrap;
 
 /// The most bytes of a response's body that a guest may take in.
 const RESPONSE_BYTES_MAX: u64 = 64 << 20;
+/// The most requests that a guest may have under way.
+const CONNECTIONS_MAX: usize = 32;
+/// The most bytes of one set of header fields, as they lie in memory.
+const FIELDS_BYTES_MAX: usize = 32 << 10;
+/// The most bytes of a request's body that lie with the host, waiting to be sent.
+const CHUNK_BYTES_MAX: usize = 64 << 10;
 
 /// A guest's access to HTTP.
 pub(crate) struct Http {
@@ -35,9 +42,15 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) fn new(policy: HttpPolicy, shared: Arc<Shared>) -> Http {
+        let mut context = WasiHttpCtx::new();
+        context.set_field_size_limit(FIELDS_BYTES_MAX);
         Http {
-            context: WasiHttpCtx::new(),
-            sender: Sender { policy, shared },
+            context,
+            sender: Sender {
+                policy,
+                shared,
+                connections: None,
+            },
         }
     }
 }
@@ -45,11 +58,17 @@ impl Http {
 struct Sender {
     policy: HttpPolicy,
     shared: Arc<Shared>,
+    /// Made at the first request.
+    connections: Option<Arc<Semaphore>>,
 }
 
 type BoxFuture<T> = Box<dyn Future<Output = T> + Send>;
 
 impl WasiHttpHooks for Sender {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES_MAX
+    }
+
     fn send_request(
         &mut self,
         request: http::Request<WasiBody>,
@@ -58,8 +77,13 @@ impl WasiHttpHooks for Sender {
     ) -> BoxFuture<Result<(http::Response<WasiBody>, BoxFuture<Result<(), Error>>), Error>> {
         let policy = self.policy.clone();
         let shared = self.shared.clone();
+        let connections = self
+            .connections
+            .get_or_insert_with(|| Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+        let permit = connections.clone().try_acquire_owned();
         let number = shared.body_number.load(std::sync::atomic::Ordering::Acquire);
         Box::new(async move {
+            let permit = permit.map_err(|_| Error::ConnectionLimitReached)?;
             let (response, connection) = connect::send(&policy, request, options).await?;
             let response = response.map(|body| {
                 ResponseBody {
@@ -67,6 +91,7 @@ impl WasiHttpHooks for Sender {
                     left: RESPONSE_BYTES_MAX,
                     shared,
                     number,
+                    _permit: permit,
                 }
                 .boxed_unsync()
             });
@@ -130,6 +155,7 @@ struct ResponseBody<B> {
     left: u64,
     shared: Arc<Shared>,
     number: u32,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl<B: Body<Data = Bytes, Error = Error> + Unpin> Body for ResponseBody<B> {

@@ -178,6 +178,14 @@ async fn await_nothing() -> dormouse::Result<()> {
     Ok(())
 }
 
+/// Handles on the host's side that are never dropped.
+#[dormouse::function(id = "hoard", on(event = "test/hoard"))]
+async fn hoard() -> dormouse::Result<()> {
+    loop {
+        std::mem::forget(wasip2::clocks::monotonic_clock::subscribe_duration(black_box(0)));
+    }
+}
+
 dormouse::module!(
     loop_outside,
     loop_inside,
@@ -198,4 +206,5 @@ dormouse::module!(
     panic_inside,
     out_of_bounds,
     await_nothing,
+    hoard,
 );
