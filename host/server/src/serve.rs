@@ -78,6 +78,8 @@ impl Server {
     pub async fn start(options: Options, tuning: Tuning) -> Result<Server, StartError> {
         let config =
             Config::read(options.config.as_deref()).map_err(|error| StartError::Configuration(error.to_string()))?;
+        // What is counted before there is someone to count it is lost.
+        crate::telemetry::Metrics::install();
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for address in &options.listen {
