@@ -8,7 +8,8 @@ use console::Term;
 
 /// Says a line on stderr. A stderr that is gone is nobody's loss.
 pub(crate) fn say(line: impl AsRef<str>) {
-    let _ = writeln!(std::io::stderr(), "{}", line.as_ref());
+    // In one write, so that lines of several processes don't run into each other.
+    let _ = std::io::stderr().write_all(format!("{}\n", line.as_ref()).as_bytes());
 }
 
 /// Whether stderr is a terminal that can be redrawn.
