@@ -17,13 +17,20 @@ fn on_a_small_disk(server: &Server) -> Command {
     let start = server.start_command();
     let mut command = Command::new("unshare");
     // Without root, a user namespace gives the right to mount.
-    let root = std::fs::metadata("/proc/self").is_ok_and(|owner| std::os::unix::fs::MetadataExt::uid(&owner) == 0);
+    let root =
+        std::fs::metadata("/proc/self").is_ok_and(|owner| std::os::unix::fs::MetadataExt::uid(&owner) == 0);
     if !root {
         command.args(["--user", "--map-root-user"]);
     }
     std::fs::create_dir_all(server.data_dir()).expect("a directory to mount on");
     command
-        .args(["--mount", "sh", "-c", "mount -t tmpfs -o size=24m tmpfs \"$1\" && shift && exec \"$@\"", "sh"])
+        .args([
+            "--mount",
+            "sh",
+            "-c",
+            "mount -t tmpfs -o size=24m tmpfs \"$1\" && shift && exec \"$@\"",
+            "sh",
+        ])
         .arg(server.data_dir())
         .arg(start.get_program())
         .args(start.get_args());
@@ -51,9 +58,18 @@ async fn a_full_disk_answers_503_and_work_goes_on_when_there_is_room_again() {
         (status == 503).then(|| assert_eq!(body["code"], "disk-full", "{body}"))
     })
     .await;
-    let answer = reqwest::Client::new().post(server.url("/e/key")).body(event.clone()).send().await.expect("an answer");
+    let answer = reqwest::Client::new()
+        .post(server.url("/e/key"))
+        .body(event.clone())
+        .send()
+        .await
+        .expect("an answer");
     assert_eq!(answer.status(), 503);
-    assert!(answer.headers().contains_key("retry-after"), "{:?}", answer.headers());
+    assert!(
+        answer.headers().contains_key("retry-after"),
+        "{:?}",
+        answer.headers()
+    );
     let (ready, body) = server.send("GET", "/ready", "").await;
     assert_eq!(ready, 503, "{body}");
     assert!(body.to_string().contains("disk"), "the reason is said: {body}");
@@ -66,7 +82,11 @@ async fn a_full_disk_answers_503_and_work_goes_on_when_there_is_room_again() {
         (server.send("GET", "/ready", "").await.0 == 200).then_some(())
     })
     .await;
-    assert!(emptied.elapsed() < Duration::from_secs(10), "it took {:?}", emptied.elapsed());
+    assert!(
+        emptied.elapsed() < Duration::from_secs(10),
+        "it took {:?}",
+        emptied.elapsed()
+    );
     assert_eq!(server.ended(&sleeping).await["status"], "Completed");
     let run = server.invoke("bench/one", &json!({})).await;
     assert_eq!(server.ended(&run).await["status"], "Completed");

@@ -17,9 +17,13 @@ fn read(path: &Path) -> String {
 /// All files below some directories with an ending, without build output.
 fn files(directories: &[&str], ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut open: Vec<PathBuf> = directories.iter().map(|directory| root().join(directory)).collect();
+    let mut open: Vec<PathBuf> = directories
+        .iter()
+        .map(|directory| root().join(directory))
+        .collect();
     while let Some(directory) = open.pop() {
-        let entries = std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        let entries =
+            std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
         for entry in entries.flatten() {
             let path = entry.path();
             if path.is_dir() {
@@ -39,7 +43,12 @@ fn files(directories: &[&str], ending: &str) -> Vec<PathBuf> {
 /// The names in a manifest's `[dependencies]`.
 fn dependencies(manifest: &str) -> Vec<String> {
     let manifest: toml::Table = toml::from_str(&read(&root().join(manifest))).expect("a manifest");
-    manifest["dependencies"].as_table().expect("dependencies").keys().cloned().collect()
+    manifest["dependencies"]
+        .as_table()
+        .expect("dependencies")
+        .keys()
+        .cloned()
+        .collect()
 }
 
 #[test]
@@ -52,20 +61,39 @@ fn dependencies_point_one_way() {
     assert_eq!(ours("host/core/Cargo.toml"), Vec::<String>::new());
     assert_eq!(ours("host/store/Cargo.toml"), ["dormouse-core"]);
     assert_eq!(ours("host/engine/Cargo.toml"), ["dormouse-core"]);
-    assert_eq!(ours("host/server/Cargo.toml"), ["dormouse-core", "dormouse-engine", "dormouse-store"]);
+    assert_eq!(
+        ours("host/server/Cargo.toml"),
+        ["dormouse-core", "dormouse-engine", "dormouse-store"]
+    );
     assert_eq!(ours("host/cli/Cargo.toml"), ["dormouse-core", "dormouse-server"]);
     assert_eq!(ours("guest-sdk/Cargo.toml"), ["dormouse-macros"]);
 }
 
 #[test]
 fn the_core_is_pure() {
-    let impure = ["tokio", "sqlx", "wasmtime", "rand", "getrandom", "reqwest", "async-trait", "futures"];
+    let impure = [
+        "tokio",
+        "sqlx",
+        "wasmtime",
+        "rand",
+        "getrandom",
+        "reqwest",
+        "async-trait",
+        "futures",
+    ];
     for name in dependencies("host/core/Cargo.toml") {
         assert!(!impure.contains(&name.as_str()), "host/core depends on {name}");
     }
     for path in files(&["host/core/src"], "rs") {
         let text = read(&path);
-        for word in ["SystemTime", "Instant::now", "std::fs", "std::net", "std::env", "thread::spawn"] {
+        for word in [
+            "SystemTime",
+            "Instant::now",
+            "std::fs",
+            "std::net",
+            "std::env",
+            "thread::spawn",
+        ] {
             assert!(!text.contains(word), "{}: {word}", path.display());
         }
     }
@@ -73,7 +101,15 @@ fn the_core_is_pure() {
 
 #[test]
 fn sql_of_the_store_is_in_the_store() {
-    for path in files(&["host/core/src", "host/engine/src", "host/server/src", "host/cli/src"], "rs") {
+    for path in files(
+        &[
+            "host/core/src",
+            "host/engine/src",
+            "host/server/src",
+            "host/cli/src",
+        ],
+        "rs",
+    ) {
         let name = path.to_string_lossy().into_owned();
         let text = read(&path);
         assert!(!text.contains("sqlx::query"), "{name} queries a database");
@@ -89,17 +125,26 @@ fn a_file_is_a_room_and_says_what_it_is() {
         let text = read(&path);
         let name = path.display();
         let lines = text.lines().count();
-        assert!(lines <= LINES_MAX, "{name} has {lines} lines, more than {LINES_MAX}");
+        assert!(
+            lines <= LINES_MAX,
+            "{name} has {lines} lines, more than {LINES_MAX}"
+        );
         let in_src = path.components().any(|part| part.as_os_str() == "src");
         if in_src {
-            assert!(text.starts_with("//!") || text.starts_with("#!["), "{name} does not say what it is (//!)");
+            assert!(
+                text.starts_with("//!") || text.starts_with("#!["),
+                "{name} does not say what it is (//!)"
+            );
         }
         for bad in ["utils.rs", "common.rs", "helpers.rs", "types.rs", "util.rs"] {
             assert!(!path.ends_with(bad), "{name}: name it after what it owns");
         }
         for bad in ["todo!(", "unimplemented!(", "dbg!(", "#[ignore"] {
             // This file names them.
-            assert!(path.ends_with("tidy.rs") || !text.contains(bad), "{name} has {bad}");
+            assert!(
+                path.ends_with("tidy.rs") || !text.contains(bad),
+                "{name} has {bad}"
+            );
         }
     }
 }
@@ -108,14 +153,21 @@ fn a_file_is_a_room_and_says_what_it_is() {
 fn a_table_of_contents_has_no_code() {
     for lib in ["core", "store", "engine", "server"] {
         let text = read(&root().join(format!("host/{lib}/src/lib.rs")));
-        assert!(text.lines().count() < 150, "host/{lib}/src/lib.rs is more than a table of contents");
+        assert!(
+            text.lines().count() < 150,
+            "host/{lib}/src/lib.rs is more than a table of contents"
+        );
         assert!(!text.contains("fn "), "host/{lib}/src/lib.rs has code");
     }
 }
 
 #[test]
 fn the_stack_does_the_work() {
-    let used = |directory: &str, word: &str| files(&[directory], "rs").iter().any(|path| read(path).contains(word));
+    let used = |directory: &str, word: &str| {
+        files(&[directory], "rs")
+            .iter()
+            .any(|path| read(path).contains(word))
+    };
     for (directory, word) in [
         ("host/engine/src", "wasmtime::"),
         ("host/engine/src", "wasmtime_wasi"),
@@ -130,7 +182,11 @@ fn the_stack_does_the_work() {
     let workspace: toml::Table = toml::from_str(&read(&root().join("Cargo.toml"))).expect("a manifest");
     for package in ["wasmtime", "wasmtime-wasi"] {
         let version = &workspace["workspace"]["dependencies"][package]["version"];
-        assert_eq!(version.as_str(), Some("48"), "{package} is pinned to the LTS line");
+        assert_eq!(
+            version.as_str(),
+            Some("48"),
+            "{package} is pinned to the LTS line"
+        );
     }
 }
 

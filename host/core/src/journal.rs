@@ -434,7 +434,10 @@ pub fn soonest_due(entries: &[Entry]) -> Option<Seq> {
     let mut open = BTreeMap::new();
     for entry in entries {
         match &entry.event {
-            Event::Started { due_at: Some(due_at), .. } | Event::Deferred { due_at, .. } => {
+            Event::Started {
+                due_at: Some(due_at), ..
+            }
+            | Event::Deferred { due_at, .. } => {
                 open.insert(entry.seq, *due_at);
             }
             Event::Delivered { operation, .. } | Event::Cancelled { operation } => {
@@ -443,7 +446,9 @@ pub fn soonest_due(entries: &[Entry]) -> Option<Seq> {
             Event::Started { due_at: None, .. } | Event::Step { .. } => {}
         }
     }
-    open.into_iter().min_by_key(|(operation, due_at)| (*due_at, *operation)).map(|(operation, _)| operation)
+    open.into_iter()
+        .min_by_key(|(operation, due_at)| (*due_at, *operation))
+        .map(|(operation, _)| operation)
 }
 
 /// An operation in one line.

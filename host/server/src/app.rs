@@ -88,11 +88,18 @@ impl App {
                 None => self.0.router.new_event_id(now),
             };
             let accepted = event::accept(text, id, now).map_err(|error| {
-                let place = if texts.len() > 1 { format!("event {index}: ") } else { String::new() };
+                let place = if texts.len() > 1 {
+                    format!("event {index}: ")
+                } else {
+                    String::new()
+                };
                 Problem::new(400, error.code(), format!("{place}{error}"))
             })?;
             // A repeated request repeats its ids: with a seed, the id stands in for one that the sender did not give.
-            let dedupe = accepted.external_id.clone().or_else(|| seed.map(|_| id.to_string()));
+            let dedupe = accepted
+                .external_id
+                .clone()
+                .or_else(|| seed.map(|_| id.to_string()));
             events.push(SentEvent { id, accepted, dedupe });
         }
         let ids = events.iter().map(|event| event.id).collect();
@@ -151,7 +158,10 @@ impl App {
             return Err(ended(run, found.state));
         }
         let journal = self.0.store.journal(run, found.journal_base).await?;
-        let soonest = journal.into_iter().filter_map(|record| Entry::decode(record).ok()).collect::<Vec<_>>();
+        let soonest = journal
+            .into_iter()
+            .filter_map(|record| Entry::decode(record).ok())
+            .collect::<Vec<_>>();
         let soonest = dormouse_core::journal::soonest_due(&soonest);
         match self.0.store.wake(run, soonest, self.now()).await? {
             Commanded::Done(state) => {
@@ -182,7 +192,11 @@ impl App {
         self.accepting()?;
         let (app, module, uploaded_by) = (self.clone(), module.to_owned(), uploaded_by.to_owned());
         uncancelled(async move {
-            let deployed = app.0.registry.deploy(&module, component, &uploaded_by, message, app.now()).await?;
+            let deployed = app
+                .0
+                .registry
+                .deploy(&module, component, &uploaded_by, message, app.now())
+                .await?;
             app.activated(&module).await;
             Ok(deployed)
         })
@@ -252,11 +266,19 @@ async fn uncancelled<T: Send + 'static>(
         Ok(result) => result,
         Err(error) => {
             tracing::error!(%error, "a command ended in a panic");
-            Err(Problem::new(500, "internal", "the server has made a mistake: see its log"))
+            Err(Problem::new(
+                500,
+                "internal",
+                "the server has made a mistake: see its log",
+            ))
         }
     }
 }
 
 fn ended(run: RunId, state: State) -> Problem {
-    Problem::new(409, "already-ended", format!("run {run} is {} already", state.describe()))
+    Problem::new(
+        409,
+        "already-ended",
+        format!("run {run} is {} already", state.describe()),
+    )
 }

@@ -60,7 +60,13 @@ struct Sim {
 impl SimClock {
     /// A clock that stands at a time.
     pub fn new(now: Timestamp) -> SimClock {
-        SimClock { state: Arc::new(Mutex::new(Sim { now, next: 0, sleepers: BTreeMap::new() })) }
+        SimClock {
+            state: Arc::new(Mutex::new(Sim {
+                now,
+                next: 0,
+                sleepers: BTreeMap::new(),
+            })),
+        }
     }
 
     /// Moves it on and wakes whoever waited for a time up to then.
@@ -85,7 +91,9 @@ impl SimClock {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Sim> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -121,8 +121,12 @@ impl Config {
         let Some(path) = path else {
             return Ok(Config::default());
         };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Invalid(format!("the configuration file {} cannot be read: {error}", path.display())))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Invalid(format!(
+                "the configuration file {} cannot be read: {error}",
+                path.display()
+            ))
+        })?;
         let base = std::path::absolute(path)
             .ok()
             .and_then(|path| path.parent().map(Path::to_path_buf))
@@ -146,11 +150,16 @@ impl Config {
         }
         let retention = match file.retention.runs {
             Some(text) => Some(parse_duration(&text).ok_or_else(|| {
-                Invalid(format!("retention.runs: \"{text}\" is not a duration such as \"30d\", \"12h\" or \"90s\""))
+                Invalid(format!(
+                    "retention.runs: \"{text}\" is not a duration such as \"30d\", \"12h\" or \"90s\""
+                ))
             })?),
             None => None,
         };
-        Ok(Config { grants: Grants { modules, limits }, retention })
+        Ok(Config {
+            grants: Grants { modules, limits },
+            retention,
+        })
     }
 }
 
@@ -159,12 +168,20 @@ impl Grants {
     pub fn module(&self, module: &str) -> ModuleGrants {
         match self.modules.get(module) {
             Some(grants) => grants.clone(),
-            None => ModuleGrants { limits: self.limits, ..ModuleGrants::default() },
+            None => ModuleGrants {
+                limits: self.limits,
+                ..ModuleGrants::default()
+            },
         }
     }
 }
 
-fn grants(module: &str, written: FileModule, limits: ModuleLimits, base: &Path) -> Result<ModuleGrants, Invalid> {
+fn grants(
+    module: &str,
+    written: FileModule,
+    limits: ModuleLimits,
+    base: &Path,
+) -> Result<ModuleGrants, Invalid> {
     let at = |what: &str| format!("modules.{module}.{what}");
     dormouse_engine::HttpPolicy::parse(&written.http)
         .map_err(|error| Invalid(format!("{}: {error}", at("http"))))?;
@@ -172,13 +189,19 @@ fn grants(module: &str, written: FileModule, limits: ModuleLimits, base: &Path) 
     for (name, database) in written.databases {
         let Some(path) = database.url.strip_prefix("sqlite:") else {
             let place = at(&format!("databases.{name}.url"));
-            return Err(Invalid(format!("{place}: \"{}\" is not supported: write sqlite:PATH", database.url)));
+            return Err(Invalid(format!(
+                "{place}: \"{}\" is not supported: write sqlite:PATH",
+                database.url
+            )));
         };
         let path = base.join(path.trim_start_matches("//"));
-        databases.insert(name, Database {
-            url: format!("sqlite:{}", path.display()),
-            migrations: database.migrations.map(|directory| base.join(directory)),
-        });
+        databases.insert(
+            name,
+            Database {
+                url: format!("sqlite:{}", path.display()),
+                migrations: database.migrations.map(|directory| base.join(directory)),
+            },
+        );
     }
     let mut config = BTreeMap::new();
     for (key, value) in written.config {
@@ -187,7 +210,12 @@ fn grants(module: &str, written: FileModule, limits: ModuleLimits, base: &Path) 
     }
     let limits = written.limits.over(limits);
     check_limits(&at("limits"), limits)?;
-    Ok(ModuleGrants { databases, http: written.http, config, limits })
+    Ok(ModuleGrants {
+        databases,
+        http: written.http,
+        config,
+        limits,
+    })
 }
 
 fn check_limits(place: &str, limits: ModuleLimits) -> Result<(), Invalid> {

@@ -24,7 +24,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address)
         .await
-        .map_err(|error| StartError::Address { address, reason: error.to_string() })
+        .map_err(|error| StartError::Address {
+            address,
+            reason: error.to_string(),
+        })
 }
 
 /// Serves connections until told to stop; then lets open requests finish for a moment.
@@ -32,7 +35,9 @@ pub(crate) async fn serve(listener: TcpListener, routes: axum::Router, stop: Can
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).pipeline_flush(true);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .pipeline_flush(true);
     loop {
         let place = tokio::select! {
             place = Arc::clone(&places).acquire_owned() => place,

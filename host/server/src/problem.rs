@@ -21,7 +21,13 @@ pub struct Problem {
 impl Problem {
     /// A problem.
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Problem {
-        Problem { status, code, message: message.into(), help: None, retry_after: None }
+        Problem {
+            status,
+            code,
+            message: message.into(),
+            help: None,
+            retry_after: None,
+        }
     }
 
     /// The same, with what to do.
@@ -54,6 +60,12 @@ impl From<store::Error> for Problem {
             store::Error::NewerSchema { .. } | store::Error::InUse { .. } => (503, "store-unavailable", None),
             store::Error::Corrupt(_) => (500, "store-corrupt", None),
         };
-        Problem { status, code, message, help: None, retry_after }
+        Problem {
+            status,
+            code,
+            message,
+            help: None,
+            retry_after,
+        }
     }
 }

@@ -49,7 +49,12 @@ impl Router {
         scheduler: Scheduler,
         node: Incarnation,
     ) -> Router {
-        Router { store, registry, scheduler, node }
+        Router {
+            store,
+            registry,
+            scheduler,
+            node,
+        }
     }
 
     pub(crate) fn new_event_id(&self, now: Timestamp) -> EventId {
@@ -78,11 +83,20 @@ impl Router {
     }
 
     /// Starts one function directly.
-    pub(crate) async fn invoke(&self, function: &FunctionName, data: Json, now: Timestamp) -> Result<Routed, Problem> {
+    pub(crate) async fn invoke(
+        &self,
+        function: &FunctionName,
+        data: Json,
+        now: Timestamp,
+    ) -> Result<Routed, Problem> {
         let id = self.new_event_id(now);
         let accepted = event::internal("dormouse/function.invoked", data, id, now)
             .map_err(|error| Problem::new(400, error.code(), error.to_string()))?;
-        let event = SentEvent { id, accepted, dedupe: None };
+        let event = SentEvent {
+            id,
+            accepted,
+            dedupe: None,
+        };
         for _ in 0..DECISIONS_MAX {
             let snapshot = self.registry.snapshot();
             let Some((version, _)) = snapshot.function(function) else {
@@ -90,22 +104,37 @@ impl Router {
                     .help("`dormouse functions list` shows the functions that are deployed"));
             };
             let run = self.new_run(function, version, &event, now);
-            match self.ingest(vec![stored(&event, now)], vec![run], &snapshot, now).await {
+            match self
+                .ingest(vec![stored(&event, now)], vec![run], &snapshot, now)
+                .await
+            {
                 Err(dormouse_store::Error::StaleRegistry) => {
                     self.registry.refresh().await?;
                 }
                 result => {
-                    return result?.pop().ok_or_else(|| Problem::new(500, "internal", "the store created no run"));
+                    return result?
+                        .pop()
+                        .ok_or_else(|| Problem::new(500, "internal", "the store created no run"));
                 }
             }
         }
         Err(Problem::from(dormouse_store::Error::StaleRegistry))
     }
 
-    fn new_run(&self, function: &FunctionName, version: Digest, event: &SentEvent, now: Timestamp) -> Planned {
+    fn new_run(
+        &self,
+        function: &FunctionName,
+        version: Digest,
+        event: &SentEvent,
+        now: Timestamp,
+    ) -> Planned {
         let start_at = event.accepted.ts.max(now);
         // A run that begins later is leased when it begins.
-        let slot = if start_at <= now { self.scheduler.try_slot() } else { None };
+        let slot = if start_at <= now {
+            self.scheduler.try_slot()
+        } else {
+            None
+        };
         Planned {
             run: NewRun {
                 id: RunId::from_parts(now, random()),
@@ -132,8 +161,15 @@ impl Router {
         now: Timestamp,
     ) -> Result<Vec<Routed>, dormouse_store::Error> {
         let runs = planned.iter().map(|planned| planned.run.clone()).collect();
-        let created =
-            self.store.ingest(Ingest { events, runs, generation: snapshot.generation, now }).await?;
+        let created = self
+            .store
+            .ingest(Ingest {
+                events,
+                runs,
+                generation: snapshot.generation,
+                now,
+            })
+            .await?;
         Ok(planned
             .into_iter()
             .zip(created)

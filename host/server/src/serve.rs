@@ -45,7 +45,12 @@ pub struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Tuning {
-        Tuning { clock: Arc::new(SystemClock), verify_bodies: false, verify_share: 0.01, store: None }
+        Tuning {
+            clock: Arc::new(SystemClock),
+            verify_bodies: false,
+            verify_share: 0.01,
+            store: None,
+        }
     }
 }
 
@@ -67,7 +72,10 @@ pub struct Server {
 /// # Errors
 /// Why it did not start, or had to stop.
 pub async fn serve(options: Options, shutdown: CancellationToken) -> Result<(), StartError> {
-    Server::start(options, Tuning::default()).await?.run(shutdown).await
+    Server::start(options, Tuning::default())
+        .await?
+        .run(shutdown)
+        .await
 }
 
 impl Server {
@@ -76,8 +84,8 @@ impl Server {
     /// # Errors
     /// What is wrong with the options, the addresses or the data directory.
     pub async fn start(options: Options, tuning: Tuning) -> Result<Server, StartError> {
-        let config =
-            Config::read(options.config.as_deref()).map_err(|error| StartError::Configuration(error.to_string()))?;
+        let config = Config::read(options.config.as_deref())
+            .map_err(|error| StartError::Configuration(error.to_string()))?;
         // What is counted before there is someone to count it is lost.
         crate::telemetry::Metrics::install();
         let mut listeners = Vec::new();
@@ -101,7 +109,16 @@ impl Server {
         let engine = Engine::new(EngineOptions::new(options.data_dir.join("cache")))
             .map_err(|error| StartError::Unavailable(error.to_string()))?;
         let node = Incarnation(random());
-        store.join(NewNode { incarnation: node, name: node_name(), release: env!("CARGO_PKG_VERSION").to_owned() }, now).await?;
+        store
+            .join(
+                NewNode {
+                    incarnation: node,
+                    name: node_name(),
+                    release: env!("CARGO_PKG_VERSION").to_owned(),
+                },
+                now,
+            )
+            .await?;
 
         let databases = Databases::new();
         migrate(&databases, &config).await?;
@@ -121,7 +138,10 @@ impl Server {
             feed: feed.clone(),
             databases: databases.clone(),
             parking: Parking::new(options.park_idle, options.park_memory),
-            verify: Verify { bodies: tuning.verify_bodies, share: tuning.verify_share },
+            verify: Verify {
+                bodies: tuning.verify_bodies,
+                share: tuning.verify_share,
+            },
         });
         scheduler.start(worker);
         let router = Router::new(Arc::clone(&store), Arc::clone(&registry), scheduler.clone(), node);
@@ -162,7 +182,9 @@ impl Server {
 
     /// The address for clients on this machine.
     pub fn url(&self) -> String {
-        self.addresses.first().map_or_else(String::new, |address| format!("http://{address}"))
+        self.addresses
+            .first()
+            .map_or_else(String::new, |address| format!("http://{address}"))
     }
 
     /// Serves until told to stop, or until durability or ownership is lost.
@@ -192,10 +214,17 @@ impl Server {
         reloading.abort();
         self.app.inner().draining.store(true, Ordering::Relaxed);
         tracing::info!("draining");
-        let timeout = if stopped.is_some() { Duration::ZERO } else { self.options.drain_timeout };
+        let timeout = if stopped.is_some() {
+            Duration::ZERO
+        } else {
+            self.options.drain_timeout
+        };
         let ended = self.scheduler.drain(timeout).await;
         if ended > 0 {
-            tracing::warn!(ended, "legs were ended at the drain timeout: their runs go on after the next start");
+            tracing::warn!(
+                ended,
+                "legs were ended at the drain timeout: their runs go on after the next start"
+            );
         }
         stop.cancel();
         for connection in connections {
@@ -236,7 +265,8 @@ async fn open_store(options: &Options) -> Result<Arc<dyn Store>, StartError> {
         None => {}
         Some(url) if url.starts_with("postgres:") || url.starts_with("postgresql:") => {
             return Err(StartError::Configuration(
-                "Postgres is not supported yet: leave --database-url out to use SQLite in the data directory".to_owned(),
+                "Postgres is not supported yet: leave --database-url out to use SQLite in the data directory"
+                    .to_owned(),
             ));
         }
         Some(url) => {
@@ -246,7 +276,9 @@ async fn open_store(options: &Options) -> Result<Arc<dyn Store>, StartError> {
         }
     }
     std::fs::create_dir_all(&options.data_dir).map_err(|error| unusable(&options.data_dir, &error))?;
-    let store = dormouse_store::sqlite::SqliteStore::open(dormouse_store::sqlite::Options::new(&options.data_dir)).await?;
+    let store =
+        dormouse_store::sqlite::SqliteStore::open(dormouse_store::sqlite::Options::new(&options.data_dir))
+            .await?;
     Ok(Arc::new(store))
 }
 
@@ -278,10 +310,17 @@ async fn reload_on_hangup(
     while hangups.recv().await.is_some() {
         let reloaded = async {
             let config = Config::read(path.as_deref()).map_err(|error| error.to_string())?;
-            migrate(&databases, &config).await.map_err(|error| error.to_string())?;
+            migrate(&databases, &config)
+                .await
+                .map_err(|error| error.to_string())?;
             let registry = &app.inner().registry;
-            registry.put_grants(config.grants, app.now()).await.map_err(|error| error.to_string())?;
-            *retention.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = config.retention;
+            registry
+                .put_grants(config.grants, app.now())
+                .await
+                .map_err(|error| error.to_string())?;
+            *retention
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner) = config.retention;
             Ok::<(), String>(())
         };
         match reloaded.await {
@@ -295,7 +334,9 @@ async fn reload_on_hangup(
 async fn prune(app: App, retention: Arc<std::sync::Mutex<Option<Duration>>>) {
     loop {
         tokio::time::sleep(PRUNE_EVERY).await;
-        let keep = *retention.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let keep = *retention
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let Some(keep) = keep else { continue };
         loop {
             match app.store().prune(app.now().before(keep), PRUNE_BATCH).await {

@@ -23,25 +23,43 @@ impl Running {
         let dir = TempDir::new().expect("a directory");
         let config_file = dir.path().join("server.toml");
         std::fs::write(&config_file, config).expect("written");
-        let options =
-            Options { config: Some(config_file), park_idle, ..Options::new(dir.path().join("data")) };
+        let options = Options {
+            config: Some(config_file),
+            park_idle,
+            ..Options::new(dir.path().join("data"))
+        };
         let server = Server::start(options, tuning).await.expect("it starts");
         Running { server, dir }
     }
 
     async fn deploy(&self, module: &str, guest: &str) {
-        let deployed = self.server.app().deploy(module, component(guest), "test", None).await;
+        let deployed = self
+            .server
+            .app()
+            .deploy(module, component(guest), "test", None)
+            .await;
         deployed.unwrap_or_else(|problem| panic!("{guest}: {problem:?}"));
     }
 
     async fn invoke(&self, function: &str, data: &str) -> RunId {
         let function: FunctionName = function.parse().expect("a name");
         let data = Json::parse(data).expect("JSON");
-        self.server.app().invoke(&function, data).await.expect("it is invoked").0
+        self.server
+            .app()
+            .invoke(&function, data)
+            .await
+            .expect("it is invoked")
+            .0
     }
 
     async fn run(&self, run: RunId) -> Run {
-        self.server.app().store().run(run).await.expect("read").expect("there")
+        self.server
+            .app()
+            .store()
+            .run(run)
+            .await
+            .expect("read")
+            .expect("there")
     }
 
     async fn until(&self, run: RunId, what: &str, holds: impl Fn(&Run) -> bool) -> Run {
@@ -67,7 +85,11 @@ impl Running {
 
 fn component(guest: &str) -> Bytes {
     let directory = std::env::var("DORMOUSE_GUESTS").unwrap_or_else(|_| {
-        concat!(env!("CARGO_MANIFEST_DIR"), "/../../testing/guests/target/wasm32-wasip2/release").to_owned()
+        concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../testing/guests/target/wasm32-wasip2/release"
+        )
+        .to_owned()
     });
     let path = format!("{directory}/{guest}.wasm");
     match std::fs::read(&path) {
@@ -77,14 +99,22 @@ fn component(guest: &str) -> Bytes {
 }
 
 fn verifying(bodies: bool) -> Tuning {
-    Tuning { verify_bodies: bodies, verify_share: if bodies { 1.0 } else { 0.0 }, ..Tuning::default() }
+    Tuning {
+        verify_bodies: bodies,
+        verify_share: if bodies { 1.0 } else { 0.0 },
+        ..Tuning::default()
+    }
 }
 
 const CONFIG: &str = "[modules.determinism]\nhttp = [\"127.0.0.1:9\"]\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn functions_that_misuse_what_varies_are_the_same_on_every_replay() {
-    for (park_idle, bodies) in [(Duration::ZERO, true), (Duration::ZERO, false), (Duration::from_secs(5), true)] {
+    for (park_idle, bodies) in [
+        (Duration::ZERO, true),
+        (Duration::ZERO, false),
+        (Duration::from_secs(5), true),
+    ] {
         let running = Running::start(CONFIG, park_idle, verifying(bodies)).await;
         running.deploy("determinism", "determinism").await;
         let functions = [
@@ -99,9 +129,16 @@ async fn functions_that_misuse_what_varies_are_the_same_on_every_replay() {
             "surroundings",
         ];
         for function in functions {
-            let run = running.invoke(&format!("determinism/{function}"), r#"{"ms":5}"#).await;
+            let run = running
+                .invoke(&format!("determinism/{function}"), r#"{"ms":5}"#)
+                .await;
             let run = running.settled(run).await;
-            assert_eq!(run.state.status, Status::Completed, "{function}, parked {park_idle:?}: {:?}", run.error);
+            assert_eq!(
+                run.state.status,
+                Status::Completed,
+                "{function}, parked {park_idle:?}: {:?}",
+                run.error
+            );
         }
     }
 }
@@ -114,7 +151,9 @@ async fn waits_and_requests_outside_bodies_are_refused_clearly() {
         ("sleep-outside", "blocking-wait", "step.sleep"),
         ("raw-http-outside", "http-outside-body", "step"),
     ] {
-        let run = running.invoke(&format!("determinism/{function}"), r#"{"ms":50}"#).await;
+        let run = running
+            .invoke(&format!("determinism/{function}"), r#"{"ms":50}"#)
+            .await;
         let run = running.settled(run).await;
         let error = run.error.expect("an error");
         assert_eq!(run.state.status, Status::Failed, "{function}");
@@ -132,7 +171,10 @@ async fn replay_verification_finds_a_deliberately_impure_body() {
     assert_eq!(run.state.phase, Some(Phase::Blocked), "{run:#?}");
     let error = run.error.expect("an error");
     assert_eq!(error.code, "impure-body", "{error:?}");
-    assert!(error.message.contains("\"first\"") && error.message.contains("\"second\""), "{error:?}");
+    assert!(
+        error.message.contains("\"first\"") && error.message.contains("\"second\""),
+        "{error:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,7 +184,11 @@ async fn without_verification_the_next_replay_says_what_differs_and_nothing_runs
     let run = running.invoke("determinism/impure", r#"{"ms":5}"#).await;
     let run = running.settled(run).await;
     let error = run.error.expect("an error");
-    assert_eq!((run.state.phase, &*error.code), (Some(Phase::Blocked), "diverged"), "{error:?}");
+    assert_eq!(
+        (run.state.phase, &*error.code),
+        (Some(Phase::Blocked), "diverged"),
+        "{error:?}"
+    );
     assert!(error.message.contains("entry 1"), "{error:?}");
 }
 
@@ -152,16 +198,26 @@ async fn a_month_of_sleep_in_virtual_time() {
     for park_idle in [Duration::ZERO, Duration::from_secs(5)] {
         let start = Timestamp::from_millis(1_790_000_000_000);
         let clock = SimClock::new(start);
-        let tuning = Tuning { clock: Arc::new(clock.clone()), ..verifying(false) };
+        let tuning = Tuning {
+            clock: Arc::new(clock.clone()),
+            ..verifying(false)
+        };
         let running = Running::start("", park_idle, tuning).await;
         running.deploy("bench", "bench").await;
         let month = Duration::from_secs(30 * 86_400);
-        let run = running.invoke("bench/sleeper", &format!(r#"{{"ms":{}}}"#, month.as_millis())).await;
-        let sleeping =
-            running.until(run, "sleeping", |run| run.state.phase == Some(Phase::Sleeping)).await;
+        let run = running
+            .invoke("bench/sleeper", &format!(r#"{{"ms":{}}}"#, month.as_millis()))
+            .await;
+        let sleeping = running
+            .until(run, "sleeping", |run| run.state.phase == Some(Phase::Sleeping))
+            .await;
         assert_eq!(sleeping.wake_at, Some(start.after(month)));
         clock.advance(month - Duration::from_millis(1));
-        assert_eq!(running.run(run).await.state.phase, Some(Phase::Sleeping), "a millisecond too early");
+        assert_eq!(
+            running.run(run).await.state.phase,
+            Some(Phase::Sleeping),
+            "a millisecond too early"
+        );
         clock.advance(Duration::from_millis(1));
         let run = running.settled(run).await;
         assert_eq!(run.state.status, Status::Completed, "{run:#?}");
@@ -173,11 +229,23 @@ async fn a_month_of_sleep_in_virtual_time() {
 async fn an_event_with_a_future_time_delays_its_runs() {
     let start = Timestamp::from_millis(1_790_000_000_000);
     let clock = SimClock::new(start);
-    let running =
-        Running::start("", Duration::ZERO, Tuning { clock: Arc::new(clock.clone()), ..verifying(false) }).await;
+    let running = Running::start(
+        "",
+        Duration::ZERO,
+        Tuning {
+            clock: Arc::new(clock.clone()),
+            ..verifying(false)
+        },
+    )
+    .await;
     running.deploy("bench", "bench").await;
     let event = format!(r#"{{"name":"bench/one","ts":{}}}"#, start.as_millis() + 60_000);
-    let sent = running.server.app().send_events(&[&event], None).await.expect("sent");
+    let sent = running
+        .server
+        .app()
+        .send_events(&[&event], None)
+        .await
+        .expect("sent");
     let run = sent.runs[0];
     assert_eq!(running.run(run).await.state.status, Status::Scheduled);
     clock.advance(Duration::from_secs(60));
@@ -215,7 +283,10 @@ async fn hostile_uploads_leave_nothing_behind() {
             .await
             .expect_err(what);
         assert!((400..500).contains(&problem.status), "{what}: {problem:?}");
-        assert!(!problem.message.is_empty() && !problem.code.is_empty(), "{what}: {problem:?}");
+        assert!(
+            !problem.message.is_empty() && !problem.code.is_empty(),
+            "{what}: {problem:?}"
+        );
     }
     let store = running.server.app().store();
     assert!(store.versions("hostile").await.expect("read").is_empty());
@@ -225,7 +296,11 @@ async fn hostile_uploads_leave_nothing_behind() {
     assert!(left.is_empty(), "{left:?}");
     running.deploy("hostile", "bench").await;
     let run = running.invoke("hostile/one", "{}").await;
-    assert_eq!(running.settled(run).await.state.status, Status::Completed, "the server is unharmed");
+    assert_eq!(
+        running.settled(run).await.state.status,
+        Status::Completed,
+        "the server is unharmed"
+    );
 }
 
 /// Guests that do their worst, all at once, beside one that just works.
@@ -253,7 +328,11 @@ async fn hostile_guests_fail_with_a_reason_and_their_neighbour_completes() {
     ];
     let mut runs = Vec::new();
     for (function, code) in functions {
-        runs.push((function, code, running.invoke(&format!("hostile/{function}"), "{}").await));
+        runs.push((
+            function,
+            code,
+            running.invoke(&format!("hostile/{function}"), "{}").await,
+        ));
     }
     let neighbour = running.invoke("bench/ten", "{}").await;
     assert_eq!(running.settled(neighbour).await.state.status, Status::Completed);
@@ -275,9 +354,25 @@ async fn an_event_id_starts_a_function_once_and_a_refused_request_stores_nothing
     let first = app.send_events(&[event], None).await.expect("sent");
     let second = app.send_events(&[event, event], None).await.expect("sent");
     assert_eq!((first.runs.len(), second.runs.len()), (1, 0));
-    let refused = app.send_events(&[r#"{"name":"bench/one"}"#, r#"{"name":""}"#], None).await;
+    let refused = app
+        .send_events(&[r#"{"name":"bench/one"}"#, r#"{"name":""}"#], None)
+        .await;
     assert_eq!(refused.expect_err("the second has no name").status, 400);
-    let runs = app.store().runs(RunFilter { limit: 10, ..RunFilter::default() }).await.expect("read");
-    let events = app.store().events(EventFilter { limit: 10, ..EventFilter::default() }).await.expect("read");
+    let runs = app
+        .store()
+        .runs(RunFilter {
+            limit: 10,
+            ..RunFilter::default()
+        })
+        .await
+        .expect("read");
+    let events = app
+        .store()
+        .events(EventFilter {
+            limit: 10,
+            ..EventFilter::default()
+        })
+        .await
+        .expect("read");
     assert_eq!((runs.len(), events.len()), (1, 3));
 }

@@ -50,7 +50,8 @@ pub struct NewRun {
 /// Events and runs that are stored together or not at all.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ingest {
-    /// The events, in order.
+    /// The events, in order. One whose id is stored already stays as it was stored: a client that repeats a request
+    /// repeats its ids, and [`NewRun::dedupe`] decides about its runs.
     pub events: Vec<NewEvent>,
     /// The runs.
     pub runs: Vec<NewRun>,

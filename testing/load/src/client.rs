@@ -30,7 +30,12 @@ impl Client {
     }
 
     /// A request, and its answer whatever its status.
-    pub(crate) async fn ask(&mut self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes)> {
+    pub(crate) async fn ask(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes)> {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -45,7 +50,10 @@ impl Client {
 
     /// Sends; anything but success is an error.
     pub(crate) async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {
-        let (status, answer) = self.ask(method.clone(), path, body).await.with_context(|| format!("{method} {path}"))?;
+        let (status, answer) = self
+            .ask(method.clone(), path, body)
+            .await
+            .with_context(|| format!("{method} {path}"))?;
         if !status.is_success() {
             bail!("{method} {path}: {status}: {}", String::from_utf8_lossy(&answer));
         }
@@ -66,14 +74,22 @@ impl Client {
     pub(crate) async fn page(&mut self, path: &str) -> Result<(Value, Option<String>)> {
         let answer = self.send(Method::GET, path, Bytes::new()).await?;
         let mut answer: Value = serde_json::from_slice(&answer)?;
-        let cursor = answer.pointer("/metadata/cursor").and_then(Value::as_str).map(str::to_owned);
+        let cursor = answer
+            .pointer("/metadata/cursor")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
         Ok((answer["data"].take(), cursor))
     }
 
     /// Starts a run by name; its id.
     pub(crate) async fn invoke(&mut self, function: &str, data: String) -> Result<String> {
-        let answer = self.send(Method::POST, &format!("/invoke/{function}"), data.into()).await?;
+        let answer = self
+            .send(Method::POST, &format!("/invoke/{function}"), data.into())
+            .await?;
         let answer: Value = serde_json::from_slice(&answer)?;
-        answer["data"]["run_id"].as_str().map(str::to_owned).context("an answer without a run_id")
+        answer["data"]["run_id"]
+            .as_str()
+            .map(str::to_owned)
+            .context("an answer without a run_id")
     }
 }

@@ -31,7 +31,9 @@ pub(crate) struct Ended {
 impl Ended {
     /// Looks over a connection of its own.
     pub(crate) async fn new(server: &Server) -> Result<Ended> {
-        Ok(Ended { client: server.client().await? })
+        Ok(Ended {
+            client: server.client().await?,
+        })
     }
 
     /// How many have completed.
@@ -50,7 +52,9 @@ impl Ended {
     pub(crate) async fn number(&mut self, name: &str) -> Result<f64> {
         let text = self.client.send(Method::GET, "/metrics", Bytes::new()).await?;
         let text = std::str::from_utf8(&text)?;
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Ok(value.map_or(Ok(0.0), str::parse)?)
     }
 
@@ -172,7 +176,12 @@ pub(crate) async fn closed(server: &Server, load: Closed) -> Result<Outcome> {
             bail!("{} runs never complete", sent.load(Ordering::Relaxed) - completed);
         }
     };
-    Ok(Outcome { runs: completed, elapsed: end - began, cpu: server.cpu()? - cpu, answered })
+    Ok(Outcome {
+        runs: completed,
+        elapsed: end - began,
+        cpu: server.cpu()? - cpu,
+        answered,
+    })
 }
 
 /// Sends a request every so often for a while, whether or not the former ones have been answered; how long each took
@@ -194,7 +203,9 @@ pub(crate) async fn paced(
             let (mut answered, mut failed) = (Vec::new(), 0);
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                let at = every.checked_mul(u32::try_from(number)?).context("too many requests")?;
+                let at = every
+                    .checked_mul(u32::try_from(number)?)
+                    .context("too many requests")?;
                 if at >= time {
                     return anyhow::Ok((answered, failed));
                 }

@@ -78,7 +78,8 @@ impl Bench {
     /// The bytes of a guest.
     fn guest(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.guests.join(format!("{name}.wasm"));
-        std::fs::read(&path).with_context(|| format!("the guest {}: run scripts/build-guests", path.display()))
+        std::fs::read(&path)
+            .with_context(|| format!("the guest {}: run scripts/build-guests", path.display()))
     }
 }
 
@@ -99,13 +100,26 @@ async fn measure(arguments: Arguments) -> Result<()> {
         work::NAMES.iter().for_each(|name| println!("{name}"));
         return Ok(());
     }
-    if let Some(unknown) = arguments.only.iter().find(|name| !work::NAMES.contains(&name.as_str())) {
+    if let Some(unknown) = arguments
+        .only
+        .iter()
+        .find(|name| !work::NAMES.contains(&name.as_str()))
+    {
         anyhow::bail!("\"{unknown}\" is none of {}", work::NAMES.join(", "));
     }
-    let beside = std::env::current_exe()?.parent().context("a directory of this binary")?.to_path_buf();
+    let beside = std::env::current_exe()?
+        .parent()
+        .context("a directory of this binary")?
+        .to_path_buf();
     let server = arguments.server.unwrap_or_else(|| beside.join("dormouse"));
-    anyhow::ensure!(server.is_file(), "{} is not there: cargo build --release -p dormouse-cli", server.display());
-    let place = tempfile::Builder::new().prefix("load-").tempdir_in(arguments.dir.unwrap_or(beside))?;
+    anyhow::ensure!(
+        server.is_file(),
+        "{} is not there: cargo build --release -p dormouse-cli",
+        server.display()
+    );
+    let place = tempfile::Builder::new()
+        .prefix("load-")
+        .tempdir_in(arguments.dir.unwrap_or(beside))?;
     let mut bench = Bench {
         server,
         guests: arguments.guests,

@@ -12,7 +12,10 @@ impl Samples {
         let mut sorted = self.0.clone();
         sorted.sort_unstable_by(f64::total_cmp);
         let index = (sorted.len() as f64 * share).ceil() as usize;
-        sorted.get(index.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or(f64::NAN)
+        sorted
+            .get(index.clamp(1, sorted.len().max(1)) - 1)
+            .copied()
+            .unwrap_or(f64::NAN)
     }
 
     /// The value in the middle.
@@ -48,15 +51,23 @@ pub(crate) struct Report {
 impl Report {
     /// Begins a line of the table; `budget` is what the design allows, empty for what the machine can do.
     pub(crate) fn row(&mut self, work: &str, budget: &str) {
-        self.rows.push(Row { work: work.to_owned(), budget: budget.to_owned(), measured: Vec::new() });
+        self.rows.push(Row {
+            work: work.to_owned(),
+            budget: budget.to_owned(),
+            measured: Vec::new(),
+        });
     }
 
     /// A number of the current line.
     pub(crate) fn number(&mut self, metric: &str, value: f64, unit: &str) {
         let Some(row) = self.rows.last_mut() else { return };
         let value = rounded(value);
-        println!("{}", serde_json::json!({ "work": row.work, "metric": metric, "value": value, "unit": unit }));
-        row.measured.push(format!("{metric} {value} {unit}").trim_end().to_owned());
+        println!(
+            "{}",
+            serde_json::json!({ "work": row.work, "metric": metric, "value": value, "unit": unit })
+        );
+        row.measured
+            .push(format!("{metric} {value} {unit}").trim_end().to_owned());
     }
 
     /// Several rounds of one number: the median, and from where to where they went.
@@ -74,7 +85,12 @@ impl Report {
     /// The table, in Markdown.
     pub(crate) fn markdown(&self) -> String {
         let mut text = "| work | budget | measured |\n|---|---|---|\n".to_owned();
-        for Row { work, budget, measured } in &self.rows {
+        for Row {
+            work,
+            budget,
+            measured,
+        } in &self.rows
+        {
             let _ = writeln!(text, "| {work} | {budget} | {} |", measured.join("; "));
         }
         text
@@ -98,13 +114,24 @@ mod tests {
     #[test]
     fn quantiles_are_values_that_were_seen() {
         let samples: Samples = (1..=100).rev().map(f64::from).collect();
-        assert_eq!((samples.quantile(0.0), samples.median(), samples.quantile(0.99), samples.max()), (1.0, 50.0, 99.0, 100.0));
+        assert_eq!(
+            (
+                samples.quantile(0.0),
+                samples.median(),
+                samples.quantile(0.99),
+                samples.max()
+            ),
+            (1.0, 50.0, 99.0, 100.0)
+        );
         assert!(Samples::default().median().is_nan());
     }
 
     #[test]
     fn numbers_keep_what_matters() {
-        assert_eq!([0.123_456, 12.345_6, 12_345.6, 0.0].map(rounded), [0.123, 12.3, 12_346.0, 0.0]);
+        assert_eq!(
+            [0.123_456, 12.345_6, 12_345.6, 0.0].map(rounded),
+            [0.123, 12.3, 12_346.0, 0.0]
+        );
     }
 
     #[test]
@@ -113,6 +140,12 @@ mod tests {
         report.row("W0", "≤ 1 ms");
         report.rounds("p50", &Samples(vec![3.0, 1.0, 2.0]), "ms");
         report.number("failed", 0.0, "");
-        assert!(report.markdown().ends_with("| W0 | ≤ 1 ms | p50 2 ms (1–3); failed 0 |\n"), "{}", report.markdown());
+        assert!(
+            report
+                .markdown()
+                .ends_with("| W0 | ≤ 1 ms | p50 2 ms (1–3); failed 0 |\n"),
+            "{}",
+            report.markdown()
+        );
     }
 }

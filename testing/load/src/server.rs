@@ -33,10 +33,19 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one on an empty directory and waits until it is ready.
     pub(crate) async fn start(bench: &Bench, extra: &[&str]) -> Result<Server> {
-        let dir = tempfile::Builder::new().prefix("data-").tempdir_in(&bench.dir)?.keep();
+        let dir = tempfile::Builder::new()
+            .prefix("data-")
+            .tempdir_in(&bench.dir)?
+            .keep();
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let extra = extra.iter().map(|&argument| argument.to_owned()).collect();
-        let mut server = Server { binary: bench.server.clone(), dir, extra, address, process: None };
+        let mut server = Server {
+            binary: bench.server.clone(),
+            dir,
+            extra,
+            address,
+            process: None,
+        };
         server.boot().await?;
         Ok(server)
     }
@@ -51,12 +60,18 @@ impl Server {
     /// Uploads a module.
     pub(crate) async fn deploy(&self, module: &str, component: Vec<u8>) -> Result<()> {
         let mut client = self.client().await?;
-        client.send(Method::PUT, &format!("/v1/modules/{module}"), component.into()).await.map(drop)
+        client
+            .send(Method::PUT, &format!("/v1/modules/{module}"), component.into())
+            .await
+            .map(drop)
     }
 
     /// Starts the process on its directory; the time from there until it says that it is ready.
     pub(crate) async fn boot(&mut self) -> Result<Duration> {
-        let log = std::fs::File::options().create(true).append(true).open(self.dir.join("log.txt"))?;
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("log.txt"))?;
         let mut command = Command::new(&self.binary);
         command
             .arg("start")
@@ -67,18 +82,27 @@ impl Server {
             .stdout(log.try_clone()?)
             .stderr(log);
         // The server is measured as it comes, whatever the shell says.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"DORMOUSE_")) {
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"DORMOUSE_"))
+        {
             command.env_remove(name);
         }
         let began = Instant::now();
         self.process = Some(command.spawn()?);
         loop {
             if let Ok(mut client) = self.client().await
-                && client.ask(Method::GET, "/ready", Bytes::new()).await.is_ok_and(|(status, _)| status.is_success())
+                && client
+                    .ask(Method::GET, "/ready", Bytes::new())
+                    .await
+                    .is_ok_and(|(status, _)| status.is_success())
             {
                 return Ok(began.elapsed());
             }
-            if let Some(status) = self.process.as_mut().and_then(|process| process.try_wait().ok().flatten()) {
+            if let Some(status) = self
+                .process
+                .as_mut()
+                .and_then(|process| process.try_wait().ok().flatten())
+            {
                 bail!("the server ended with {status}:\n{}", self.log());
             }
             if began.elapsed() > PATIENCE {
@@ -131,21 +155,31 @@ impl Server {
         let text = self.proc("stat")?;
         // The name, in parentheses, may hold anything; after it, utime is the 12th field and stime the next.
         let fields = text.rsplit_once(')').context("no name in stat")?.1;
-        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u32>).sum::<Result<u32, _>>()?;
+        let ticks = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(str::parse::<u32>)
+            .sum::<Result<u32, _>>()?;
         Ok(TICK * ticks)
     }
 
     /// Memory it has resident, in MiB.
     pub(crate) fn resident(&self) -> Result<f64> {
         let text = self.proc("status")?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .context("no VmRSS")?;
         let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kib / 1024.0)
     }
 
     fn proc(&self, file: &str) -> Result<String> {
         let id = self.process.as_ref().context("no process")?.id();
-        Ok(std::fs::read_to_string(Path::new("/proc").join(id.to_string()).join(file))?)
+        Ok(std::fs::read_to_string(
+            Path::new("/proc").join(id.to_string()).join(file),
+        )?)
     }
 
     fn log(&self) -> String {

@@ -43,6 +43,7 @@ pub(super) async fn ready(State(app): State<App>) -> Result<Response, Failed> {
 /// `GET /metrics`: Prometheus text. When the store cannot be read, its gauges keep their last values.
 pub(super) async fn metrics(State(app): State<App>) -> Response {
     let metrics = Metrics::install();
+    ::metrics::gauge!("dormouse_instances_live").set(f64::from(app.instances().live));
     match app.store().counts().await {
         Ok(counts) => Metrics::observe(&counts, app.now()),
         Err(error) => tracing::warn!(%error, "the store's numbers are missing from /metrics"),

@@ -36,15 +36,24 @@ impl Registry {
         message: Option<String>,
         now: Timestamp,
     ) -> Result<Deployed, Problem> {
-        name::check(module).map_err(|error| Problem::new(400, "invalid-name", format!("module name: {error}")))?;
+        name::check(module)
+            .map_err(|error| Problem::new(400, "invalid-name", format!("module name: {error}")))?;
         if component.len() > limit::COMPONENT_BYTES_MAX {
             return Err(Problem::new(
                 413,
                 "component-too-large",
-                format!("the component is {} bytes, more than the limit of {}", component.len(), limit::COMPONENT_BYTES_MAX),
+                format!(
+                    "the component is {} bytes, more than the limit of {}",
+                    component.len(),
+                    limit::COMPONENT_BYTES_MAX
+                ),
             ));
         }
-        let (loaded, described) = self.engine.load(component.clone()).await.map_err(|error| refused(&error))?;
+        let (loaded, described) = self
+            .engine
+            .load(component.clone())
+            .await
+            .map_err(|error| refused(&error))?;
         if loaded.imports_http() && self.current_grants().module(module).http.is_empty() {
             return Err(Problem::new(
                 422,
@@ -60,7 +69,11 @@ impl Registry {
 
         let _changing = self.changing.lock().await;
         let digest = loaded.digest();
-        let previous = self.snapshot().modules.get(module).map(|active| active.version.digest);
+        let previous = self
+            .snapshot()
+            .modules
+            .get(module)
+            .map(|active| active.version.digest);
         self.store.put_component(digest, &component).await?;
         let stored = self
             .store
@@ -88,17 +101,27 @@ impl Registry {
         })
     }
 
-    pub(crate) async fn activate(&self, module: &str, version: Digest, now: Timestamp) -> Result<Changed, Problem> {
+    pub(crate) async fn activate(
+        &self,
+        module: &str,
+        version: Digest,
+        now: Timestamp,
+    ) -> Result<Changed, Problem> {
         let _changing = self.changing.lock().await;
         if self.store.version(module, version).await?.is_none() {
             return Err(no_version(module, version));
         }
         // What cannot be loaded must not become active: compile first.
-        let manifest = self.manifest(module, version).await.map_err(|error| unloadable(&error))?;
+        let manifest = self
+            .manifest(module, version)
+            .await
+            .map_err(|error| unloadable(&error))?;
         if let Some(function) = manifest.functions.first()
             && let Ok(name) = dormouse_core::FunctionName::new(module, &function.id)
         {
-            self.load(&name, version).await.map_err(|error| unloadable(&error))?;
+            self.load(&name, version)
+                .await
+                .map_err(|error| unloadable(&error))?;
         }
         let changed = self.store.activate(module, version, now).await?;
         if changed == Changed::NotFound {

@@ -59,7 +59,10 @@ impl Snapshot {
     }
 
     fn new(active: Active) -> Snapshot {
-        let mut snapshot = Snapshot { generation: active.generation, ..Snapshot::default() };
+        let mut snapshot = Snapshot {
+            generation: active.generation,
+            ..Snapshot::default()
+        };
         for version in active.active {
             let manifest = match Manifest::parse(version.manifest.as_str()) {
                 Ok(manifest) => Arc::new(manifest),
@@ -74,10 +77,14 @@ impl Snapshot {
                     continue;
                 };
                 for trigger in &function.triggers {
-                    snapshot.triggers.push((trigger.clone(), name.clone(), version.digest));
+                    snapshot
+                        .triggers
+                        .push((trigger.clone(), name.clone(), version.digest));
                 }
             }
-            snapshot.modules.insert(version.module.clone(), ActiveModule { version, manifest });
+            snapshot
+                .modules
+                .insert(version.module.clone(), ActiveModule { version, manifest });
         }
         snapshot
     }
@@ -122,7 +129,10 @@ impl Registry {
             snapshot: RwLock::default(),
             manifests: Mutex::default(),
             loaded: Mutex::default(),
-            grants: RwLock::new(Current { revision: 0, grants: Arc::default() }),
+            grants: RwLock::new(Current {
+                revision: 0,
+                grants: Arc::default(),
+            }),
             revisions: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         }
@@ -145,7 +155,10 @@ impl Registry {
 
     /// The revision that new runs keep.
     pub(crate) fn revision(&self) -> i64 {
-        self.grants.read().unwrap_or_else(PoisonError::into_inner).revision
+        self.grants
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .revision
     }
 
     /// The grants in force.
@@ -159,7 +172,8 @@ impl Registry {
         grants: Grants,
         now: dormouse_core::Timestamp,
     ) -> Result<(), dormouse_store::Error> {
-        let document = Json::from_value(&grants).map_err(|error| dormouse_store::Error::Corrupt(error.to_string()))?;
+        let document =
+            Json::from_value(&grants).map_err(|error| dormouse_store::Error::Corrupt(error.to_string()))?;
         let revision = self.store.put_config(document, now).await?;
         let grants = Arc::new(grants);
         lock(&self.revisions).insert(revision, Arc::clone(&grants));
@@ -173,7 +187,8 @@ impl Registry {
             return Ok(Arc::clone(grants));
         }
         let document = self.store.config(revision).await?;
-        let document = document.ok_or_else(|| Unloadable::Version(format!("configuration revision {revision} is gone")))?;
+        let document = document
+            .ok_or_else(|| Unloadable::Version(format!("configuration revision {revision} is gone")))?;
         let grants: Grants = document
             .read()
             .map_err(|error| Unloadable::Version(format!("configuration revision {revision}: {error}")))?;
@@ -183,10 +198,18 @@ impl Registry {
     }
 
     /// The compiled code and the definition of a function in a version.
-    pub(crate) async fn load(&self, function: &FunctionName, version: Digest) -> Result<(Module, Function), Unloadable> {
+    pub(crate) async fn load(
+        &self,
+        function: &FunctionName,
+        version: Digest,
+    ) -> Result<(Module, Function), Unloadable> {
         let manifest = self.manifest(function.module(), version).await?;
         let definition = manifest.function(function.function()).cloned().ok_or_else(|| {
-            Unloadable::Version(format!("version {} has no function \"{}\"", version.short(), function.function()))
+            Unloadable::Version(format!(
+                "version {} has no function \"{}\"",
+                version.short(),
+                function.function()
+            ))
         })?;
         if let Some(module) = lock(&self.loaded).get(&version) {
             return Ok((module.clone(), definition));
@@ -199,11 +222,9 @@ impl Registry {
                 Err(error) => Err(error.to_string()),
             }
         };
-        let module = self
-            .engine
-            .load_cached(version, fetch)
-            .await
-            .map_err(|error| Unloadable::Version(format!("version {} cannot be loaded: {error}", version.short())))?;
+        let module = self.engine.load_cached(version, fetch).await.map_err(|error| {
+            Unloadable::Version(format!("version {} cannot be loaded: {error}", version.short()))
+        })?;
         lock(&self.loaded).insert(version, module.clone());
         Ok((module, definition))
     }
@@ -220,7 +241,10 @@ impl Registry {
         }
         let stored = self.store.version(module, version).await?;
         let stored = stored.ok_or_else(|| {
-            Unloadable::Version(format!("module \"{module}\" has no version {}: it was deleted", version.short()))
+            Unloadable::Version(format!(
+                "module \"{module}\" has no version {}: it was deleted",
+                version.short()
+            ))
         })?;
         let manifest = Manifest::parse(stored.manifest.as_str())
             .map_err(|error| Unloadable::Version(format!("version {}: {error}", version.short())))?;

@@ -50,7 +50,9 @@ pub(super) fn all(scheduler: &Scheduler) -> Vec<Task> {
 /// Claims what is ready, as long as there are slots.
 async fn claiming(scheduler: Scheduler) {
     loop {
-        let Some(slot) = scheduler.slot().await else { return };
+        let Some(slot) = scheduler.slot().await else {
+            return;
+        };
         let mut slots = vec![slot];
         while slots.len() < CLAIM_BATCH
             && let Some(slot) = scheduler.try_slot()
@@ -58,7 +60,11 @@ async fn claiming(scheduler: Scheduler) {
             slots.push(slot);
         }
         let limit = slots.len() as u32;
-        let claim = Claim { node: scheduler.0.node, limit, now: scheduler.0.clock.now() };
+        let claim = Claim {
+            node: scheduler.0.node,
+            limit,
+            now: scheduler.0.clock.now(),
+        };
         match scheduler.0.store.claim(claim).await {
             Ok(batch) => {
                 blocked(&batch.blocked);
@@ -89,7 +95,13 @@ async fn claiming(scheduler: Scheduler) {
 /// Fires timers when they are due.
 async fn firing(scheduler: Scheduler) {
     loop {
-        let next = scheduler.0.due.lock().unwrap_or_else(PoisonError::into_inner).first().copied();
+        let next = scheduler
+            .0
+            .due
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .first()
+            .copied();
         tokio::select! {
             () = scheduler.0.clock.sleep_until(next.unwrap_or(Timestamp::MAX)) => {}
             () = scheduler.0.due_changed.notified() => continue,
@@ -111,8 +123,12 @@ async fn fire(scheduler: &Scheduler) -> bool {
         {
             slots.push(slot);
         }
-        let fire =
-            FireTimers { node: scheduler.0.node, now, limit: FIRE_BATCH, claim_limit: slots.len() as u32 };
+        let fire = FireTimers {
+            node: scheduler.0.node,
+            now,
+            limit: FIRE_BATCH,
+            claim_limit: slots.len() as u32,
+        };
         match scheduler.0.store.fire_timers(fire).await {
             Ok(fired) => {
                 blocked(&fired.blocked);
@@ -166,7 +182,12 @@ async fn reading_ahead(scheduler: Scheduler) {
 /// Says that the node lives.
 async fn beating(scheduler: Scheduler) {
     loop {
-        match scheduler.0.store.heartbeat(scheduler.0.node, scheduler.0.clock.now()).await {
+        match scheduler
+            .0
+            .store
+            .heartbeat(scheduler.0.node, scheduler.0.clock.now())
+            .await
+        {
             Ok(()) => {}
             Err(error) => {
                 if !trouble(&scheduler, "say that the node lives", error).await {
@@ -184,7 +205,12 @@ async fn beating(scheduler: Scheduler) {
 /// Makes the runs of dead nodes ready.
 async fn taking_over(scheduler: Scheduler) {
     loop {
-        match scheduler.0.store.take_over(TAKEOVER_BATCH, scheduler.0.clock.now()).await {
+        match scheduler
+            .0
+            .store
+            .take_over(TAKEOVER_BATCH, scheduler.0.clock.now())
+            .await
+        {
             Ok(0) => {}
             Ok(count) => {
                 metrics::counter!("dormouse_lease_takeovers_total").increment(u64::from(count));

@@ -115,7 +115,13 @@ impl Scheduler {
         let mut ids = Vec::with_capacity(runs.len());
         let mut queued = false;
         let now = self.0.clock.now();
-        for Routed { run, created, slot, start_at } in runs {
+        for Routed {
+            run,
+            created,
+            slot,
+            start_at,
+        } in runs
+        {
             match created {
                 Created::New { leased } => {
                     ids.push(run.id);
@@ -125,7 +131,9 @@ impl Scheduler {
                         _ => queued = true,
                     }
                 }
-                Created::Duplicate(existing) => tracing::debug!(%existing, "the event id has started a run before"),
+                Created::Duplicate(existing) => {
+                    tracing::debug!(%existing, "the event id has started a run before")
+                }
             }
         }
         if queued {

@@ -64,7 +64,13 @@ impl Table {
         };
         let (sender, receiver) = unbounded_channel();
         let interrupt = Interrupt::new();
-        residents.insert(id, Resident { sender, interrupt: interrupt.clone() });
+        residents.insert(
+            id,
+            Resident {
+                sender,
+                interrupt: interrupt.clone(),
+            },
+        );
         Some((run, slot, Mailbox { receiver, interrupt }))
     }
 

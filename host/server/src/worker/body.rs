@@ -19,7 +19,11 @@ pub(super) struct OpenBody {
 
 impl LegHost {
     /// Opens a body: first makes everything before it durable.
-    pub(super) async fn open_body(&mut self, attempt: Attempt, options: StepOptions) -> Result<AttemptTicket, Stop> {
+    pub(super) async fn open_body(
+        &mut self,
+        attempt: Attempt,
+        options: StepOptions,
+    ) -> Result<AttemptTicket, Stop> {
         self.check_mail()?;
         if self.worker.scheduler.is_draining() {
             // A body may take long; another node, or this one after its restart, begins it.
@@ -33,7 +37,10 @@ impl LegHost {
             .or(function.timeout_ms.map(Duration::from_millis))
             .unwrap_or(Duration::from_millis(self.program.grants.limits.body_ms));
         let started_at = self.time();
-        self.body = Some(OpenBody { policy: options.policy(function.retry_policy()), started_at });
+        self.body = Some(OpenBody {
+            policy: options.policy(function.retry_policy()),
+            started_at,
+        });
         if attempt.number > 1 {
             metrics::counter!("dormouse_retries_total").increment(1);
         }
@@ -58,7 +65,10 @@ impl LegHost {
             return Err(self.end(Ending::Again));
         }
         let failed = match self.replay.entries().last().map(|entry| &entry.event) {
-            Some(dormouse_core::journal::Event::Step { outcome: Err(failure), .. }) => Some(failure.clone()),
+            Some(dormouse_core::journal::Event::Step {
+                outcome: Err(failure),
+                ..
+            }) => Some(failure.clone()),
             _ => None,
         };
         if state_changed {
@@ -87,14 +97,20 @@ impl LegHost {
             }
             Err(failure) => failure,
         };
-        match body.policy.next(attempt.number, &failure, &self.run.seed, attempt.position) {
+        match body
+            .policy
+            .next(attempt.number, &failure, &self.run.seed, attempt.position)
+        {
             Some(wait) => {
                 self.replay.defer(failure, body.started_at, at.after(wait), at);
                 false
             }
             None => {
                 // What the guest is handed is final: whether to retry was decided here.
-                let failure = Failure { retry: Retry::Default, ..failure };
+                let failure = Failure {
+                    retry: Retry::Default,
+                    ..failure
+                };
                 self.replay.complete(Err(failure), body.started_at, at);
                 true
             }

@@ -36,7 +36,8 @@ impl Worker {
         match replay {
             Ok(replay) => Some(replay),
             Err(message) => {
-                self.block(run, RunError::new("journal-unreadable", message)).await;
+                self.block(run, RunError::new("journal-unreadable", message))
+                    .await;
                 None
             }
         }
@@ -51,7 +52,9 @@ impl LegHost {
         let records: Vec<_> = self.replay.pending().iter().map(Entry::encode).collect();
         let bytes: usize = records
             .iter()
-            .map(|record| record.name.len() + record.meta.len() + record.payload.as_ref().map_or(0, |json| json.len()))
+            .map(|record| {
+                record.name.len() + record.meta.len() + record.payload.as_ref().map_or(0, |json| json.len())
+            })
             .sum();
         let too_large = self.journal_bytes + bytes as u64 > limit::JOURNAL_BYTES_MAX as u64;
         if too_large && !matches!(then, Then::Fail { .. } | Then::Block { .. }) {

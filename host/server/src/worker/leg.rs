@@ -219,14 +219,22 @@ impl RunHost for LegHost {
             // The same answer on every replay, so there is nothing to record.
             Err(failure) => return Ok(RunStart::Recorded(Err(failure))),
         };
-        match self.replay.begin(&name).map_err(|divergence| self.diverged(divergence))? {
+        match self
+            .replay
+            .begin(&name)
+            .map_err(|divergence| self.diverged(divergence))?
+        {
             Begun::Recorded(outcome) => Ok(RunStart::Recorded(outcome)),
             Begun::Deferred(operation) => Ok(RunStart::Deferred(operation)),
             Begun::Execute(attempt) => self.open_body(attempt, options).await.map(RunStart::Execute),
         }
     }
 
-    async fn finish_run(&mut self, outcome: Outcome, state_changed: bool) -> Result<Result<(), Failure>, Stop> {
+    async fn finish_run(
+        &mut self,
+        outcome: Outcome,
+        state_changed: bool,
+    ) -> Result<Result<(), Failure>, Stop> {
         self.check_mail()?;
         self.close_body(outcome, state_changed).await
     }
@@ -236,7 +244,9 @@ impl RunHost for LegHost {
         let at = self.time();
         let started = self
             .replay
-            .start(call.kind, &call.name, &call.input, at, || due_at(call.kind, &call.input, at))
+            .start(call.kind, &call.name, &call.input, at, || {
+                due_at(call.kind, &call.input, at)
+            })
             .map_err(|divergence| self.diverged(divergence))?;
         if let Some(options) = call.options {
             self.options.insert(started.operation, options);
@@ -254,7 +264,9 @@ impl RunHost for LegHost {
 
     async fn cancel(&mut self, operation: Seq) -> Result<(), Stop> {
         let at = self.time();
-        self.replay.cancel(operation, at).map_err(|divergence| self.diverged(divergence))?;
+        self.replay
+            .cancel(operation, at)
+            .map_err(|divergence| self.diverged(divergence))?;
         self.performing.abort(operation);
         Ok(())
     }
@@ -277,11 +289,18 @@ impl RunHost for LegHost {
         let message = match self.log_lines {
             limit::LOG_LINES_MAX.. => return,
             lines if lines == limit::LOG_LINES_MAX - 1 => {
-                format!("the run has written {} lines: later ones are not kept", limit::LOG_LINES_MAX)
+                format!(
+                    "the run has written {} lines: later ones are not kept",
+                    limit::LOG_LINES_MAX
+                )
             }
             _ => message,
         };
-        let step = self.replay.attempt().filter(|_| in_body).map(|attempt| attempt.name.clone());
+        let step = self
+            .replay
+            .attempt()
+            .filter(|_| in_body)
+            .map(|attempt| attempt.name.clone());
         self.logs.push(LogLine {
             number: self.log_lines,
             at: self.worker.clock.now(),
@@ -312,9 +331,9 @@ fn due_at(kind: OperationKind, input: &Json, now: Timestamp) -> Option<Timestamp
         OperationKind::Sleep if sleep.duration_ms <= limit::SLEEP_MS_MAX => {
             Some(now.after(std::time::Duration::from_millis(sleep.duration_ms)))
         }
-        OperationKind::SleepUntil if sleep.time_ms <= now.as_millis_u64() + limit::SLEEP_MS_MAX => {
-            Some(Timestamp::from_millis(i64::try_from(sleep.time_ms).unwrap_or(i64::MAX)))
-        }
+        OperationKind::SleepUntil if sleep.time_ms <= now.as_millis_u64() + limit::SLEEP_MS_MAX => Some(
+            Timestamp::from_millis(i64::try_from(sleep.time_ms).unwrap_or(i64::MAX)),
+        ),
         // Too long a sleep is answered as a failure when it is awaited.
         _ => None,
     }

@@ -99,7 +99,8 @@ impl Worker {
         let program = match self.program(&run).await {
             Ok(program) => program,
             Err(Some(message)) => {
-                self.block(&run, RunError::new("version-unavailable", message)).await;
+                self.block(&run, RunError::new("version-unavailable", message))
+                    .await;
                 return mailbox;
             }
             // The node stops; whoever takes the run over loads it then.
@@ -151,10 +152,19 @@ impl Worker {
 
     async fn try_program(&self, run: &ClaimedRun) -> Result<Program, Unloadable> {
         let (module, function) = self.registry.load(&run.function, run.version).await?;
-        let grants = self.registry.grants(run.config_revision).await?.module(run.function.module());
+        let grants = self
+            .registry
+            .grants(run.config_revision)
+            .await?
+            .module(run.function.module());
         let http = HttpPolicy::parse(&grants.http)
             .map_err(|error| Unloadable::Version(format!("the granted hosts cannot be read: {error}")))?;
-        Ok(Program { module, function, grants: Arc::new(grants), http })
+        Ok(Program {
+            module,
+            function,
+            grants: Arc::new(grants),
+            http,
+        })
     }
 
     /// Blocks a run that cannot even begin a leg.

@@ -34,11 +34,16 @@ impl Performing {
     }
 
     pub(super) fn has_arrived(&self, operations: &[Seq]) -> bool {
-        self.arrived.iter().any(|(_, operation, _)| operations.contains(operation))
+        self.arrived
+            .iter()
+            .any(|(_, operation, _)| operations.contains(operation))
     }
 
     pub(super) fn take(&mut self, operation: Seq) -> Option<Outcome> {
-        let index = self.arrived.iter().position(|(_, arrived, _)| *arrived == operation)?;
+        let index = self
+            .arrived
+            .iter()
+            .position(|(_, arrived, _)| *arrived == operation)?;
         Some(self.arrived.swap_remove(index).2)
     }
 
@@ -53,7 +58,11 @@ impl Performing {
     }
 
     pub(super) fn abort(&mut self, operation: Seq) {
-        for (_, handle) in self.handles.iter().filter(|(performed, _)| *performed == operation) {
+        for (_, handle) in self
+            .handles
+            .iter()
+            .filter(|(performed, _)| *performed == operation)
+        {
             handle.abort();
         }
         self.arrived.retain(|(_, arrived, _)| *arrived != operation);
@@ -80,7 +89,11 @@ impl LegHost {
             .open()
             .filter(|open| open.due_at.is_none() && !self.performing.begun.contains(&open.operation))
             .filter_map(|open| {
-                Some(ToPerform { operation: open.operation, kind: open.kind?, input: open.input?.clone() })
+                Some(ToPerform {
+                    operation: open.operation,
+                    kind: open.kind?,
+                    input: open.input?.clone(),
+                })
             })
             .collect();
         if to_perform.is_empty() {
@@ -88,12 +101,18 @@ impl LegHost {
         }
         self.flush().await?;
         let now = self.time();
-        for ToPerform { operation, kind, input } in to_perform {
+        for ToPerform {
+            operation,
+            kind,
+            input,
+        } in to_perform
+        {
             match kind {
                 OperationKind::Sql => self.perform_sql(operation, &input),
                 OperationKind::Sleep | OperationKind::SleepUntil => {
                     let days = limit::SLEEP_MS_MAX / 86_400_000;
-                    let failure = Failure::terminal("invalid-duration", format!("a sleep is at most {days} days long"));
+                    let failure =
+                        Failure::terminal("invalid-duration", format!("a sleep is at most {days} days long"));
                     self.performing.answer(now, operation, Err(failure));
                 }
                 OperationKind::WaitForEvent
@@ -102,7 +121,8 @@ impl LegHost {
                 | OperationKind::SendEvents
                 | OperationKind::Fetch => {
                     let message = format!("{} is not supported yet", kind.as_str());
-                    self.performing.answer(now, operation, Err(Failure::terminal("not-supported", message)));
+                    self.performing
+                        .answer(now, operation, Err(Failure::terminal("not-supported", message)));
                 }
             }
         }
@@ -126,12 +146,25 @@ impl LegHost {
         let refuse = |code, message| Err(Failure::terminal(code, message));
         let input: Input = match input.read() {
             Ok(input) => input,
-            Err(error) => return self.performing.answer(now, operation, refuse("invalid-sql-input", error.to_string())),
+            Err(error) => {
+                return self.performing.answer(
+                    now,
+                    operation,
+                    refuse("invalid-sql-input", error.to_string()),
+                );
+            }
         };
-        let options = self.options.get(&operation).map_or(Ok(Options::default()), Json::read);
+        let options = self
+            .options
+            .get(&operation)
+            .map_or(Ok(Options::default()), Json::read);
         let options = match options {
             Ok(options) => options,
-            Err(error) => return self.performing.answer(now, operation, refuse("invalid-options", error.to_string())),
+            Err(error) => {
+                return self
+                    .performing
+                    .answer(now, operation, refuse("invalid-options", error.to_string()));
+            }
         };
         let module = self.run.function.module();
         let Some(database) = self.program.grants.databases.get(&input.database).cloned() else {
@@ -141,13 +174,19 @@ impl LegHost {
                  [modules.{module}] databases.{name} = {{ url = \"sqlite:PATH\" }}, and send SIGHUP; runs that start \
                  afterwards have it"
             );
-            return self.performing.answer(now, operation, refuse("grant-missing", message));
+            return self
+                .performing
+                .answer(now, operation, refuse("grant-missing", message));
         };
         let timeout = options.timeout_ms.map_or(TIMEOUT, Duration::from_millis);
-        let key = OperationKey { run: self.run.id, operation };
+        let key = OperationKey {
+            run: self.run.id,
+            operation,
+        };
         let databases = self.worker.databases.clone();
         let handle = self.performing.tasks.spawn(async move {
-            let outcome = perform_until_available(&databases, &database, key, &input.statements, timeout).await;
+            let outcome =
+                perform_until_available(&databases, &database, key, &input.statements, timeout).await;
             (operation, outcome)
         });
         self.performing.handles.push((operation, handle));

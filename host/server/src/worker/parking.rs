@@ -21,7 +21,11 @@ pub(super) struct Place {
 
 impl Parking {
     pub(crate) fn new(idle: Duration, memory: u64) -> Parking {
-        Parking { idle, memory, used: Arc::default() }
+        Parking {
+            idle,
+            memory,
+            used: Arc::default(),
+        }
     }
 
     /// For how long an instance may stay.
@@ -41,7 +45,10 @@ impl Parking {
         // One instance's memory is not known here; the average is, and the budget is one of the whole.
         let bytes = instances.memory_bytes as u64 / u64::from(instances.live).max(1);
         let used = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let place = Place { bytes, used: Arc::clone(&self.used) };
+        let place = Place {
+            bytes,
+            used: Arc::clone(&self.used),
+        };
         metrics::gauge!("dormouse_instances_parked").increment(1.0);
         (used <= self.memory).then_some(place)
     }

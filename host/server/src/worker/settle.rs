@@ -25,7 +25,15 @@ impl LegHost {
             LegEnd::Stopped => Err(Stop),
             LegEnd::Done(output) => self.returned(false, Then::Complete { output }).await,
             LegEnd::ContinueWith(continued) => self.returned(false, Then::ContinueWith { continued }).await,
-            LegEnd::Failed(failure) => self.returned(true, Then::Fail { error: RunError::from(failure) }).await,
+            LegEnd::Failed(failure) => {
+                self.returned(
+                    true,
+                    Then::Fail {
+                        error: RunError::from(failure),
+                    },
+                )
+                .await
+            }
             LegEnd::Trapped(trap) => self.trapped(trap).await,
         };
         if settled.is_ok() {
@@ -62,7 +70,9 @@ impl LegHost {
 
     /// The guest has returned.
     async fn returned(&mut self, failed: bool, then: Then) -> Result<(), Stop> {
-        self.replay.finish(failed).map_err(|divergence| self.diverged(divergence))?;
+        self.replay
+            .finish(failed)
+            .map_err(|divergence| self.diverged(divergence))?;
         let goes_on = matches!(then, Then::ContinueWith { .. });
         self.append(then).await?;
         if goes_on {
@@ -77,8 +87,15 @@ impl LegHost {
             return Err(self.end(Ending::Gone));
         }
         if trap.step.is_some() && self.body.is_some() {
-            let retry = if trap.retryable_body() { Retry::Default } else { Retry::Never };
-            let failure = Failure { retry, ..trap.into_failure() };
+            let retry = if trap.retryable_body() {
+                Retry::Default
+            } else {
+                Retry::Never
+            };
+            let failure = Failure {
+                retry,
+                ..trap.into_failure()
+            };
             // Recorded either way; the instance is gone, so the next leg tells the guest.
             self.record_body(Err(failure));
             self.flush().await?;

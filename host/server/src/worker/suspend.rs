@@ -16,7 +16,11 @@ impl LegHost {
     /// The guest waits for one of some operations.
     pub(super) async fn wait_for(&mut self, operations: &[Seq]) -> Result<u32, Stop> {
         loop {
-            match self.replay.await_any(operations).map_err(|divergence| self.diverged(divergence))? {
+            match self
+                .replay
+                .await_any(operations)
+                .map_err(|divergence| self.diverged(divergence))?
+            {
                 Awaited::Ready(index) => return Ok(index),
                 Awaited::Pending => {}
             }
@@ -44,24 +48,35 @@ impl LegHost {
             .open()
             .filter_map(|open| open.due_at.map(|due_at| (due_at, open.operation)))
             .filter(|(due_at, _)| *due_at <= now);
-        let stored = self.completions.iter().map(|completion| (completion.at, completion.operation));
+        let stored = self
+            .completions
+            .iter()
+            .map(|completion| (completion.at, completion.operation));
         let arrived = self.performing.arrived().map(|(at, operation)| (at, operation));
         let (_, operation) = due
             .chain(stored)
             .chain(arrived)
             .filter(|(_, operation)| operations.contains(operation) && self.replay.is_open(*operation))
             .min()?;
-        let stored = self.completions.iter().position(|completion| completion.operation == operation);
+        let stored = self
+            .completions
+            .iter()
+            .position(|completion| completion.operation == operation);
         let outcome = match stored {
             Some(index) => self.completions.swap_remove(index).outcome,
-            None => self.performing.take(operation).unwrap_or_else(|| Ok(Json::null())),
+            None => self
+                .performing
+                .take(operation)
+                .unwrap_or_else(|| Ok(Json::null())),
         };
         Some((operation, outcome))
     }
 
     /// Waits for what the host performs, or for a time, whichever is first. The run keeps its slot.
     async fn wait_while_performing(&mut self, operations: &[Seq]) -> Result<(), Stop> {
-        let due = self.soonest(operations).map_or(Timestamp::MAX, |(due_at, _)| due_at);
+        let due = self
+            .soonest(operations)
+            .map_or(Timestamp::MAX, |(due_at, _)| due_at);
         let clock = std::sync::Arc::clone(&self.worker.clock);
         tokio::select! {
             () = self.performing.next(&*clock) => Ok(()),
@@ -92,8 +107,20 @@ impl LegHost {
         let soonest = self.soonest(operations);
         let (wait, reason) = self.describe_wait(operations, soonest);
         let wake_at = soonest.map(|(due_at, _)| due_at);
-        let known = self.completions.iter().map(|completion| completion.operation).collect();
-        match self.append(Then::Suspend { wait, reason, wake_at, known }).await? {
+        let known = self
+            .completions
+            .iter()
+            .map(|completion| completion.operation)
+            .collect();
+        match self
+            .append(Then::Suspend {
+                wait,
+                reason,
+                wake_at,
+                known,
+            })
+            .await?
+        {
             Appended::Completions(completions) => {
                 self.completions = completions;
                 return Ok(());
@@ -112,7 +139,11 @@ impl LegHost {
         let worker = self.worker.clone();
         let idle = worker.parking.idle();
         let soon = wake_at.is_none_or(|wake_at| wake_at.since(worker.clock.now()) <= idle);
-        let place = if soon && !worker.scheduler.is_draining() { worker.parking.place(&worker.engine) } else { None };
+        let place = if soon && !worker.scheduler.is_draining() {
+            worker.parking.place(&worker.engine)
+        } else {
+            None
+        };
         let Some(_place) = place else {
             return Err(self.end(Ending::Suspended));
         };
@@ -121,14 +152,17 @@ impl LegHost {
         let mail = tokio::time::timeout(idle + LATE, self.mailbox.receiver.recv()).await;
         match mail {
             Ok(Some(Mail::Claimed(run, slot))) => {
-                let stands_here = run.journal_next == self.replay.next_seq() && run.version == self.run.version;
+                let stands_here =
+                    run.journal_next == self.replay.next_seq() && run.version == self.run.version;
                 self.run = *run;
                 self.slot = Some(slot);
-                if stands_here { Ok(()) } else { Err(self.end(Ending::Reload)) }
+                if stands_here {
+                    Ok(())
+                } else {
+                    Err(self.end(Ending::Reload))
+                }
             }
-            Ok(Some(Mail::Cancelled | Mail::Drain) | None) | Err(_) => {
-                Err(self.end(Ending::Suspended))
-            }
+            Ok(Some(Mail::Cancelled | Mail::Drain) | None) | Err(_) => Err(self.end(Ending::Suspended)),
         }
     }
 
@@ -142,7 +176,10 @@ impl LegHost {
             .collect();
         let names = names.join(", ");
         match soonest {
-            Some((due_at, true)) => (Wait::BackOff, format!("the next attempt of {names} is due at {due_at}")),
+            Some((due_at, true)) => (
+                Wait::BackOff,
+                format!("the next attempt of {names} is due at {due_at}"),
+            ),
             Some((due_at, false)) => (Wait::Sleep, format!("{names} until {due_at}")),
             None => (Wait::External, format!("waits for {names}")),
         }

@@ -24,9 +24,11 @@ impl Verify {
     /// Whether to verify this suspension: decided by the run and the place, so that it spreads evenly.
     pub(super) fn samples(self, run: &RunId, seq: Seq) -> bool {
         let bytes = run.to_bytes();
-        let mix = bytes[10..].iter().fold(u64::from(seq).wrapping_mul(0x9e37_79b9_7f4a_7c15), |mix, byte| {
-            (mix ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let mix = bytes[10..]
+            .iter()
+            .fold(u64::from(seq).wrapping_mul(0x9e37_79b9_7f4a_7c15), |mix, byte| {
+                (mix ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            });
         ((mix >> 11) as f64 / (1u64 << 53) as f64) < self.share
     }
 }
@@ -66,7 +68,10 @@ impl RunHost for Verifier {
             return Err(Stop);
         }
         let now = self.replay.now();
-        match self.replay.start(call.kind, &call.name, &call.input, now, || None) {
+        match self
+            .replay
+            .start(call.kind, &call.name, &call.input, now, || None)
+        {
             Ok(started) => Ok(started.operation),
             Err(divergence) => Err(self.diverged(divergence)),
         }
@@ -89,7 +94,9 @@ impl RunHost for Verifier {
             return Err(Stop);
         }
         let now = self.replay.now();
-        self.replay.cancel(operation, now).map_err(|divergence| self.diverged(divergence))
+        self.replay
+            .cancel(operation, now)
+            .map_err(|divergence| self.diverged(divergence))
     }
 
     fn now(&self) -> Timestamp {
@@ -110,9 +117,15 @@ impl LegHost {
         let Ok(replay) = Replay::new(entries, self.run.journal_base, self.run.queued_at) else {
             return Ok(());
         };
-        let verifier =
-            Verifier { replay, divergence: None, config: std::sync::Arc::clone(&self.program.grants) };
-        let leg = dormouse_engine::Leg { interrupt: Interrupt::new(), ..self.leg() };
+        let verifier = Verifier {
+            replay,
+            divergence: None,
+            config: std::sync::Arc::clone(&self.program.grants),
+        };
+        let leg = dormouse_engine::Leg {
+            interrupt: Interrupt::new(),
+            ..self.leg()
+        };
         let began = std::time::Instant::now();
         let (end, mut verifier, _) = Box::pin(self.worker.engine.run_leg(leg, verifier)).await;
         metrics::histogram!("dormouse_replay_seconds").record(began.elapsed().as_secs_f64());
@@ -139,4 +152,3 @@ impl LegHost {
         ))))
     }
 }
-

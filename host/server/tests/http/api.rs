@@ -13,11 +13,7 @@ async fn an_event_is_durable_and_readable_under_the_id_that_was_answered() {
         .await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.header("x-inngest-server-kind"), Some("dev"));
-    assert_eq!(
-        answer.header("access-control-allow-origin"),
-        None,
-        "no origin was named"
-    );
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
     let json = answer.json();
     assert_eq!(json["status"], 200);
     assert!(json.get("error").is_none());
@@ -63,10 +59,16 @@ async fn one_object_a_form_and_curls_default_type_are_events_too() {
             .send("POST", "/e/k", &[("content-type", media)], body.as_bytes())
             .await;
         assert_eq!(answer.status, 200, "{media} {body}: {answer:?}");
-        assert_eq!(answer.json()["ids"].as_array().map(Vec::len), Some(1));
+        let ids = answer.json()["ids"].clone();
+        assert_eq!(ids.as_array().map(Vec::len), Some(1));
+        if !body.starts_with([' ', '{']) {
+            let id = ids[0].as_str().expect("an id");
+            let event = server.get(&format!("/v1/events/{id}")).await.json();
+            assert_eq!(event["data"]["data"], serde_json::json!({"x": ["1", "2"]}));
+        }
     }
     let listed = server.get("/v1/events?name=a/b").await.json();
-    assert_eq!(listed["data"][0]["data"], serde_json::json!({"x": ["1", "2"]}));
+    assert_eq!(listed["data"].as_array().map(Vec::len), Some(4));
 }
 
 #[tokio::test]

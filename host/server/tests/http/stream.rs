@@ -15,7 +15,10 @@ struct Events {
 impl Events {
     async fn open(server: &TestServer, path: &str) -> Events {
         let mut stream = server.connect().await;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", server.address);
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
+            server.address
+        );
         stream.write_all(request.as_bytes()).await.expect("written");
         let mut events = Events {
             stream,
@@ -56,13 +59,9 @@ impl Events {
             let mut chunk = [0; 4096];
             let read = tokio::time::timeout(std::time::Duration::from_secs(20), self.stream.read(&mut chunk));
             match read.await.expect("the stream says something in time") {
-                Ok(count @ 1..) if !self.text.ends_with("0\r\n\r\n") => {
-                    self.text
-                        .push_str(std::str::from_utf8(&chunk[..count]).expect("text"));
-                    if self.text.ends_with("\r\n0\r\n\r\n") && !self.text.contains(end) {
-                        return None;
-                    }
-                }
+                Ok(count @ 1..) => self
+                    .text
+                    .push_str(std::str::from_utf8(&chunk[..count]).expect("text")),
                 _ => return None,
             }
         }

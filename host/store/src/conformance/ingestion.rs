@@ -65,6 +65,44 @@ pub(super) async fn events_and_runs_come_together(store: Arc<dyn Store>) {
     assert_eq!(again.expect("ingests"), [Created::New { leased: false }]);
 }
 
+pub(super) async fn an_event_that_is_sent_again_stays_as_it_was(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let large = format!("{{\"x\":\"{}\"}}", "x".repeat(100_000));
+    for payload in ["{}", large.as_str()] {
+        let mut first = fixture.event("shop/ordered");
+        first.payload = json(payload);
+        let sent = || {
+            let mut run = fixture.run(first.id, "shop/order");
+            run.dedupe = Some(first.id.to_string());
+            run
+        };
+        let run = sent();
+        let ingest = fixture.ingest(vec![first.clone()], vec![run.clone()], at(10));
+        let created = fixture.store.ingest(ingest).await.expect("ingests");
+        assert_eq!(created, [Created::New { leased: false }]);
+
+        let mut again = first.clone();
+        again.received_at = at(20);
+        again.payload = json(&large.replace('x', "y"));
+        let new = fixture.event("shop/paid");
+        let ingest = fixture.ingest(vec![again, new.clone()], vec![sent()], at(20));
+        let created = fixture.store.ingest(ingest).await.expect("ingests again");
+        assert_eq!(created, [Created::Duplicate(run.id)]);
+        let stored = fixture
+            .store
+            .event(first.id)
+            .await
+            .expect("reads")
+            .expect("is stored");
+        assert_eq!(
+            (stored.payload, stored.received_at),
+            (first.payload, first.received_at)
+        );
+        let stored = fixture.store.event(new.id).await.expect("reads");
+        assert!(stored.is_some(), "what came with it is stored");
+    }
+}
+
 async fn assert_nothing_stored(fixture: &Fixture) {
     let runs = fixture
         .store

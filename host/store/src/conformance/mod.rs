@@ -42,6 +42,7 @@ macro_rules! checks {
 
 checks![
     ingestion::events_and_runs_come_together,
+    ingestion::an_event_that_is_sent_again_stays_as_it_was,
     ingestion::a_stale_registry_stores_nothing,
     ingestion::the_same_event_id_starts_a_function_once_a_day,
     ingestion::a_delayed_run_waits_for_its_time,

@@ -128,9 +128,6 @@ impl World {
         }
         let corrupt = |message: String| Err(Error::Corrupt(message));
         let own: BTreeSet<EventId> = ingest.events.iter().map(|event| event.id).collect();
-        if own.len() != ingest.events.len() || own.iter().any(|id| self.events.contains_key(id)) {
-            return corrupt("an event is stored twice".to_owned());
-        }
         for run in &ingest.runs {
             if self.find_version(run.function.module(), run.version).is_none() {
                 return corrupt(format!("run {} names a version that is not stored", run.id));
@@ -167,17 +164,14 @@ impl World {
         }
         self.dedupe = dedupe;
         for event in ingest.events {
-            self.events.insert(
-                event.id,
-                StoredEvent {
-                    id: event.id,
-                    name: event.name,
-                    external_id: event.external_id,
-                    ts: event.ts,
-                    received_at: event.received_at,
-                    payload: event.payload,
-                },
-            );
+            self.events.entry(event.id).or_insert(StoredEvent {
+                id: event.id,
+                name: event.name,
+                external_id: event.external_id,
+                ts: event.ts,
+                received_at: event.received_at,
+                payload: event.payload,
+            });
         }
         for (run, lease) in born {
             self.create(run, lease, ingest.now)?;

@@ -13,9 +13,11 @@ use super::sql::{Cells, Rows, execute};
 use crate::error::{Error, Result};
 use crate::ingest::{Created, Ingest, NewEvent, NewRun};
 
-static EVENTS: Rows = Rows::insert(
+/// An event that is there already stays as it is, but for having runs.
+static EVENTS: Rows = Rows::new(
     "INSERT INTO events (id, name, external_id, ts_ms, received_ms, has_runs, large, payload) SELECT * FROM (VALUES ",
     8,
+    ") WHERE column1 IS NOT NULL ON CONFLICT (id) DO UPDATE SET has_runs = max(has_runs, excluded.has_runs)",
 );
 static EVENTS_KNOWN: Rows = Rows::new("SELECT id FROM events WHERE id IN (VALUES ", 1, ")");
 static EVENTS_HAVE_RUNS: Rows = Rows::new(
@@ -24,7 +26,7 @@ static EVENTS_HAVE_RUNS: Rows = Rows::new(
     ")",
 );
 static EVENT_BLOBS: Rows = Rows::insert(
-    "INSERT INTO blobs (owner_id, seq, bytes) SELECT * FROM (VALUES ",
+    "INSERT OR IGNORE INTO blobs (owner_id, seq, bytes) SELECT * FROM (VALUES ",
     3,
 );
 /// What a new run has that no other has; the rest is the same for all.
@@ -237,8 +239,9 @@ async fn write(
     mut additions: Additions<'_>,
     now: Timestamp,
 ) -> Result<()> {
-    // In order of the key, so that rows that land side by side are written side by side.
-    additions.events.sort_unstable_by_key(|(event, _)| event.id);
+    // In order of the key, so that rows that land side by side are written side by side. Of two with one id, the first
+    // stays the first.
+    additions.events.sort_by_key(|(event, _)| event.id);
     additions.runs.sort_unstable_by_key(|creation| creation.run.id);
     let large = |event: &NewEvent| event.payload.len() > INLINE_BYTES_MAX;
     EVENTS

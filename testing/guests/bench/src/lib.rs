@@ -56,7 +56,8 @@ struct Moment {
 /// One sleep until a moment that many runs may share: `{"at": 1790000000000}`. The output is the moment.
 #[dormouse::function(id = "until", on(event = "bench/until"))]
 async fn until(event: Event<Moment>, step: Step) -> dormouse::Result<u64> {
-    step.sleep_until("until", UNIX_EPOCH + Duration::from_millis(event.data.at)).await?;
+    step.sleep_until("until", UNIX_EPOCH + Duration::from_millis(event.data.at))
+        .await?;
     Ok(event.data.at)
 }
 

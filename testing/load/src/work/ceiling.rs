@@ -38,10 +38,17 @@ pub(crate) fn machine(bench: &mut Bench) -> Result<()> {
     bench.report.number("p50", waits.median(), "ms");
     bench.report.number("p99", waits.quantile(0.99), "ms");
     for batch in BATCHES {
-        bench.report.row(&format!("SQLite alone: {batch} rows into three tables per commit"), "");
+        bench.report.row(
+            &format!("SQLite alone: {batch} rows into three tables per commit"),
+            "",
+        );
         let mut rates = Samples::default();
         for round in 0..bench.rounds {
-            rates.0.push(inserts(&bench.dir.join(format!("raw-{batch}-{round}.db")), batch, time)?);
+            rates.0.push(inserts(
+                &bench.dir.join(format!("raw-{batch}-{round}.db")),
+                batch,
+                time,
+            )?);
         }
         bench.report.rounds("rate", &rates, "rows/s");
     }
@@ -55,7 +62,9 @@ fn piece() -> f64 {
     let mut table: Vec<u64> = (0..32_768).collect();
     let mut number = 1_u64;
     for _ in 0..1_000_000 {
-        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        number = number
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let place = (number >> 33) as usize % table.len();
         table[place] ^= number;
     }
@@ -98,7 +107,10 @@ pub(crate) fn inserts(path: &Path, batch: usize, time: Duration) -> Result<f64> 
         .map(|(index, table)| {
             let rows = (batch + index) / TABLES.len();
             let values = vec!["(?, 0, ?)"; rows].join(",");
-            (rows, format!("INSERT INTO {table} (id, seq, body) VALUES {values}"))
+            (
+                rows,
+                format!("INSERT INTO {table} (id, seq, body) VALUES {values}"),
+            )
         })
         .collect();
     let body = "x".repeat(200);
@@ -112,7 +124,9 @@ pub(crate) fn inserts(path: &Path, batch: usize, time: Duration) -> Result<f64> 
                 let id = rusqlite::types::Value::Blob(number.to_be_bytes().to_vec());
                 [id, rusqlite::types::Value::Text(body.clone())]
             });
-            transaction.prepare_cached(text)?.execute(params_from_iter(arguments))?;
+            transaction
+                .prepare_cached(text)?
+                .execute(params_from_iter(arguments))?;
             rows += *count as u64;
         }
         transaction.commit()?;

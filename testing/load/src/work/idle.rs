@@ -25,7 +25,10 @@ pub(crate) async fn idle(bench: &mut Bench) -> Result<()> {
         again.0.push(server.boot().await?.as_secs_f64() * 1e3);
         last = Some(server);
     }
-    bench.report.row("W5 start to ready, idle", "≤ 100 ms; ≤ 40 MB; ≤ 0.5 % of a processor");
+    bench.report.row(
+        "W5 start to ready, idle",
+        "≤ 100 ms; ≤ 40 MB; ≤ 0.5 % of a processor",
+    );
     bench.report.rounds("ready, new directory", &fresh, "ms");
     bench.report.rounds("ready, one module", &again, "ms");
     if let Some(server) = last {

@@ -31,7 +31,8 @@ pub(crate) async fn arrays(bench: &mut Bench) -> Result<()> {
         let before = server.cpu()?;
         let (events, elapsed) = flood(&server, body(NOBODY), time).await?;
         nobody.0.push(events as f64 / elapsed.as_secs_f64());
-        cpu.0.push((server.cpu()? - before).as_secs_f64() * 1e6 / events as f64);
+        cpu.0
+            .push((server.cpu()? - before).as_secs_f64() * 1e6 / events as f64);
         let mut ended = Ended::new(&server).await?;
         let before = ended.completed().await?;
         let began = Instant::now();
@@ -40,11 +41,15 @@ pub(crate) async fn arrays(bench: &mut Bench) -> Result<()> {
         ended.reach(before + events).await?;
         completing.0.push(events as f64 / began.elapsed().as_secs_f64());
     }
-    bench.report.row("event ingest, arrays of 100", "≥ 30,000 events/s");
+    bench
+        .report
+        .row("event ingest, arrays of 100", "≥ 30,000 events/s");
     bench.report.rounds("nobody listens", &nobody, "events/s");
     bench.report.rounds("processor per event", &cpu, "µs");
     bench.report.rounds("each starts a run", &starting, "events/s");
-    bench.report.rounds("and these runs complete", &completing, "runs/s");
+    bench
+        .report
+        .rounds("and these runs complete", &completing, "runs/s");
     Ok(())
 }
 
@@ -55,7 +60,11 @@ pub(crate) async fn rate(server: &Server, time: Duration) -> Result<f64> {
 }
 
 fn body(name: &str) -> Bytes {
-    drive::events(name, &json!({ "order": "01KAYZ3M7R8G6Q5V4W3X2Y1Z0A", "note": "x".repeat(100) }), ARRAY)
+    drive::events(
+        name,
+        &json!({ "order": "01KAYZ3M7R8G6Q5V4W3X2Y1Z0A", "note": "x".repeat(100) }),
+        ARRAY,
+    )
 }
 
 async fn flood(server: &Server, body: Bytes, time: Duration) -> Result<(u64, Duration)> {

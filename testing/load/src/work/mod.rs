@@ -15,8 +15,9 @@ use anyhow::{Result, bail};
 use crate::Bench;
 
 /// All kinds of work, in the order in which they are measured.
-pub(crate) const NAMES: [&str; 11] =
-    ["ceiling", "idle", "w1", "w1-one", "w2", "w3", "w4", "ingest", "swap", "stored", "sleeping"];
+pub(crate) const NAMES: [&str; 11] = [
+    "ceiling", "idle", "w1", "w1-one", "w2", "w3", "w4", "ingest", "swap", "stored", "sleeping",
+];
 
 /// Measures one.
 pub(crate) async fn run(name: &str, bench: &mut Bench) -> Result<()> {

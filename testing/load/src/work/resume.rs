@@ -34,10 +34,20 @@ pub(crate) async fn cold(bench: &mut Bench) -> Result<()> {
     let base = woken(&server, &mut client, LONG[0].0, LONG[0].1).await?;
     for ((steps, runs), budget) in LONG.into_iter().skip(1).zip(["≤ 3 ms", "≤ 25 ms"]) {
         let woken = woken(&server, &mut client, steps, runs).await?;
-        bench.report.row(&format!("W4 resume a run of {steps} steps, cold"), budget);
-        bench.report.number("more processor than with one step", woken.cpu - base.cpu, "ms");
-        bench.report.number("later than with one step", woken.elapsed.median() - base.elapsed.median(), "ms");
-        bench.report.number("wake to end p50", woken.elapsed.median(), "ms");
+        bench
+            .report
+            .row(&format!("W4 resume a run of {steps} steps, cold"), budget);
+        bench
+            .report
+            .number("more processor than with one step", woken.cpu - base.cpu, "ms");
+        bench.report.number(
+            "later than with one step",
+            woken.elapsed.median() - base.elapsed.median(),
+            "ms",
+        );
+        bench
+            .report
+            .number("wake to end p50", woken.elapsed.median(), "ms");
         bench.report.number("p99", woken.elapsed.quantile(0.99), "ms");
     }
     Ok(())
@@ -46,7 +56,12 @@ pub(crate) async fn cold(bench: &mut Bench) -> Result<()> {
 async fn woken(server: &Server, client: &mut Client, steps: u32, runs: usize) -> Result<Woken> {
     let mut ids = Vec::new();
     for _ in 0..runs {
-        let run = client.invoke("bench/resumed", json!({ "n": steps, "ms": 86_400_000 }).to_string()).await?;
+        let run = client
+            .invoke(
+                "bench/resumed",
+                json!({ "n": steps, "ms": 86_400_000 }).to_string(),
+            )
+            .await?;
         ids.push(run);
     }
     // All of them sleep, none is parked, and nothing else happens.
@@ -56,7 +71,9 @@ async fn woken(server: &Server, client: &mut Client, steps: u32, runs: usize) ->
     let mut asked = Vec::new();
     for run in &ids {
         asked.push(jiff::Timestamp::now().as_microsecond() as f64 / 1e3);
-        client.send(Method::POST, &format!("/v1/runs/{run}/wake"), Bytes::new()).await?;
+        client
+            .send(Method::POST, &format!("/v1/runs/{run}/wake"), Bytes::new())
+            .await?;
         // Nothing sleeps but the runs still to be woken, so the list says when this one is over without reading it.
         quiet(client, "queued").await?;
         quiet(client, "executing").await?;

@@ -17,7 +17,9 @@ pub(crate) async fn completed(server: &Server, function: &str, count: usize) -> 
     let mut all = Vec::new();
     while all.len() < count {
         let (page, next) = client.page(&format!("{path}{cursor}")).await?;
-        let Value::Array(page) = page else { anyhow::bail!("a page that is no array") };
+        let Value::Array(page) = page else {
+            anyhow::bail!("a page that is no array")
+        };
         all.extend(page);
         match next {
             Some(next) => cursor = format!("&cursor={next}"),
@@ -30,7 +32,10 @@ pub(crate) async fn completed(server: &Server, function: &str, count: usize) -> 
 
 /// How long runs took from being queued to their end, in milliseconds.
 pub(crate) fn durations(runs: &[Value]) -> Result<Samples> {
-    runs.iter().map(|run| Ok(millis(&run["ended_at"])? - millis(&run["queued_at"])?)).collect::<Result<Vec<_>>>().map(Samples)
+    runs.iter()
+        .map(|run| Ok(millis(&run["ended_at"])? - millis(&run["queued_at"])?))
+        .collect::<Result<Vec<_>>>()
+        .map(Samples)
 }
 
 /// How late the sleeps of runs ended, in milliseconds, from when they were due to when the function went on; and when
@@ -44,7 +49,8 @@ pub(crate) async fn lateness(server: &Server, runs: &[Value]) -> Result<(Samples
         let entry = |kind| journal.as_array()?.iter().find(|entry| entry["entry"] == kind);
         let (started, delivered) = (entry("started"), entry("delivered"));
         let at = millis(&started.context("a sleep that was never started")?["due_at"])?;
-        late.0.push(millis(&delivered.context("a sleep that never ended")?["at"])? - at);
+        late.0
+            .push(millis(&delivered.context("a sleep that never ended")?["at"])? - at);
         due.0.push(at);
     }
     Ok((late, due))

@@ -50,8 +50,15 @@ pub(crate) async fn steady(bench: &mut Bench) -> Result<()> {
     let runs = STEADY.as_millis() as u64;
     ended.reach(before + runs).await?;
     let cpu = (server.cpu()? - cpu).as_secs_f64() * 1e3 / runs as f64;
-    let (late, _) = sample::lateness(&server, &sample::completed(&server, "bench/sleeper", SAMPLE).await?).await?;
-    bench.report.row("W3 sleeps of 1 s, 1,000 wakes/s", "p99 ≤ 10 ms late; ≤ 60 MB above idle");
+    let (late, _) = sample::lateness(
+        &server,
+        &sample::completed(&server, "bench/sleeper", SAMPLE).await?,
+    )
+    .await?;
+    bench.report.row(
+        "W3 sleeps of 1 s, 1,000 wakes/s",
+        "p99 ≤ 10 ms late; ≤ 60 MB above idle",
+    );
     bench.report.number("late p50", late.median(), "ms");
     bench.report.number("late p99", late.quantile(0.99), "ms");
     bench.report.number("above idle", most - idle, "MiB");
@@ -67,7 +74,9 @@ pub(crate) async fn burst(bench: &mut Bench) -> Result<()> {
     for _ in 0..bench.rounds {
         drained.0.push(burst_once(bench).await?);
     }
-    bench.report.row("W3 10,000 sleeps due at once", "drained in ≤ 1.5 s");
+    bench
+        .report
+        .row("W3 10,000 sleeps due at once", "drained in ≤ 1.5 s");
     bench.report.rounds("due to last end", &drained, "s");
     Ok(())
 }
@@ -84,7 +93,11 @@ async fn burst_once(bench: &Bench) -> Result<f64> {
         for _ in 0..BURST / 500 {
             client.event(body.clone()).await?;
         }
-        let asleep = all_asleep(&mut client, Duration::from_millis(due.saturating_sub(now_millis()))).await?;
+        let asleep = all_asleep(
+            &mut client,
+            Duration::from_millis(due.saturating_sub(now_millis())),
+        )
+        .await?;
         let left = Duration::from_millis(due.saturating_sub(now_millis()));
         tokio::time::sleep(left).await;
         ended.reach(before + BURST).await?;
@@ -126,7 +139,10 @@ pub(crate) async fn many(bench: &mut Bench) -> Result<()> {
     for _ in 0..requests {
         client.event(body.clone()).await?;
     }
-    ensure!(all_asleep(&mut client, FILL_PATIENCE).await?, "the runs never sleep");
+    ensure!(
+        all_asleep(&mut client, FILL_PATIENCE).await?,
+        "the runs never sleep"
+    );
     let (elapsed, cpu) = (began.elapsed().as_secs_f64(), server.cpu()? - cpu);
     let runs = (requests * FILL as u64) as f64;
     tokio::time::sleep(SETTLED).await;
@@ -137,18 +153,29 @@ pub(crate) async fn many(bench: &mut Bench) -> Result<()> {
     let restarted = server.resident()?;
     server.kill()?;
     let killed = server.boot().await?;
-    bench.report.row(&format!("{runs} sleeping runs"), "1,000,000: ≤ 300 MB; start ≤ 5 s");
+    bench.report.row(
+        &format!("{runs} sleeping runs"),
+        "1,000,000: ≤ 300 MB; start ≤ 5 s",
+    );
     bench.report.number("resident", full, "MiB");
     bench.report.number("idle before", idle, "MiB");
     bench.report.number("resident after a restart", restarted, "MiB");
-    bench.report.number("ready after a stop", stopped.as_secs_f64() * 1e3, "ms");
-    bench.report.number("ready after kill -9", killed.as_secs_f64() * 1e3, "ms");
+    bench
+        .report
+        .number("ready after a stop", stopped.as_secs_f64() * 1e3, "ms");
+    bench
+        .report
+        .number("ready after kill -9", killed.as_secs_f64() * 1e3, "ms");
     bench.report.number("put to sleep", runs / elapsed, "runs/s");
-    bench.report.number("processor per run", cpu.as_secs_f64() * 1e3 / runs, "ms");
+    bench
+        .report
+        .number("processor per run", cpu.as_secs_f64() * 1e3 / runs, "ms");
     Ok(())
 }
 
 /// Unix milliseconds: the clock the server has too.
 fn now_millis() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_millis() as u64)
 }

@@ -43,22 +43,37 @@ pub(crate) async fn many_clients(bench: &mut Bench) -> Result<()> {
         let looks = outcome.elapsed.as_secs_f64() / 0.01;
         share.0.push(looks * looking / outcome.runs as f64);
         answered.0.extend(outcome.answered.0);
-        whole.0.extend(sample::durations(&sample::completed(&server, "bench/one", SAMPLE).await?)?.0);
+        whole
+            .0
+            .extend(sample::durations(&sample::completed(&server, "bench/one", SAMPLE).await?)?.0);
     }
-    bench.report.row("W1 one trivial step, 256 clients", "≤ 0.14 ms of processor per run");
+    bench.report.row(
+        "W1 one trivial step, 256 clients",
+        "≤ 0.14 ms of processor per run",
+    );
     bench.report.rounds("processor per run", &cpu, "ms");
     bench.report.rounds("of which for being watched", &share, "ms");
     bench.report.rounds("rate", &rate, "runs/s");
     bench.report.number("answered p50", answered.median(), "ms");
     bench.report.number("answered p99", answered.quantile(0.99), "ms");
     bench.report.number("queued to ended p50", whole.median(), "ms");
-    bench.report.number("queued to ended p99", whole.quantile(0.99), "ms");
+    bench
+        .report
+        .number("queued to ended p99", whole.quantile(0.99), "ms");
     Ok(())
 }
 
 /// The first runs fill caches and compile nothing that counts.
 pub(crate) async fn warm(server: &Server, bench: &Bench) -> Result<()> {
-    drive::closed(server, Closed { until: Until::Runs(1_000), ..one_step(bench) }).await.map(drop)
+    drive::closed(
+        server,
+        Closed {
+            until: Until::Runs(1_000),
+            ..one_step(bench)
+        },
+    )
+    .await
+    .map(drop)
 }
 
 /// What one look at the server's counter costs the server, in milliseconds of processor.
@@ -78,12 +93,18 @@ pub(crate) async fn one_client(bench: &mut Bench) -> Result<()> {
     warm(&server, bench).await?;
     let sync = ceiling::fdatasync(&bench.dir, Duration::from_secs_f64(bench.seconds / 2.0))?;
     let (times, accepted) = one_by_one(&server).await?;
-    bench.report.row("W1, 1 client, submitted to completed", "p50 ≤ 2 × fsync + 1 ms");
+    bench
+        .report
+        .row("W1, 1 client, submitted to completed", "p50 ≤ 2 × fsync + 1 ms");
     bench.report.number("fsync p50", sync.median(), "ms");
-    bench.report.number("so the budget", sync.median() * 2.0 + 1.0, "ms");
+    bench
+        .report
+        .number("so the budget", sync.median() * 2.0 + 1.0, "ms");
     bench.report.number("p50", times.median(), "ms");
     bench.report.number("p99", times.quantile(0.99), "ms");
-    bench.report.number("of it until accepted p50", accepted.median(), "ms");
+    bench
+        .report
+        .number("of it until accepted p50", accepted.median(), "ms");
     Ok(())
 }
 
@@ -96,7 +117,9 @@ pub(crate) async fn one_by_one(server: &Server) -> Result<(Samples, Samples)> {
         let began = Instant::now();
         let run = client.invoke("bench/one", "{}".to_owned()).await?;
         accepted.0.push(began.elapsed().as_secs_f64() * 1e3);
-        client.send(Method::GET, &format!("/v1/runs/{run}?wait=30s"), Bytes::new()).await?;
+        client
+            .send(Method::GET, &format!("/v1/runs/{run}?wait=30s"), Bytes::new())
+            .await?;
         times.0.push(began.elapsed().as_secs_f64() * 1e3);
     }
     Ok((times, accepted))
@@ -105,8 +128,20 @@ pub(crate) async fn one_by_one(server: &Server) -> Result<(Samples, Samples)> {
 /// W2: ten steps, 64 clients.
 pub(crate) async fn ten_steps(bench: &mut Bench) -> Result<()> {
     let server = Server::with_bench(bench, &[]).await?;
-    let load = Closed { clients: 64, window: 64, body: drive::events("bench/ten", &json!({}), 1), ..one_step(bench) };
-    drive::closed(&server, Closed { until: Until::Runs(500), ..load.clone() }).await?;
+    let load = Closed {
+        clients: 64,
+        window: 64,
+        body: drive::events("bench/ten", &json!({}), 1),
+        ..one_step(bench)
+    };
+    drive::closed(
+        &server,
+        Closed {
+            until: Until::Runs(500),
+            ..load.clone()
+        },
+    )
+    .await?;
     let (mut rate, mut ceiling, mut share) = (Samples::default(), Samples::default(), Samples::default());
     let (mut cpu, mut whole) = (Samples::default(), Samples::default());
     for round in 0..bench.rounds {
@@ -117,14 +152,21 @@ pub(crate) async fn ten_steps(bench: &mut Bench) -> Result<()> {
         ceiling.0.push(rows);
         share.0.push(outcome.rate() * 1_000.0 / rows);
         cpu.0.push(outcome.cpu_per_run() / 10.0);
-        whole.0.extend(sample::durations(&sample::completed(&server, "bench/ten", SAMPLE).await?)?.0);
+        whole
+            .0
+            .extend(sample::durations(&sample::completed(&server, "bench/ten", SAMPLE).await?)?.0);
     }
-    bench.report.row("W2 ten steps, 64 clients", "≥ 50 % of the inserts per second that SQLite alone does");
+    bench.report.row(
+        "W2 ten steps, 64 clients",
+        "≥ 50 % of the inserts per second that SQLite alone does",
+    );
     bench.report.rounds("rate", &rate, "steps/s");
     bench.report.rounds("SQLite alone", &ceiling, "rows/s");
     bench.report.rounds("share", &share, "%");
     bench.report.rounds("processor per step", &cpu, "ms");
     bench.report.number("queued to ended p50", whole.median(), "ms");
-    bench.report.number("queued to ended p99", whole.quantile(0.99), "ms");
+    bench
+        .report
+        .number("queued to ended p99", whole.quantile(0.99), "ms");
     Ok(())
 }

@@ -34,11 +34,20 @@ pub(crate) async fn finished(bench: &mut Bench) -> Result<()> {
     };
     let filled = drive::closed(&server, fill).await?;
     let full = figures(&server, bench).await?;
-    bench.report.row(&format!("the same with {} finished runs stored", filled.runs), "within 10 % of the empty store");
+    bench.report.row(
+        &format!("the same with {} finished runs stored", filled.runs),
+        "within 10 % of the empty store",
+    );
     let mut both = |metric: &str, unit: &str, (empty, full): (&Samples, &Samples)| {
-        bench.report.number(&format!("{metric}, empty"), empty.median(), unit);
-        bench.report.number(&format!("{metric}, full"), full.median(), unit);
-        bench.report.number("so", (full.median() / empty.median() - 1.0) * 100.0, "%");
+        bench
+            .report
+            .number(&format!("{metric}, empty"), empty.median(), unit);
+        bench
+            .report
+            .number(&format!("{metric}, full"), full.median(), unit);
+        bench
+            .report
+            .number("so", (full.median() / empty.median() - 1.0) * 100.0, "%");
     };
     both("W1 rate", "runs/s", (&empty.rate, &full.rate));
     both("W1 processor per run", "ms", (&empty.cpu, &full.cpu));
@@ -54,7 +63,10 @@ async fn figures(server: &Server, bench: &Bench) -> Result<Figures> {
         figures.rate.0.push(outcome.rate());
         figures.cpu.0.push(outcome.cpu_per_run());
         figures.one.0.extend(steps::one_by_one(server).await?.0.0);
-        figures.ingest.0.push(ingest::rate(server, Duration::from_secs_f64(bench.seconds / 4.0)).await?);
+        figures
+            .ingest
+            .0
+            .push(ingest::rate(server, Duration::from_secs_f64(bench.seconds / 4.0)).await?);
     }
     Ok(figures)
 }

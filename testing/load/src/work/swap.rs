@@ -38,7 +38,9 @@ pub(crate) async fn hot(bench: &mut Bench) -> Result<()> {
                 while !stop.load(Ordering::Relaxed) {
                     number += 1;
                     let version = distinct(&component, number);
-                    client.send(Method::PUT, "/v1/modules/swap", version.into()).await?;
+                    client
+                        .send(Method::PUT, "/v1/modules/swap", version.into())
+                        .await?;
                 }
                 anyhow::Ok(number)
             }
@@ -52,7 +54,10 @@ pub(crate) async fn hot(bench: &mut Bench) -> Result<()> {
         alone.0.push(calm);
         beside.0.push(busy);
     }
-    bench.report.row("hot swap beside 250 runs/s of another module", "no request fails; p99 ≤ 1.5 × alone");
+    bench.report.row(
+        "hot swap beside 250 runs/s of another module",
+        "no request fails; p99 ≤ 1.5 × alone",
+    );
     bench.report.rounds("alone p99", &alone, "ms");
     bench.report.rounds("beside deploys p99", &beside, "ms");
     bench.report.rounds("ratio", &ratio, "");
