@@ -92,12 +92,20 @@ async fn a_full_disk_answers_503_and_work_goes_on_when_there_is_room_again() {
     assert_eq!(server.ended(&run).await["status"], "Completed");
 }
 
-/// Takes all the room there is.
+/// Takes all the room there is, on a file system that is known to be small.
 fn fill(path: &std::path::Path) {
     use std::io::Write;
+    /// More than the small file system holds, so that a mistake in the set-up cannot fill a real disk.
+    const BYTES_MAX: usize = 64 << 20;
     let mut file = std::fs::File::create(path).expect("the filler");
-    let block = vec![1u8; 64 << 10];
-    while file.write_all(&block).is_ok() {}
-    // The last bytes too, one page at a time.
-    while file.write_all(&block[..4096]).is_ok() {}
+    let mut written = 0;
+    for size in [64 << 10, 4 << 10, 1] {
+        while file.write_all(&vec![1u8; size]).is_ok() {
+            written += size;
+            assert!(
+                written <= BYTES_MAX,
+                "the server's directory is not on the small file system"
+            );
+        }
+    }
 }

@@ -35,9 +35,7 @@ pub(crate) async fn serve(listener: TcpListener, routes: axum::Router, stop: Can
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .pipeline_flush(true);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     loop {
         let place = tokio::select! {
             place = Arc::clone(&places).acquire_owned() => place,

@@ -99,7 +99,6 @@ impl Server {
             .append(true)
             .open(self.dir.path().join("log.txt"))
             .expect("a log file");
-        let mut command = self.start_command();
         command
             .stdout(log.try_clone().expect("the log again"))
             .stderr(log);

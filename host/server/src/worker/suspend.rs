@@ -52,7 +52,7 @@ impl LegHost {
             .completions
             .iter()
             .map(|completion| (completion.at, completion.operation));
-        let arrived = self.performing.arrived().map(|(at, operation)| (at, operation));
+        let arrived = self.performing.arrived();
         let (_, operation) = due
             .chain(stored)
             .chain(arrived)

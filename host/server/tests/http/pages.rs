@@ -50,10 +50,7 @@ async fn the_overview_counts_by_phase_and_shows_the_latest() {
         page.contains("dormouse deploy"),
         "what to do when there is no module"
     );
-    assert_eq!(
-        server.get("/overview/fragment").await.body.contains("<html"),
-        false
-    );
+    assert!(!server.get("/overview/fragment").await.body.contains("<html"));
 }
 
 #[tokio::test]

@@ -64,14 +64,15 @@ async fn until(event: Event<Moment>, step: Step) -> dormouse::Result<u64> {
 #[derive(Deserialize)]
 struct Resumed {
     n: u32,
-    ms: u64,
+    /// Unix milliseconds.
+    at: u64,
 }
 
-/// As many trivial steps as the event says, then a sleep: what waking a run with a long journal costs.
+/// As many trivial steps as the event says, then a sleep: what coming back to a run with a long journal costs.
 #[dormouse::function(id = "resumed", on(event = "bench/resumed"))]
 async fn resumed(event: Event<Resumed>, step: Step) -> dormouse::Result<u32> {
     let sum = count(step, event.data.n).await?;
-    step.sleep("sleep", Duration::from_millis(event.data.ms)).await?;
+    step.sleep_until("until", UNIX_EPOCH + Duration::from_millis(event.data.at)).await?;
     Ok(sum)
 }
 

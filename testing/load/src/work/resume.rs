@@ -1,101 +1,142 @@
 //! Coming back to a run with a long journal, with no instance in memory.
+//!
+//! Many runs take their steps at the same time, as they do in life, so their entries lie between each other's on disk.
+//! Then each sleeps until a moment of its own, and what happens from there to its end is all that happens.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
-use bytes::Bytes;
-use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::sample;
+use super::sleeping::{all_asleep, now_millis};
 use crate::Bench;
 use crate::client::Client;
+use crate::drive::Ended;
 use crate::report::Samples;
 use crate::server::Server;
 
-/// Journals to come back to, and how many runs of each. One step is what waking costs without a journal. A run may
-/// take 10,000 steps, and the sleep is one.
-const LONG: [(u32, usize); 3] = [(1, 60), (1_000, 60), (9_999, 20)];
-/// How long one run may take to come to its sleep or to its end.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// A kind of journal to come back to.
+struct Kind {
+    steps: u32,
+    runs: usize,
+    /// Between one run's moment and the next's: so long that they do not meet.
+    apart: Duration,
+}
 
-/// What waking costs, one run after the other.
+/// What coming back costs without a journal.
+const SHORT: Kind = Kind {
+    steps: 1,
+    runs: 40,
+    apart: Duration::from_millis(100),
+};
+/// Journals as the budget has them. A run may take 10,000 steps, and the sleep is one.
+const LONG: [(Kind, &str); 2] = [
+    (
+        Kind {
+            steps: 1_000,
+            runs: 40,
+            apart: Duration::from_millis(100),
+        },
+        "≤ 3 ms",
+    ),
+    (
+        Kind {
+            steps: 9_999,
+            runs: 10,
+            apart: Duration::from_millis(500),
+        },
+        "≤ 25 ms",
+    ),
+];
+/// Steps per second at which runs come to their sleeps at first; each try gives them twice the time.
+const STEPS_PER_SECOND: u64 = 3_000;
+/// How often it is tried to have all of them asleep in time.
+const TRIES: u32 = 4;
+
+/// What coming back costs, per run.
 struct Woken {
-    /// Milliseconds from the request to wake to the run's end, which is durable.
+    /// Milliseconds from the moment to the run's durable end.
     elapsed: Samples,
-    /// The server's processor time per run, in milliseconds.
+    /// The server's processor time in milliseconds.
     cpu: f64,
 }
 
 /// W4.
 pub(crate) async fn cold(bench: &mut Bench) -> Result<()> {
     let server = Server::with_bench(bench, &["--park-idle", "0"]).await?;
-    let mut client = server.client().await?;
-    let base = woken(&server, &mut client, LONG[0].0, LONG[0].1).await?;
-    for ((steps, runs), budget) in LONG.into_iter().skip(1).zip(["≤ 3 ms", "≤ 25 ms"]) {
-        let woken = woken(&server, &mut client, steps, runs).await?;
+    let short = woken(&server, &SHORT).await?;
+    for (kind, budget) in LONG {
+        let long = woken(&server, &kind).await?;
         bench
             .report
-            .row(&format!("W4 resume a run of {steps} steps, cold"), budget);
+            .row(&format!("W4 resume a run of {} steps, cold", kind.steps), budget);
         bench
             .report
-            .number("more processor than with one step", woken.cpu - base.cpu, "ms");
+            .number("more processor than with one step", long.cpu - short.cpu, "ms");
         bench.report.number(
             "later than with one step",
-            woken.elapsed.median() - base.elapsed.median(),
+            long.elapsed.median() - short.elapsed.median(),
             "ms",
         );
-        bench
-            .report
-            .number("wake to end p50", woken.elapsed.median(), "ms");
-        bench.report.number("p99", woken.elapsed.quantile(0.99), "ms");
+        bench.report.number("due to end p50", long.elapsed.median(), "ms");
+        bench.report.number("p99", long.elapsed.quantile(0.99), "ms");
     }
     Ok(())
 }
 
-async fn woken(server: &Server, client: &mut Client, steps: u32, runs: usize) -> Result<Woken> {
-    let mut ids = Vec::new();
-    for _ in 0..runs {
-        let run = client
-            .invoke(
-                "bench/resumed",
-                json!({ "n": steps, "ms": 86_400_000 }).to_string(),
-            )
-            .await?;
-        ids.push(run);
-    }
-    // All of them sleep, none is parked, and nothing else happens.
-    quiet(client, "queued").await?;
-    quiet(client, "executing").await?;
-    let cpu = server.cpu()?;
-    let mut asked = Vec::new();
-    for run in &ids {
-        asked.push(jiff::Timestamp::now().as_microsecond() as f64 / 1e3);
-        client
-            .send(Method::POST, &format!("/v1/runs/{run}/wake"), Bytes::new())
-            .await?;
-        // Nothing sleeps but the runs still to be woken, so the list says when this one is over without reading it.
-        quiet(client, "queued").await?;
-        quiet(client, "executing").await?;
-    }
-    let cpu = (server.cpu()? - cpu).as_secs_f64() * 1e3 / runs as f64;
-    let mut elapsed = Samples::default();
-    for (run, asked) in ids.iter().zip(asked) {
-        let view = client.data(&format!("/v1/runs/{run}?wait=30s")).await?;
-        // The end is cut to milliseconds: half of one is what that takes away on average.
-        elapsed.0.push(sample::millis(&view["ended_at"])? + 0.5 - asked);
-    }
-    Ok(Woken { elapsed, cpu })
-}
-
-/// Waits until no run is in a phase.
-async fn quiet(client: &mut Client, phase: &str) -> Result<()> {
-    let began = Instant::now();
-    while client.data(&format!("/v1/runs?phase={phase}&limit=1")).await? != Value::Array(Vec::new()) {
-        if began.elapsed() > PATIENCE {
-            bail!("a run never stops being {phase}");
+async fn woken(server: &Server, kind: &Kind) -> Result<Woken> {
+    let mut client = server.client().await?;
+    let mut ended = Ended::new(server).await?;
+    let apart = kind.apart.as_millis() as u64;
+    for doubled in 0..TRIES {
+        let before = ended.completed().await?;
+        let patience =
+            (3_000 + kind.runs as u64 * u64::from(kind.steps) * 1_000 / STEPS_PER_SECOND) << doubled;
+        let first = now_millis() + patience;
+        let moments: Vec<u64> = (0..kind.runs as u64)
+            .map(|number| first + number * apart)
+            .collect();
+        let mut ids = Vec::new();
+        for at in &moments {
+            ids.push(
+                client
+                    .invoke("bench/resumed", json!({ "n": kind.steps, "at": at }).to_string())
+                    .await?,
+            );
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        let asleep = all_asleep(&mut client, Duration::from_millis(patience)).await?;
+        tokio::time::sleep(Duration::from_millis(
+            first.saturating_sub(now_millis()).saturating_sub(50),
+        ))
+        .await;
+        let cpu = server.cpu()?;
+        // Nobody looks before it is over: looking costs the server too.
+        tokio::time::sleep(kind.apart * kind.runs as u32).await;
+        ended.reach(before + kind.runs as u64).await?;
+        let cpu = (server.cpu()? - cpu).as_secs_f64() * 1e3 / kind.runs as f64;
+        if asleep {
+            return Ok(Woken {
+                elapsed: elapsed(&mut client, &ids, &moments).await?,
+                cpu,
+            });
+        }
     }
-    Ok(())
+    bail!(
+        "{} runs of {} steps never sleep before they are due",
+        kind.runs,
+        kind.steps
+    )
+}
+
+async fn elapsed(client: &mut Client, ids: &[String], moments: &[u64]) -> Result<Samples> {
+    let mut elapsed = Samples::default();
+    for (run, due) in ids.iter().zip(moments) {
+        let view = client.data(&format!("/v1/runs/{run}")).await?;
+        // The end is cut to milliseconds: half of one is what that takes away on average.
+        elapsed
+            .0
+            .push(sample::millis(&view["ended_at"])? + 0.5 - *due as f64);
+    }
+    Ok(elapsed)
 }

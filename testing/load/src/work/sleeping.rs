@@ -111,7 +111,7 @@ async fn burst_once(bench: &Bench) -> Result<f64> {
 }
 
 /// Waits until no run is queued or executing. False: not in time.
-async fn all_asleep(client: &mut Client, patience: Duration) -> Result<bool> {
+pub(super) async fn all_asleep(client: &mut Client, patience: Duration) -> Result<bool> {
     let began = Instant::now();
     while began.elapsed() < patience {
         let mut busy = false;
@@ -174,7 +174,7 @@ pub(crate) async fn many(bench: &mut Bench) -> Result<()> {
 }
 
 /// Unix milliseconds: the clock the server has too.
-fn now_millis() -> u64 {
+pub(super) fn now_millis() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| time.as_millis() as u64)
