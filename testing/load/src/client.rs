@@ -21,12 +21,10 @@ pub(crate) struct Client {
 impl Client {
     /// Connects.
     pub(crate) async fn connect(address: SocketAddr) -> Result<Client> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // It ends with the sender; a broken one is told by the request that meets it.
-        tokio::spawn(async move { drop(connection.await) });
-        Ok(Client { address, sender })
+        Ok(Client {
+            address,
+            sender: connection(address).await?,
+        })
     }
 
     /// A request, and its answer whatever its status.
@@ -42,6 +40,10 @@ impl Client {
             .header(HOST, self.address.to_string())
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))?;
+        // A server may close a connection that was silent for long.
+        if self.sender.is_closed() {
+            self.sender = connection(self.address).await?;
+        }
         self.sender.ready().await?;
         let answer = self.sender.send_request(request).await?;
         let status = answer.status();
@@ -92,4 +94,13 @@ impl Client {
             .map(str::to_owned)
             .context("an answer without a run_id")
     }
+}
+
+async fn connection(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // It ends with the sender; a broken one is told by the request that meets it.
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(sender)
 }
