@@ -72,7 +72,8 @@ struct Resumed {
 #[dormouse::function(id = "resumed", on(event = "bench/resumed"))]
 async fn resumed(event: Event<Resumed>, step: Step) -> dormouse::Result<u32> {
     let sum = count(step, event.data.n).await?;
-    step.sleep_until("until", UNIX_EPOCH + Duration::from_millis(event.data.at)).await?;
+    step.sleep_until("until", UNIX_EPOCH + Duration::from_millis(event.data.at))
+        .await?;
     Ok(sum)
 }
 
