@@ -103,15 +103,6 @@ impl App {
             events.push(SentEvent { id, accepted, dedupe });
         }
         let ids = events.iter().map(|event| event.id).collect();
-        if seed.is_some() {
-            events = self.not_stored(events).await?;
-            if events.is_empty() {
-                return Ok(Sent {
-                    ids,
-                    runs: Vec::new(),
-                });
-            }
-        }
         let app = self.clone();
         let runs = uncancelled(async move {
             let runs = app.0.router.route(events, now).await?;
@@ -119,18 +110,6 @@ impl App {
         })
         .await?;
         Ok(Sent { ids, runs })
-    }
-
-    /// Of events whose ids the sender chose, those that are not there yet: the others came with an earlier try of the
-    /// same request, and were stored with their runs.
-    async fn not_stored(&self, events: Vec<SentEvent>) -> Result<Vec<SentEvent>, Problem> {
-        let mut new = Vec::with_capacity(events.len());
-        for event in events {
-            if self.0.store.event(event.id).await?.is_none() {
-                new.push(event);
-            }
-        }
-        Ok(new)
     }
 
     /// Starts a function without a trigger; returns once that is durable.

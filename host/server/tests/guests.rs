@@ -306,7 +306,7 @@ async fn hostile_uploads_leave_nothing_behind() {
 /// Guests that do their worst, all at once, beside one that just works.
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_guests_fail_with_a_reason_and_their_neighbour_completes() {
-    let config = "[modules.hostile.limits]\nmemory_bytes = 33554432\ncpu_ms = 200\nstretch_ms = 2000\nbody_cpu_ms = 400\n";
+    let config = "[modules.hostile.limits]\ncpu_ms = 200\nstretch_ms = 2000\nbody_cpu_ms = 400\n";
     let running = Running::start(config, Duration::ZERO, verifying(false)).await;
     running.deploy("hostile", "hostile").await;
     running.deploy("bench", "bench").await;
@@ -317,7 +317,7 @@ async fn hostile_guests_fail_with_a_reason_and_their_neighbour_completes() {
         ("allocate-inside", ""),
         ("recurse-outside", "stack-overflow"),
         ("recurse-inside", ""),
-        ("huge-output", "output-too-large"),
+        ("huge-output", ""),
         ("huge-step-output", ""),
         ("many-steps", "too-many-steps"),
         ("many-operations", ""),
