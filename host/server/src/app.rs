@@ -133,6 +133,11 @@ impl App {
     /// # Errors
     /// `not-found`, or `already-ended` with the run's state.
     pub async fn cancel(&self, run: RunId) -> Result<State, Problem> {
+        let app = self.clone();
+        uncancelled(async move { app.cancel_now(run).await }).await
+    }
+
+    async fn cancel_now(&self, run: RunId) -> Result<State, Problem> {
         let commanded = self.0.store.cancel(run, self.now()).await?;
         self.0.scheduler.cancelled(run);
         self.0.feed.run(run);
@@ -151,6 +156,11 @@ impl App {
     /// # Errors
     /// `not-found`, or `already-ended`, or `nothing-to-wake`.
     pub async fn wake(&self, run: RunId) -> Result<State, Problem> {
+        let app = self.clone();
+        uncancelled(async move { app.wake_now(run).await }).await
+    }
+
+    async fn wake_now(&self, run: RunId) -> Result<State, Problem> {
         let Some(found) = self.0.store.run(run).await? else {
             return Err(Problem::not_found("run", run));
         };
@@ -208,9 +218,13 @@ impl App {
     /// # Errors
     /// `not-found`, or why it cannot be loaded.
     pub async fn activate(&self, module: &str, version: Digest) -> Result<Changed, Problem> {
-        let changed = self.0.registry.activate(module, version, self.now()).await?;
-        self.activated(module).await;
-        Ok(changed)
+        let (app, module) = (self.clone(), module.to_owned());
+        uncancelled(async move {
+            let changed = app.0.registry.activate(&module, version, app.now()).await?;
+            app.activated(&module).await;
+            Ok(changed)
+        })
+        .await
     }
 
     /// Deletes a version that nothing needs.
@@ -218,7 +232,8 @@ impl App {
     /// # Errors
     /// `not-found`, `version-active` or `version-needed`.
     pub async fn delete_version(&self, module: &str, version: Digest) -> Result<(), Problem> {
-        self.0.registry.delete(module, version).await
+        let (app, module) = (self.clone(), module.to_owned());
+        uncancelled(async move { app.0.registry.delete(&module, version).await }).await
     }
 
     /// How many instances are in memory.
@@ -258,19 +273,24 @@ impl App {
     }
 }
 
-/// Does something to its end even if whoever asked goes away: a run that is created must also begin.
+/// Does a command to its end even if whoever asked goes away: a run that is created must also begin.
+///
+/// # Errors
+/// The command's, or `internal` when it panicked.
 async fn uncancelled<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    command: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
-    match tokio::spawn(work).await {
-        Ok(result) => result,
+    // Boxed, so that the task holds a pointer: a large future is otherwise copied several times on its way into it.
+    match tokio::spawn(Box::pin(command)).await {
+        Ok(outcome) => outcome,
         Err(error) => {
-            tracing::error!(%error, "a command ended in a panic");
+            tracing::error!(%error, "a command panicked");
             Err(Problem::new(
                 500,
                 "internal",
-                "the server has made a mistake: see its log",
-            ))
+                "something went wrong inside the server; its log says what",
+            )
+            .help("this is a bug of ours: please report it with the log"))
         }
     }
 }

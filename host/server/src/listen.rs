@@ -10,6 +10,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tower::util::MapResponse;
 
 use crate::options::StartError;
 
@@ -56,7 +57,7 @@ pub(crate) async fn serve(listener: TcpListener, routes: axum::Router, stop: Can
         };
         // Answers are written whole; waiting to fill a segment only delays them.
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(routes.clone());
+        let service = TowerToHyperService::new(MapResponse::new(routes.clone(), crate::api::finish));
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             // A client that goes away in the middle of a request is its own business.

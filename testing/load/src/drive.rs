@@ -18,7 +18,7 @@ use crate::report::Samples;
 use crate::server::Server;
 
 /// How often the counter is read while there is load.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// How long nothing may move before it is an error.
 const PATIENCE: Duration = Duration::from_secs(60);

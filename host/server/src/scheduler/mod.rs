@@ -167,7 +167,8 @@ impl Scheduler {
             let Some(worker) = self.0.worker.get().cloned() else {
                 return;
             };
-            self.0.tasks.spawn(worker.drive(*run, slot, mailbox));
+            // Boxed: a future of this size is otherwise copied several times on its way into its task.
+            self.0.tasks.spawn(Box::pin(worker.drive(*run, slot, mailbox)));
         }
     }
 

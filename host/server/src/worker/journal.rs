@@ -81,7 +81,6 @@ impl LegHost {
             then,
             now: self.worker.clock.now(),
         };
-        let began = std::time::Instant::now();
         let appended = loop {
             match self.worker.store.append(append.clone()).await {
                 Ok(appended) => break appended,
@@ -94,7 +93,6 @@ impl LegHost {
                 }
             }
         };
-        metrics::histogram!("dormouse_commit_seconds").record(began.elapsed().as_secs_f64());
         match appended {
             Appended::Lost(why) => {
                 tracing::info!(run_id = %self.run.id, ?why, "the lease is gone: what this leg did is discarded");

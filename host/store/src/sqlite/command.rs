@@ -4,7 +4,7 @@ use dormouse_core::run::{Event, Phase, Status};
 use dormouse_core::{Json, RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
 
-use super::execute::is_open;
+use super::journal::is_open;
 use super::runs::{RunRow, Work, hot_columns};
 use super::sql::{Cells, fetch};
 use crate::command::Commanded;

@@ -5,16 +5,11 @@ use dormouse_core::run::{End, Event, Status};
 use dormouse_core::{Failure, Json, RunId, Seq};
 use sqlx::SqliteConnection;
 
+use super::journal::journal;
 use super::runs::{RunRow, Work, place};
 use super::sql::{Cells, fetch};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, Lost, Then};
-
-/// The cells of [`read_record`].
-const JOURNAL_FROM: &str = "SELECT j.seq, j.kind, j.name, j.at_ms, j.meta, \
-     CASE WHEN j.large THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = j.run_id AND b.seq = j.seq) \
-     ELSE j.payload END \
-     FROM journal j WHERE j.run_id = ? AND j.seq >= ? ORDER BY j.seq";
 
 const COMPLETIONS: &str =
     "SELECT operation, at_ms, failed, payload FROM completions WHERE run_id = ? ORDER BY at_ms, operation";
@@ -80,7 +75,7 @@ fn fence<'w>(row: Option<&'w RunRow>, append: &Append) -> std::result::Result<&'
 }
 
 /// The operation that an entry closes.
-fn closes(record: &Record) -> Option<Seq> {
+pub(super) fn closes(record: &Record) -> Option<Seq> {
     if !matches!(record.kind, RecordKind::Delivered | RecordKind::Cancelled) {
         return None;
     }
@@ -251,41 +246,4 @@ pub(super) async fn completions(conn: &mut SqliteConnection, run: RunId) -> Resu
     rows.iter()
         .map(|row| read_completion(&mut Cells::of(row)))
         .collect()
-}
-
-/// A run's journal from an entry on.
-pub(super) async fn journal(conn: &mut SqliteConnection, run: RunId, from: Seq) -> Result<Vec<Record>> {
-    let rows = fetch(conn, JOURNAL_FROM, |args| {
-        args.run(run).int(from.into());
-    })
-    .await?;
-    rows.iter().map(|row| read_record(&mut Cells::of(row))).collect()
-}
-
-fn read_record(cells: &mut Cells<'_>) -> Result<Record> {
-    let seq = cells.number()?;
-    let kind = cells.int()?;
-    Ok(Record {
-        seq,
-        kind: RecordKind::from_number(kind)
-            .ok_or_else(|| Error::Corrupt(format!("journal entry {seq} has the unknown kind {kind}")))?,
-        name: cells.text()?.to_owned(),
-        at: cells.time()?,
-        meta: cells.text()?.to_owned(),
-        payload: cells.text_or_null()?.map(Json::trusted),
-    })
-}
-
-/// Whether an operation is open: started, neither delivered nor cancelled.
-pub(super) async fn is_open(conn: &mut SqliteConnection, run: RunId, operation: Seq) -> Result<bool> {
-    let entries = journal(conn, run, operation).await?;
-    Ok(opens(&entries, operation))
-}
-
-/// Whether a journal, from the operation's entry on, leaves the operation open.
-fn opens(entries: &[Record], operation: Seq) -> bool {
-    let opened = entries.first().is_some_and(|first| {
-        first.seq == operation && matches!(first.kind, RecordKind::Started | RecordKind::Deferred)
-    });
-    opened && !entries.iter().any(|record| closes(record) == Some(operation))
 }

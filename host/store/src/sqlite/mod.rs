@@ -6,6 +6,7 @@
 //! | `writer`, `request`, `cache` | the one writer and its transactions |
 //! | `runs` | the rows of runs and everything that follows from them |
 //! | `ingest`, `execute`, `schedule`, `command`, `registry`, `upkeep` | what each write does |
+//! | `journal` | reading what a run recorded |
 //! | `read` | what pages show |
 //! | `components` | components as files |
 //! | `sql`, `fault` | how statements are put together; what their errors mean |
@@ -17,6 +18,7 @@ mod connect;
 mod execute;
 mod fault;
 mod ingest;
+mod journal;
 mod lock;
 #[cfg(test)]
 mod plans;
@@ -197,7 +199,7 @@ impl Store for SqliteStore {
     }
 
     async fn journal(&self, run: RunId, from: Seq) -> Result<Vec<Record>> {
-        self.read(async |conn| execute::journal(conn, run, from).await)
+        self.read(async |conn| journal::journal(conn, run, from).await)
             .await
     }
 
