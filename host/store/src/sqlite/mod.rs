@@ -37,6 +37,7 @@ use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqlitePool;
+use tokio::sync::watch;
 
 use self::components::Components;
 use self::request::{Answer, Request};
@@ -48,7 +49,7 @@ use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
 use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
-use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNode, Node};
+use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
 
 /// How to open a SQLite store.
 #[derive(Clone, Debug)]
@@ -77,6 +78,8 @@ pub struct SqliteStore {
     queue: Queue,
     readers: SqlitePool,
     components: Components,
+    /// Never sent to: there is no other node.
+    hints: watch::Sender<u64>,
 }
 
 impl SqliteStore {
@@ -108,6 +111,7 @@ impl SqliteStore {
             queue,
             readers,
             components,
+            hints: watch::Sender::new(0),
         })
     }
 
@@ -155,12 +159,16 @@ macro_rules! expect {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn join(&self, node: NewNode, now: Timestamp) -> Result<()> {
-        expect!(self.queue.submit(Request::Join(node, now)).await, Answer::Done => ())
+    async fn join(&self, node: NewNode, now: Timestamp) -> Result<Standing> {
+        expect!(self.queue.submit(Request::Join(node, now)).await, Answer::Standing(standing) => standing)
     }
 
-    async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<()> {
-        expect!(self.queue.submit(Request::Heartbeat(node, now)).await, Answer::Done => ())
+    async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<Standing> {
+        expect!(self.queue.submit(Request::Heartbeat(node, now)).await, Answer::Standing(standing) => standing)
+    }
+
+    async fn drain(&self, node: Incarnation, _now: Timestamp) -> Result<bool> {
+        expect!(self.queue.submit(Request::Drain(node)).await, Answer::Count(count) => count > 0)
     }
 
     async fn take_over(&self, limit: u32, now: Timestamp) -> Result<u32> {
@@ -171,8 +179,12 @@ impl Store for SqliteStore {
         expect!(self.queue.submit(Request::Leave(node)).await, Answer::Done => ())
     }
 
-    async fn nodes(&self) -> Result<Vec<Node>> {
-        self.read(async |conn| schedule::nodes(conn).await).await
+    async fn nodes(&self, now: Timestamp) -> Result<Vec<Node>> {
+        self.read(async |conn| schedule::nodes(conn, now).await).await
+    }
+
+    fn hints(&self) -> watch::Receiver<u64> {
+        self.hints.subscribe()
     }
 
     async fn ingest(&self, ingest: Ingest) -> Result<Vec<Created>> {
@@ -266,6 +278,10 @@ impl Store for SqliteStore {
     async fn config(&self, revision: i64) -> Result<Option<Json>> {
         self.read(async |conn| registry::config(conn, revision).await)
             .await
+    }
+
+    async fn glance(&self, runs: &[RunId]) -> Result<Vec<Glance>> {
+        self.read(async |conn| read::glance(conn, runs).await).await
     }
 
     async fn run(&self, run: RunId) -> Result<Option<Run>> {

@@ -6,7 +6,7 @@ use crate::command::Commanded;
 use crate::execute::{Append, Appended};
 use crate::ingest::{Created, Ingest};
 use crate::registry::{Changed, NewVersion, Stored};
-use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNode};
+use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNode, Standing};
 
 /// A write.
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub(super) enum Request {
     Join(NewNode, Timestamp),
     Heartbeat(Incarnation, Timestamp),
     Leave(Incarnation),
+    Drain(Incarnation),
     TakeOver(u32, Timestamp),
     Cancel(RunId, Timestamp),
     Wake(RunId, Option<Seq>, Timestamp),
@@ -53,6 +54,7 @@ impl Request {
 #[derive(Debug)]
 pub(super) enum Answer {
     Done,
+    Standing(Standing),
     Appended(Appended),
     Created(Vec<Created>),
     Claimed(ClaimedBatch),

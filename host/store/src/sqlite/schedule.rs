@@ -11,7 +11,7 @@ use super::runs::{RunRow, SHARD, Work, hot_columns, place};
 use super::sql::{Cells, Rows, execute, fetch};
 use crate::error::{Error, Result};
 use crate::schedule::{
-    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, NewNode, Node, crash_loop,
+    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, NewNode, Node, Standing, crash_loop,
 };
 
 /// What a claimed run has beside its row.
@@ -31,15 +31,16 @@ pub(super) async fn join(
     cache: &mut Cache,
     node: &NewNode,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<Standing> {
     execute(conn, "DELETE FROM nodes", |_| {}).await?;
     execute(
         conn,
-        "INSERT INTO nodes (incarnation, name, release, joined_ms, heartbeat_ms) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO nodes (incarnation, name, release, url, joined_ms, heartbeat_ms) VALUES (?, ?, ?, ?, ?, ?)",
         |args| {
             args.bytes(&node.incarnation.0)
                 .text(&node.name)
                 .text(&node.release)
+                .text(&node.url)
                 .time(now)
                 .time(now);
         },
@@ -47,7 +48,7 @@ pub(super) async fn join(
     .await?;
     cache.nodes.clear();
     cache.nodes.insert(node.incarnation);
-    Ok(())
+    Ok(Standing { now, draining: false })
 }
 
 pub(super) async fn heartbeat(
@@ -55,17 +56,31 @@ pub(super) async fn heartbeat(
     cache: &Cache,
     node: Incarnation,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<Standing> {
     lives(cache, node)?;
-    execute(
+    let rows = fetch(
         conn,
-        "UPDATE nodes SET heartbeat_ms = ? WHERE incarnation = ?",
+        "UPDATE nodes SET heartbeat_ms = ? WHERE incarnation = ? RETURNING draining",
         |args| {
             args.time(now).bytes(&node.0);
         },
     )
     .await?;
-    Ok(())
+    let row = rows.first().ok_or(Error::DeclaredDead)?;
+    let draining = Cells::of(row).flag()?;
+    Ok(Standing { now, draining })
+}
+
+/// Marks a node as draining. Returns how many nodes that were.
+pub(super) async fn drain(conn: &mut SqliteConnection, node: Incarnation) -> Result<u64> {
+    execute(
+        conn,
+        "UPDATE nodes SET draining = 1 WHERE incarnation = ?",
+        |args| {
+            args.bytes(&node.0);
+        },
+    )
+    .await
 }
 
 pub(super) async fn leave(conn: &mut SqliteConnection, cache: &mut Cache, node: Incarnation) -> Result<()> {
@@ -241,22 +256,36 @@ async fn describe(
 }
 
 /// All nodes that live.
-pub(super) async fn nodes(conn: &mut SqliteConnection) -> Result<Vec<Node>> {
+pub(super) async fn nodes(conn: &mut SqliteConnection, now: Timestamp) -> Result<Vec<Node>> {
     let rows = fetch(
         conn,
-        "SELECT incarnation, name, release, joined_ms, heartbeat_ms FROM nodes ORDER BY joined_ms, incarnation",
+        "SELECT n.incarnation, n.name, n.release, n.url, n.joined_ms, n.heartbeat_ms, n.draining, \
+         (SELECT count(*) FROM runs r WHERE r.phase = 1 AND r.version_id IN (SELECT id FROM versions) \
+         AND r.owner = n.incarnation) \
+         FROM nodes n ORDER BY n.joined_ms, n.incarnation",
         |_| {},
     )
     .await?;
     rows.iter()
         .map(|row| {
             let mut cells = Cells::of(row);
+            let incarnation = Incarnation(cells.bytes()?);
+            let (name, release, url) = (
+                cells.text()?.to_owned(),
+                cells.text()?.to_owned(),
+                cells.text()?.to_owned(),
+            );
+            let (joined_at, heartbeat_at) = (cells.time()?, cells.time()?);
             Ok(Node {
-                incarnation: Incarnation(cells.bytes()?),
-                name: cells.text()?.to_owned(),
-                release: cells.text()?.to_owned(),
-                joined_at: cells.time()?,
-                heartbeat_at: cells.time()?,
+                incarnation,
+                name,
+                release,
+                url,
+                joined_at,
+                heartbeat_at,
+                silent_for: now.since(heartbeat_at),
+                draining: cells.flag()?,
+                runs: cells.int()?.unsigned_abs(),
             })
         })
         .collect()

@@ -321,14 +321,11 @@ impl Writer {
             }
             Request::Claim(claim) => Answer::Claimed(schedule::claim(conn, cache, claim).await?),
             Request::FireTimers(fire) => Answer::Fired(schedule::fire_timers(conn, cache, fire).await?),
-            Request::Join(node, now) => {
-                schedule::join(conn, cache, node, *now).await?;
-                Answer::Done
-            }
+            Request::Join(node, now) => Answer::Standing(schedule::join(conn, cache, node, *now).await?),
             Request::Heartbeat(node, now) => {
-                schedule::heartbeat(conn, cache, *node, *now).await?;
-                Answer::Done
+                Answer::Standing(schedule::heartbeat(conn, cache, *node, *now).await?)
             }
+            Request::Drain(node) => Answer::Count(schedule::drain(conn, *node).await?),
             Request::Leave(node) => {
                 schedule::leave(conn, cache, *node).await?;
                 Answer::Done
