@@ -3,12 +3,14 @@
 //! | room | what it owns |
 //! |---|---|
 //! | `connect`, `lock` | opening: settings, schema, one process per data directory |
-//! | `writer`, `request`, `cache` | the one writer and its transactions |
+//! | `writer`, `cache` | the one writer and its transactions |
 //! | `runs` | the rows of runs and everything that follows from them |
 //! | `ingest`, `execute`, `schedule`, `command`, `registry`, `upkeep` | what each write does |
 //! | `read` | what pages show |
 //! | `components` | components as files |
 //! | `sql`, `fault` | how statements are put together; what their errors mean |
+//!
+//! Decisions are not here: they are in `batch`, the same for every database.
 
 mod cache;
 mod command;
@@ -22,7 +24,6 @@ mod lock;
 mod plans;
 mod read;
 mod registry;
-mod request;
 mod runs;
 mod schedule;
 mod sql;
@@ -40,8 +41,9 @@ use sqlx::sqlite::SqlitePool;
 use tokio::sync::watch;
 
 use self::components::Components;
-use self::request::{Answer, Request};
-use self::writer::{Queue, Writer};
+use self::writer::Writer;
+use crate::batch::queue::Queue;
+use crate::batch::request::{Answer, Request};
 use crate::command::Commanded;
 use crate::contract::Store;
 use crate::error::{Error, Result};

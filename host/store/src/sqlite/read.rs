@@ -5,9 +5,8 @@ use dormouse_core::{EventId, Json, RunId, Timestamp};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use super::cache::function_name;
-use super::runs::{SHARD, place, state};
 use super::sql::{Cells, Rows, fetch, fetch_dynamic};
+use crate::batch::runs::{SHARD, function_name, place, state};
 use crate::error::{Error, Result};
 use crate::execute::LogLine;
 use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};

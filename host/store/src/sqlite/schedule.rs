@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 
-use dormouse_core::run::Event;
 use dormouse_core::{Json, RunId, Timestamp};
 use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
 
 use super::cache::Cache;
-use super::runs::{RunRow, SHARD, Work, hot_columns, place};
+use super::runs::{flush, hot_columns, read_row};
 use super::sql::{Cells, Rows, execute, fetch};
+use crate::batch;
+use crate::batch::runs::{SHARD, Work, place};
+use crate::batch::schedule::Details;
 use crate::error::{Error, Result};
 use crate::schedule::{
-    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, NewNode, Node, Standing, crash_loop,
+    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, NewNode, Node, Standing,
 };
 
 /// What a claimed run has beside its row.
@@ -115,18 +118,11 @@ pub(super) async fn take_over(conn: &mut SqliteConnection, limit: u32, now: Time
         },
     )
     .await?;
-    let mut work = Work::default();
-    for row in &rows {
-        let row = RunRow::read(&mut Cells::of(row))?;
-        let id = row.id;
-        work.add(row);
-        work.change(id, |row| {
-            row.ready(Event::Release, now)?;
-            row.epoch += 1;
-            Ok(())
-        })?;
+    let (mut work, ids) = take(&rows)?;
+    for id in &ids {
+        batch::schedule::take_over(&mut work, *id, now)?;
     }
-    work.flush(conn).await?;
+    flush(conn, &mut work).await?;
     Ok(rows.len() as u64)
 }
 
@@ -146,22 +142,10 @@ pub(super) async fn claim(conn: &mut SqliteConnection, cache: &Cache, claim: &Cl
         },
     )
     .await?;
-    let mut work = Work::default();
-    let mut claimed = Vec::with_capacity(rows.len());
-    let mut blocked = Vec::new();
-    for row in &rows {
-        let row = RunRow::read(&mut Cells::of(row))?;
-        let id = row.id;
-        work.add(row);
-        if work.change(id, |row| row.claim(claim.node, claim.now))? {
-            claimed.push(id);
-        } else {
-            work.outcome(id, None, Some(crash_loop()));
-            blocked.push(id);
-        }
-    }
+    let (mut work, ids) = take(&rows)?;
+    let (claimed, blocked) = batch::schedule::claim(&mut work, &ids, claim)?;
     let claimed = describe(conn, cache, &work, &claimed).await?;
-    work.flush(conn).await?;
+    flush(conn, &mut work).await?;
     Ok(ClaimedBatch { claimed, blocked })
 }
 
@@ -185,29 +169,23 @@ pub(super) async fn fire_timers(
         },
     )
     .await?;
-    let mut work = Work::default();
-    let mut fired = Fired {
-        fired: rows.len() as u32,
-        ..Fired::default()
-    };
-    let mut claimed = Vec::new();
-    for row in &rows {
-        let row = RunRow::read(&mut Cells::of(row))?;
-        let id = row.id;
-        work.add(row);
-        if claimed.len() >= fire.claim_limit as usize {
-            work.change(id, |row| row.ready(Event::Wake, fire.now))?;
-            fired.readied += 1;
-        } else if work.change(id, |row| row.claim(fire.node, fire.now))? {
-            claimed.push(id);
-        } else {
-            work.outcome(id, None, Some(crash_loop()));
-            fired.blocked.push(id);
-        }
-    }
+    let (mut work, ids) = take(&rows)?;
+    let (claimed, mut fired) = batch::schedule::fire(&mut work, &ids, fire)?;
     fired.claimed = describe(conn, cache, &work, &claimed).await?;
-    work.flush(conn).await?;
+    flush(conn, &mut work).await?;
     Ok(fired)
+}
+
+/// The runs that a statement found, in the order in which it found them.
+fn take(rows: &[SqliteRow]) -> Result<(Work, Vec<RunId>)> {
+    let mut work = Work::default();
+    let mut ids = Vec::with_capacity(rows.len());
+    for row in rows {
+        let row = read_row(&mut Cells::of(row))?;
+        ids.push(row.id);
+        work.add(row);
+    }
+    Ok((work, ids))
 }
 
 /// Claimed runs with all that a node needs to drive them, in the order given.
@@ -230,26 +208,18 @@ async fn describe(
         let function = cache.function(cells.int()?)?;
         found.insert(
             id,
-            ClaimedRun {
-                id,
-                epoch: row.epoch,
-                function,
-                version: cache.digest(row.version_id)?,
-                config_revision: cells.int()?,
-                event_id: cells.event()?,
-                seed: cells.bytes()?,
-                continued: cells.text_or_null()?.map(Json::trusted),
-                event: cells
-                    .text_or_null()?
-                    .map(Json::trusted)
-                    .ok_or_else(|| Error::Corrupt(format!("run {id}: its event is not stored")))?,
-                queued_at: row.queued_at,
-                journal_base: row.journal_base,
-                journal_next: row.journal_next,
-                log_lines: row.log_lines,
-                journal_bytes: row.journal_bytes,
-                host_traps: row.host_traps,
-            },
+            batch::schedule::claimed_run(
+                row,
+                Details {
+                    function,
+                    version: cache.digest(row.version_id)?,
+                    config_revision: cells.int()?,
+                    event_id: cells.event()?,
+                    seed: cells.bytes()?,
+                    continued: cells.text_or_null()?.map(Json::trusted),
+                    event: cells.text_or_null()?.map(Json::trusted),
+                },
+            )?,
         );
     }
     Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
