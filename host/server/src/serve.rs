@@ -115,6 +115,10 @@ impl Server {
                     incarnation: node,
                     name: node_name(),
                     release: env!("CARGO_PKG_VERSION").to_owned(),
+                    url: addresses
+                        .first()
+                        .map(|address| format!("http://{address}"))
+                        .unwrap_or_default(),
                 },
                 now,
             )

@@ -177,6 +177,7 @@ impl Bench {
             incarnation: NODE,
             name: "bench".to_owned(),
             release: "0".to_owned(),
+            url: String::new(),
         };
         bench.store.join(node, bench.now()).await.expect("joins");
         let version = NewVersion {

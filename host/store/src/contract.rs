@@ -13,6 +13,7 @@
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
 use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
+use tokio::sync::watch;
 
 use crate::command::Commanded;
 use crate::error::Result;
@@ -20,7 +21,7 @@ use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
 use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
-use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNode, Node};
+use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
 
 /// A durable store. Cheap calls to make from many tasks at once: writes are grouped by the implementation.
 #[async_trait]
@@ -29,19 +30,31 @@ pub trait Store: Send + Sync + 'static {
 
     /// Registers a node. On SQLite, whose data directory has one process at a time, every other node is declared
     /// dead by it.
-    async fn join(&self, node: NewNode, now: Timestamp) -> Result<()>;
+    async fn join(&self, node: NewNode, now: Timestamp) -> Result<Standing>;
 
-    /// Says that the node lives. [`Error::DeclaredDead`](crate::Error::DeclaredDead) when it was given up.
-    async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<()>;
+    /// Says that the node lives, and answers what others want of it.
+    /// [`Error::DeclaredDead`](crate::Error::DeclaredDead) when it was given up.
+    async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<Standing>;
+
+    /// Marks a node as draining; it learns so with its next heartbeat. Nothing undoes it: a node that is to work
+    /// again is started again. False: there is no such node.
+    async fn drain(&self, node: Incarnation, now: Timestamp) -> Result<bool>;
 
     /// Takes up to `limit` runs from nodes that are dead and makes them ready (epoch + 1). Call until it returns 0.
+    /// On a database that nodes share, nodes that were not heard of for too long are declared dead first.
     async fn take_over(&self, limit: u32, now: Timestamp) -> Result<u32>;
 
     /// Takes the node off the list. Runs it still owns are then taken over like a dead node's.
     async fn leave(&self, node: Incarnation, now: Timestamp) -> Result<()>;
 
-    /// All nodes that live.
-    async fn nodes(&self) -> Result<Vec<Node>>;
+    /// All nodes that live, in the order they joined. `now` is what their silence is measured by where the database
+    /// has no clock of its own.
+    async fn nodes(&self, now: Timestamp) -> Result<Vec<Node>>;
+
+    /// A number that moves when another node may have made something ready or ended a run. A hint, for looking at once
+    /// instead of at the next poll: it may come late, twice, for nothing, or not at all. With one process it never
+    /// moves.
+    fn hints(&self) -> watch::Receiver<u64>;
 
     // ---- from event to run -------------------------------------------------------------------------------------
 
@@ -116,6 +129,10 @@ pub trait Store: Send + Sync + 'static {
     async fn config(&self, revision: i64) -> Result<Option<Json>>;
 
     // ---- reads -------------------------------------------------------------------------------------------------
+
+    /// What others change about runs, in order of their ids; those that are not there are left out. Cheap, and meant
+    /// for up to 1,000 runs at once.
+    async fn glance(&self, runs: &[RunId]) -> Result<Vec<Glance>>;
 
     /// One run.
     async fn run(&self, run: RunId) -> Result<Option<Run>>;

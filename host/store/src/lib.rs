@@ -12,11 +12,13 @@
 //! | [`read`] | what pages and the API show |
 //! | [`model`] | the same behaviour in memory, to hold implementations against |
 //! | [`conformance`] | what every implementation must do, as a suite of checks |
+//! | `batch` | what the writers of all databases do the same way |
 //! | [`sqlite`] | the implementation on SQLite |
 //! | [`error`] | what can go wrong, and which of it is worth trying again |
 //!
 //! Absent on purpose: clocks and randomness (arguments), decisions (core's), and any knowledge of guests.
 
+mod batch;
 pub mod command;
 pub mod conformance;
 pub mod contract;

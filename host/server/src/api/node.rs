@@ -97,17 +97,23 @@ pub(super) async fn nodes(State(app): State<App>, params: Params) -> Answer {
         incarnation: String,
         name: String,
         version: String,
+        url: String,
+        draining: bool,
+        runs: u64,
         joined_at: Timestamp,
         heartbeat_at: Timestamp,
     }
     params.only(&[])?;
-    let nodes = app.store().nodes().await?;
+    let nodes = app.store().nodes(app.now()).await?;
     let views: Vec<NodeView> = nodes
         .into_iter()
         .map(|node| NodeView {
             incarnation: node.incarnation.to_string(),
             name: node.name,
             version: node.release,
+            url: node.url,
+            draining: node.draining,
+            runs: node.runs,
             joined_at: node.joined_at,
             heartbeat_at: node.heartbeat_at,
         })

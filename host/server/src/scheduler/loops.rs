@@ -188,7 +188,7 @@ async fn beating(scheduler: Scheduler) {
             .heartbeat(scheduler.0.node, scheduler.0.clock.now())
             .await
         {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(error) => {
                 if !trouble(&scheduler, "say that the node lives", error).await {
                     return;

@@ -20,7 +20,7 @@ use crate::execute::{Append, Appended, LogLine, Lost, Then};
 use crate::ingest::{Created, Ingest, NewEvent, NewRun};
 use crate::read::{EventFilter, Run, RunFilter};
 use crate::registry::Changed;
-use crate::schedule::{Claim, FireTimers};
+use crate::schedule::{Claim, FireTimers, Incarnation, NewNode, Node, Standing};
 
 /// How often each kind of operation has to succeed.
 const SUCCESSES: u32 = 3;
@@ -34,10 +34,11 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 36] = [
+const KINDS: [&str; 37] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
+    "drain",
     "leave",
     "take-over",
     "ingest",
@@ -194,8 +195,8 @@ impl Pair {
     }
 
     async fn begin(&mut self) {
+        self.join(node(1)).await;
         let now = self.time();
-        both!(self, join(node(1), now)).expect("joins");
         for (number, module) in MODULES.into_iter().enumerate() {
             let stored = both!(
                 self,
@@ -203,6 +204,49 @@ impl Pair {
             );
             self.generation = stored.expect("stores").generation;
         }
+    }
+
+    /// Joins. The time in the answer may be the store's own.
+    async fn join(&mut self, node: NewNode) {
+        let now = self.time();
+        let model = self.model.join(node.clone(), now).await;
+        let store = self.store.join(node, now).await;
+        let draining = |standing: Standing| standing.draining;
+        self.same("join", model.map(draining), store.map(draining))
+            .expect("joins");
+    }
+
+    async fn heartbeat(&mut self, node: Incarnation) -> Result<bool, Error> {
+        let now = self.time();
+        let model = self.model.heartbeat(node, now).await;
+        let store = self.store.heartbeat(node, now).await;
+        let draining = |standing: Standing| standing.draining;
+        self.same("heartbeat", model.map(draining), store.map(draining))
+    }
+
+    /// Nodes without their times, in an order that does not follow from these.
+    async fn compare_nodes(&mut self) {
+        let now = self.time();
+        let seen = |nodes: Vec<Node>| {
+            let mut seen: Vec<_> = nodes
+                .into_iter()
+                .map(|node| {
+                    (
+                        node.incarnation,
+                        node.name,
+                        node.release,
+                        node.url,
+                        node.draining,
+                        node.runs,
+                    )
+                })
+                .collect();
+            seen.sort();
+            seen
+        };
+        let model = self.model.nodes(now).await.map(seen);
+        let store = self.store.nodes(now).await.map(seen);
+        self.same("nodes", model, store).expect("reads");
     }
 
     async fn operate(&mut self) {
@@ -224,8 +268,11 @@ impl Pair {
     async fn nodes(&mut self) {
         let now = self.time();
         let this = node(self.node).incarnation;
-        if both!(self, heartbeat(this, now)).is_ok() {
+        if self.heartbeat(this).await.is_ok() {
             self.succeeded("heartbeat");
+        }
+        if self.random.one_in(3) && both!(self, drain(this, now)).expect("answers") {
+            self.succeeded("drain");
         }
         // A node ends and another comes: several times in a row, now and then, which is what a crash loop looks like.
         let rounds = if self.random.one_in(3) { 6 } else { 1 };
@@ -236,10 +283,10 @@ impl Pair {
                 self.succeeded("leave");
             } else {
                 self.node = self.node % 100 + 1;
-                both!(self, join(node(self.node), now)).expect("joins");
+                self.join(node(self.node)).await;
                 self.succeeded("join");
             }
-            if both!(self, heartbeat(this, now)).is_err() {
+            if self.heartbeat(this).await.is_err() {
                 self.succeeded("heartbeat-dead");
             }
             let limit = 1 + self.random.below(40) as u32;
@@ -247,7 +294,7 @@ impl Pair {
                 self.succeeded("take-over");
             }
             self.node = self.node % 100 + 1;
-            both!(self, join(node(self.node), now)).expect("joins");
+            self.join(node(self.node)).await;
             let claim = Claim {
                 node: node(self.node).incarnation,
                 limit: 500,
@@ -667,7 +714,7 @@ impl Pair {
     /// Everything that can be read, by every way of reading it.
     async fn compare(&mut self, sample: u64) {
         both!(self, counts()).expect("counts");
-        both!(self, nodes()).expect("reads");
+        self.compare_nodes().await;
         both!(self, registry()).expect("reads");
         both!(self, upcoming_timers(Timestamp::MAX, 10_000)).expect("reads");
         for module in MODULES {
@@ -678,6 +725,8 @@ impl Pair {
             ..RunFilter::default()
         };
         let runs = both!(self, runs(all.clone())).expect("lists");
+        let ids: Vec<RunId> = runs.iter().rev().map(|run| run.id).collect();
+        both!(self, glance(&ids)).expect("reads");
         let chance = (runs.len() as u64 / sample).max(1);
         for run in &runs {
             if !self.random.one_in(chance) {

@@ -5,12 +5,12 @@
 //! the three texts whose lengths the last three are, and the text is taken apart here. Absent on purpose: what entries
 //! mean, and writing them.
 
-use dormouse_core::journal::{Record, RecordKind};
+use dormouse_core::journal::Record;
 use dormouse_core::{Json, RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
 
-use super::execute::closes;
 use super::sql::{Cells, fetch};
+use crate::batch::execute::record_kind;
 use crate::error::{Error, Result};
 
 /// A row for each 1,024 places from the first asked for to the last there is. A payload that is null has length -1.
@@ -73,8 +73,7 @@ fn unpack(text: &str, records: &mut Vec<Record>) -> std::result::Result<(), Stri
         };
         records.push(Record {
             seq,
-            kind: RecordKind::from_number(kind)
-                .ok_or_else(|| format!("entry {seq} has the unknown kind {kind}"))?,
+            kind: record_kind(seq, kind).map_err(|error| error.to_string())?,
             name,
             at: Timestamp::from_millis(at),
             meta,
@@ -99,20 +98,6 @@ fn piece<'t>(rest: &mut &'t str, length: i64) -> std::result::Result<&'t str, St
         .ok_or_else(|| format!("{length} bytes of a text are missing"))?;
     *rest = after;
     Ok(piece)
-}
-
-/// Whether an operation is open: started, neither delivered nor cancelled.
-pub(super) async fn is_open(conn: &mut SqliteConnection, run: RunId, operation: Seq) -> Result<bool> {
-    let entries = journal(conn, run, operation).await?;
-    Ok(opens(&entries, operation))
-}
-
-/// Whether a journal, from the operation's entry on, leaves the operation open.
-fn opens(entries: &[Record], operation: Seq) -> bool {
-    let opened = entries.first().is_some_and(|first| {
-        first.seq == operation && matches!(first.kind, RecordKind::Started | RecordKind::Deferred)
-    });
-    opened && !entries.iter().any(|record| closes(record) == Some(operation))
 }
 
 #[cfg(test)]

@@ -3,13 +3,15 @@
 //! | room | what it owns |
 //! |---|---|
 //! | `connect`, `lock` | opening: settings, schema, one process per data directory |
-//! | `writer`, `request`, `cache` | the one writer and its transactions |
+//! | `writer`, `cache` | the one writer and its transactions |
 //! | `runs` | the rows of runs and everything that follows from them |
 //! | `ingest`, `execute`, `schedule`, `command`, `registry`, `upkeep` | what each write does |
 //! | `journal` | reading what a run recorded |
 //! | `read` | what pages show |
 //! | `components` | components as files |
 //! | `sql`, `fault` | how statements are put together; what their errors mean |
+//!
+//! Decisions are not here: they are in `batch`, the same for every database.
 
 mod cache;
 mod command;
@@ -24,7 +26,6 @@ mod lock;
 mod plans;
 mod read;
 mod registry;
-mod request;
 mod runs;
 mod schedule;
 mod sql;
@@ -39,10 +40,12 @@ use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqlitePool;
+use tokio::sync::watch;
 
 use self::components::Components;
-use self::request::{Answer, Request};
-use self::writer::{Queue, Writer};
+use self::writer::Writer;
+use crate::batch::queue::Queue;
+use crate::batch::request::{Answer, Request};
 use crate::command::Commanded;
 use crate::contract::Store;
 use crate::error::{Error, Result};
@@ -50,7 +53,7 @@ use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
 use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
-use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNode, Node};
+use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
 
 /// How to open a SQLite store.
 #[derive(Clone, Debug)]
@@ -79,6 +82,8 @@ pub struct SqliteStore {
     queue: Queue,
     readers: SqlitePool,
     components: Components,
+    /// Never sent to: there is no other node.
+    hints: watch::Sender<u64>,
 }
 
 impl SqliteStore {
@@ -110,6 +115,7 @@ impl SqliteStore {
             queue,
             readers,
             components,
+            hints: watch::Sender::new(0),
         })
     }
 
@@ -157,12 +163,16 @@ macro_rules! expect {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn join(&self, node: NewNode, now: Timestamp) -> Result<()> {
-        expect!(self.queue.submit(Request::Join(node, now)).await, Answer::Done => ())
+    async fn join(&self, node: NewNode, now: Timestamp) -> Result<Standing> {
+        expect!(self.queue.submit(Request::Join(node, now)).await, Answer::Standing(standing) => standing)
     }
 
-    async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<()> {
-        expect!(self.queue.submit(Request::Heartbeat(node, now)).await, Answer::Done => ())
+    async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<Standing> {
+        expect!(self.queue.submit(Request::Heartbeat(node, now)).await, Answer::Standing(standing) => standing)
+    }
+
+    async fn drain(&self, node: Incarnation, _now: Timestamp) -> Result<bool> {
+        expect!(self.queue.submit(Request::Drain(node)).await, Answer::Count(count) => count > 0)
     }
 
     async fn take_over(&self, limit: u32, now: Timestamp) -> Result<u32> {
@@ -173,8 +183,12 @@ impl Store for SqliteStore {
         expect!(self.queue.submit(Request::Leave(node)).await, Answer::Done => ())
     }
 
-    async fn nodes(&self) -> Result<Vec<Node>> {
-        self.read(async |conn| schedule::nodes(conn).await).await
+    async fn nodes(&self, now: Timestamp) -> Result<Vec<Node>> {
+        self.read(async |conn| schedule::nodes(conn, now).await).await
+    }
+
+    fn hints(&self) -> watch::Receiver<u64> {
+        self.hints.subscribe()
     }
 
     async fn ingest(&self, ingest: Ingest) -> Result<Vec<Created>> {
@@ -268,6 +282,10 @@ impl Store for SqliteStore {
     async fn config(&self, revision: i64) -> Result<Option<Json>> {
         self.read(async |conn| registry::config(conn, revision).await)
             .await
+    }
+
+    async fn glance(&self, runs: &[RunId]) -> Result<Vec<Glance>> {
+        self.read(async |conn| read::glance(conn, runs).await).await
     }
 
     async fn run(&self, run: RunId) -> Result<Option<Run>> {

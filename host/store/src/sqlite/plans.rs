@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
-use super::{connect, ingest, journal, runs, schedule, upkeep};
+use super::{connect, ingest, journal, read, runs, schedule, upkeep};
 
 /// Tables that grow with use.
 const LARGE: [&str; 10] = [
@@ -43,6 +43,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         ingest::statements(),
         schedule::statements(),
         upkeep::statements(),
+        read::statements(),
     ]
     .concat();
     assert!(rows.len() > 25);
