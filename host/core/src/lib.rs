@@ -12,7 +12,7 @@
 //! | [`retry`] | whether and when a failed attempt is followed by another |
 //! | [`event`], [`trigger`] | what a valid event is, and which functions it starts |
 //! | [`manifest`] | what a module says of its functions, and whether that makes sense |
-//! | [`step`] | the options of one step |
+//! | [`step`], [`operation`] | the options of a body, and what an operation asks for |
 //! | [`failure`], [`json`], [`id`], [`digest`], [`name`], [`time`] | the values the rooms speak of |
 //! | [`limit`] | every limit by name, with its default and its reason |
 
@@ -25,6 +25,7 @@ pub mod json;
 pub mod limit;
 pub mod manifest;
 pub mod name;
+pub mod operation;
 pub mod replay;
 pub mod retry;
 pub mod run;

@@ -269,6 +269,7 @@ impl Bench {
             epoch,
             records,
             logs: Vec::new(),
+            ingest: None,
             then,
             now: self.now(),
         };

@@ -34,7 +34,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 36] = [
+const KINDS: [&str; 37] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -53,6 +53,7 @@ const KINDS: [&str; 36] = [
     "continue",
     "suspend",
     "completions",
+    "append-sends",
     "release",
     "host-trap",
     "complete",
@@ -335,6 +336,22 @@ impl Pair {
         }
     }
 
+    /// What an append carries.
+    fn sends(&mut self) -> Ingest {
+        let event = self.event();
+        let mut runs = Vec::new();
+        for _ in 0..self.random.below(3) {
+            let run = self.run(event.id);
+            runs.push(NewRun { lease: None, ..run });
+        }
+        Ingest {
+            events: vec![event],
+            runs,
+            generation: self.generation + i64::from(self.random.one_in(10)),
+            now: self.time(),
+        }
+    }
+
     fn event(&mut self) -> NewEvent {
         let now = self.time();
         NewEvent {
@@ -439,15 +456,27 @@ impl Pair {
             epoch,
             records,
             logs,
+            ingest: None,
             then,
             now: self.time(),
         };
+        let append = Append {
+            ingest: self.random.one_in(6).then(|| self.sends()),
+            ..append
+        };
+        let sends = append.ingest.is_some() && fresh && first == run.journal_next;
         match both!(self, append(append.clone())) {
-            Ok(Appended::Done) => self.succeeded(kind),
+            Ok(Appended::Done) => {
+                if sends {
+                    self.succeeded("append-sends");
+                }
+                self.succeeded(kind);
+            }
             Ok(Appended::Completions(_)) => self.succeeded("completions"),
             Ok(Appended::Lost(Lost::Cancelled)) => self.succeeded("cancelled"),
             Ok(Appended::Lost(Lost::TakenOver)) => self.succeeded("lost"),
             Ok(Appended::Lost(Lost::Gone)) => self.succeeded("gone"),
+            Err(Error::StaleRegistry) => self.succeeded("ingest-stale"),
             Err(_) if fresh => self.succeeded("refused-append"),
             Err(error) => panic!("seed {} step {}: {error}", self.seed, self.step),
         }

@@ -189,6 +189,7 @@ impl Fixture {
             epoch,
             records,
             logs: Vec::new(),
+            ingest: None,
             then,
             now,
         }

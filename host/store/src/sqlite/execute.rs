@@ -19,24 +19,24 @@ const JOURNAL_FROM: &str = "SELECT j.seq, j.kind, j.name, j.at_ms, j.meta, \
 const COMPLETIONS: &str =
     "SELECT operation, at_ms, failed, payload FROM completions WHERE run_id = ? ORDER BY at_ms, operation";
 
-/// Applies one append to the batch.
+/// Applies one append to the batch. True: what comes with the entries is to be stored too.
 pub(super) async fn append(
     conn: &mut SqliteConnection,
     work: &mut Work,
     append: &Append,
-) -> Result<Appended> {
+) -> Result<(Appended, bool)> {
     let id = append.run;
     let row = match fence(work.get(id), append) {
         Ok(row) => row,
-        Err(lost) => return Ok(Appended::Lost(lost)),
+        Err(lost) => return Ok((Appended::Lost(lost), false)),
     };
     let known = row.journal_next;
-    let fresh = match append.records.first() {
-        Some(first) if first.seq != known => {
-            already_stored(conn, work, append).await?;
-            &[]
-        }
-        _ => append.records.as_slice(),
+    let repeated = append.records.first().is_some_and(|first| first.seq != known);
+    let fresh = if repeated {
+        already_stored(conn, work, append).await?;
+        &[]
+    } else {
+        append.records.as_slice()
     };
     if let Some((place, record)) = (known..).zip(fresh).find(|(place, record)| *place != record.seq) {
         return Err(Error::Corrupt(format!(
@@ -60,11 +60,11 @@ pub(super) async fn append(
             .iter()
             .any(|completion| !known.contains(&completion.operation))
         {
-            return Ok(Appended::Completions(left));
+            return Ok((Appended::Completions(left), !repeated));
         }
     }
     follow(work, append)?;
-    Ok(Appended::Done)
+    Ok((Appended::Done, !repeated))
 }
 
 /// Proves the lease.

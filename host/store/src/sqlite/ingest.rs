@@ -100,6 +100,12 @@ pub(super) async fn ingest(
     Ok(answers)
 }
 
+/// What would make an ingest fail that comes with an append. Its runs name its own events alone.
+pub(super) fn check_carried(cache: &Cache, ingest: &Ingest) -> Result<()> {
+    let own = ingest.events.iter().map(|event| event.id).collect();
+    check(cache, ingest, &own, &HashSet::new())
+}
+
 /// What would make a request fail, before anything of it is written.
 fn check(
     cache: &Cache,

@@ -18,6 +18,7 @@ use super::runs::Work;
 use super::sql::execute;
 use super::{command, execute, ingest, registry, schedule, upkeep};
 use crate::error::{Error, Result};
+use crate::ingest::Ingest;
 
 /// At most this many requests share a commit,
 const BATCH_REQUESTS: usize = 1024;
@@ -249,8 +250,8 @@ impl Writer {
     async fn apply(&mut self, requests: &[&Request]) -> Result<Vec<Result<Answer>>> {
         let mut answers: Vec<Option<Result<Answer>>> = Vec::new();
         answers.resize_with(requests.len(), || None);
-        self.appends(requests, &mut answers).await?;
-        self.ingests(requests, &mut answers).await?;
+        let carried = self.appends(requests, &mut answers).await?;
+        self.ingests(requests, carried, &mut answers).await?;
         for (request, answer) in requests.iter().zip(&mut answers) {
             if request.is_grouped() {
                 continue;
@@ -268,7 +269,12 @@ impl Writer {
             .collect())
     }
 
-    async fn appends(&mut self, requests: &[&Request], answers: &mut [Option<Result<Answer>>]) -> Result<()> {
+    /// Does the appends. Returns the ingests that came with them and are to be stored.
+    async fn appends<'r>(
+        &mut self,
+        requests: &[&'r Request],
+        answers: &mut [Option<Result<Answer>>],
+    ) -> Result<Vec<&'r Ingest>> {
         let runs: Vec<_> = requests
             .iter()
             .filter_map(|request| match request {
@@ -276,23 +282,38 @@ impl Writer {
                 _ => None,
             })
             .collect();
+        let mut carried = Vec::new();
         if runs.is_empty() {
-            return Ok(());
+            return Ok(carried);
         }
         let mut work = Work::default();
         work.load(&mut self.conn, runs).await?;
         for (request, answer) in requests.iter().zip(answers) {
-            if let Request::Append(append) = request {
-                *answer = Some(Ok(Answer::Appended(
-                    execute::append(&mut self.conn, &mut work, append).await?,
-                )));
+            let Request::Append(append) = request else {
+                continue;
+            };
+            if let Some(ingest) = &append.ingest
+                && let Err(error) = ingest::check_carried(&self.cache, ingest)
+            {
+                *answer = Some(Err(error));
+                continue;
             }
+            let (appended, fresh) = execute::append(&mut self.conn, &mut work, append).await?;
+            carried.extend(append.ingest.as_ref().filter(|_| fresh));
+            *answer = Some(Ok(Answer::Appended(appended)));
         }
-        work.flush(&mut self.conn).await
+        work.flush(&mut self.conn).await?;
+        Ok(carried)
     }
 
-    async fn ingests(&mut self, requests: &[&Request], answers: &mut [Option<Result<Answer>>]) -> Result<()> {
-        let mut ingests = Vec::new();
+    async fn ingests<'r>(
+        &mut self,
+        requests: &[&'r Request],
+        carried: Vec<&'r Ingest>,
+        answers: &mut [Option<Result<Answer>>],
+    ) -> Result<()> {
+        let own = carried.len();
+        let mut ingests = carried;
         let mut places = Vec::new();
         for (place, request) in requests.iter().enumerate() {
             if let Request::Ingest(ingest) = request {
@@ -303,8 +324,13 @@ impl Writer {
         if ingests.is_empty() {
             return Ok(());
         }
-        let created = ingest::ingest(&mut self.conn, &mut self.cache, &ingests).await?;
-        for (place, created) in places.into_iter().zip(created) {
+        let mut created = ingest::ingest(&mut self.conn, &mut self.cache, &ingests).await?;
+        let asked = created.split_off(own);
+        // They were checked before their entries were written: what fails now takes the entries with it.
+        for carried in created {
+            carried?;
+        }
+        for (place, created) in places.into_iter().zip(asked) {
             answers[place] = Some(created.map(Answer::Created));
         }
         Ok(())

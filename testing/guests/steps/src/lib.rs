@@ -1,0 +1,12 @@
+//! For the tests of what steps ask of the host: each function does as its event's data says.
+
+use dormouse::prelude::*;
+
+mod sending;
+
+dormouse::module!(
+    sending::send,
+    sending::send_between,
+    sending::give_up_sending,
+    sending::echo
+);
