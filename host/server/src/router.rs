@@ -68,7 +68,7 @@ impl Router {
             let snapshot = self.registry.snapshot();
             let mut runs = Vec::new();
             for event in &events {
-                for (function, version) in snapshot.matching(&event.accepted.name) {
+                for (function, version) in snapshot.matching(&event.accepted.name, &event.accepted.payload) {
                     runs.push(self.new_run(function, version, event, now));
                 }
             }
@@ -195,7 +195,7 @@ pub(crate) fn sent_by_run(
 ) -> Ingest {
     let mut runs = Vec::new();
     for event in events {
-        for (function, version) in snapshot.matching(&event.accepted.name) {
+        for (function, version) in snapshot.matching(&event.accepted.name, &event.accepted.payload) {
             runs.push(NewRun {
                 id: RunId::from_parts(now, random()),
                 function: function.clone(),

@@ -5,6 +5,8 @@ mod support;
 
 #[path = "steps/sending.rs"]
 mod sending;
+#[path = "steps/triggers.rs"]
+mod triggers;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,10 +3,13 @@
 use dormouse::prelude::*;
 
 mod sending;
+mod triggered;
 
 dormouse::module!(
     sending::send,
     sending::send_between,
     sending::give_up_sending,
-    sending::echo
+    sending::echo,
+    triggered::large,
+    triggered::any_of,
 );
