@@ -55,8 +55,11 @@ pub struct Definition {
 /// What makes a function start.
 #[derive(Clone, Debug, Serialize)]
 pub struct Trigger {
-    /// The name of the events that start it.
+    /// The name of the events that start it, or a pattern that ends in `/*` or `.*`.
     pub event: &'static str,
+    /// A CEL expression over `event` that must hold.
+    #[serde(rename = "if", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<&'static str>,
 }
 
 /// What a function is started with.

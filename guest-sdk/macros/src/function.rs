@@ -11,6 +11,7 @@ use syn::{
 const TRIGGERS_MAX: usize = 10;
 const RETRIES_MAX: u32 = 20;
 const EVENT_NAME_BYTES_MAX: usize = 512;
+const CONDITION_BYTES_MAX: usize = 4096;
 
 pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
     let function: ItemFn = parse2(item)?;
@@ -28,7 +29,10 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
         .attrs
         .iter()
         .filter(|attribute| attribute.path().is_ident("doc"));
-    let events = &options.events;
+    let triggers = options.triggers.iter().map(|Trigger { event, condition }| {
+        let condition = optional(condition.as_ref().map(|condition| quote!(#condition)));
+        quote!(::dormouse::function::Trigger { event: #event, condition: #condition })
+    });
     let retries = optional(options.retries.map(|retries| quote!(#retries)));
     let backoff = optional(options.backoff.map(
         |Backoff {
@@ -70,7 +74,7 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
             fn definition() -> ::dormouse::__private::Definition {
                 ::dormouse::__private::Definition {
                     id: #id,
-                    triggers: ::std::vec![#(::dormouse::function::Trigger { event: #events }),*],
+                    triggers: ::std::vec![#(#triggers),*],
                     retries: #retries,
                     backoff: #backoff,
                     timeout_ms: #timeout,
@@ -131,10 +135,15 @@ struct Backoff {
     max_ms: u64,
 }
 
+struct Trigger {
+    event: LitStr,
+    condition: Option<LitStr>,
+}
+
 #[derive(Default)]
 struct Options {
     id: Option<LitStr>,
-    events: Vec<LitStr>,
+    triggers: Vec<Trigger>,
     retries: Option<u32>,
     backoff: Option<Backoff>,
     timeout_ms: Option<u64>,
@@ -182,21 +191,31 @@ impl Options {
             ));
         }
         let event = text(&content)?;
+        let mut condition = None;
+        if content.peek(Token![,]) && content.peek2(Token![if]) {
+            content.parse::<Token![,]>()?;
+            content.parse::<Token![if]>()?;
+            condition = Some(self::condition(text(&content)?)?);
+        }
         if !content.is_empty() {
-            return Err(
-                content.error("one trigger has one event; write another on(event = \"…\") for another")
-            );
+            return Err(content.error(
+                "a trigger has one event and at most one `if`; write another on(event = \"…\") for another",
+            ));
         }
         let name = event.value();
         if name.is_empty() || name.len() > EVENT_NAME_BYTES_MAX {
             let message = format!("an event's name has 1 to {EVENT_NAME_BYTES_MAX} bytes");
             return Err(Error::new(event.span(), message));
         }
-        if self.events.iter().any(|other| other.value() == name) {
+        let source = condition.as_ref().map(LitStr::value);
+        let same = |other: &Trigger| {
+            other.event.value() == name && other.condition.as_ref().map(LitStr::value) == source
+        };
+        if self.triggers.iter().any(same) {
             return Err(Error::new(event.span(), "this event starts the function already"));
         }
-        self.events.push(event);
-        if self.events.len() > TRIGGERS_MAX {
+        self.triggers.push(Trigger { event, condition });
+        if self.triggers.len() > TRIGGERS_MAX {
             return Err(Error::new(
                 on.span(),
                 format!("a function has at most {TRIGGERS_MAX} triggers"),
@@ -204,6 +223,17 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// The expression itself is read by the server, at upload.
+fn condition(condition: LitStr) -> Result<LitStr> {
+    let value = condition.value();
+    if value.trim().is_empty() || value.len() > CONDITION_BYTES_MAX {
+        let message =
+            format!("a condition is a CEL expression of 1 to {CONDITION_BYTES_MAX} bytes over `event`");
+        return Err(Error::new(condition.span(), message));
+    }
+    Ok(condition)
 }
 
 fn text(input: ParseStream<'_>) -> Result<LitStr> {

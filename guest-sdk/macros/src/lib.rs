@@ -20,7 +20,8 @@ use proc_macro::TokenStream;
 /// | option | |
 /// |---|---|
 /// | `id = "…"` | its name in its module: `[a-z][a-z0-9-]{0,62}`. Required |
-/// | `on(event = "…")` | the name of events that start it. At most ten; with none, only `step.invoke` does |
+/// | `on(event = "…")` | the name of events that start it, or a pattern that ends in `/*` or `.*`. At most ten; with none, only `step.invoke` does |
+/// | `on(event = "…", if = "…")` | the same, where a CEL expression over `event` holds |
 /// | `retries = 4` | how often a failed step is tried again: 0 to 20 |
 /// | `backoff(initial = "1s", factor = 2, max = "1h")` | how the waits between tries grow; each may be left out |
 /// | `timeout = "5m"` | wall time of one try of a step's body |

@@ -94,6 +94,8 @@ pub struct Report {
     pub elapsed: Duration,
     /// How often the function was begun.
     pub legs: u32,
+    /// The events it sent, where the test did not answer for the host ([`Harness::answer`]).
+    pub sent: Vec<Value>,
     /// Its log lines.
     pub logs: Vec<(Level, String)>,
 }
@@ -212,7 +214,8 @@ impl Harness {
         self
     }
 
-    /// Answers its other operations: the step's name, and what is asked for.
+    /// Answers its other operations: the step's name, and what is asked for. Without it, events that it sends are taken
+    /// and kept for the report.
     pub fn answer(mut self, answer: impl FnMut(&str, &Operation) -> Result<Reply> + 'static) -> Harness {
         self.world.handlers.other = Some(Box::new(answer));
         self
@@ -278,6 +281,7 @@ impl Harness {
             elapsed: world.elapsed(),
             steps: world.steps,
             legs: world.legs,
+            sent: world.sent,
             logs: world.logs,
         }
     }

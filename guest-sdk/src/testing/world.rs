@@ -93,6 +93,7 @@ pub(crate) struct World {
     pub(super) steps: Vec<StepRecord>,
     pub(super) legs: u32,
     pub(super) logs: Vec<(Level, String)>,
+    pub(super) sent: Vec<Value>,
     journal: Vec<Entry>,
     /// How much of the journal this leg has gone through.
     cursor: usize,
@@ -250,9 +251,10 @@ fn perform(name: &str, operation: &Kind, options: Option<&str>) -> Performed {
                 "the request of step \"{name}\""
             )))),
         },
-        _ => match &mut handlers.other {
-            Some(other) => other(name, operation),
-            None => Err(Error::from_failure(no_answer(&format!(
+        _ => match (&mut handlers.other, operation) {
+            (Some(other), _) => other(name, operation),
+            (None, Kind::SendEvents { events }) => Ok(Reply::Now(with(|world| world.send(events)))),
+            (None, _) => Err(Error::from_failure(no_answer(&format!(
                 "{} \"{name}\"",
                 operation.kind()
             )))),
@@ -375,6 +377,7 @@ impl World {
             steps: Vec::new(),
             legs: 0,
             logs: Vec::new(),
+            sent: Vec::new(),
             journal: Vec::new(),
             cursor: 0,
             held: Vec::new(),
@@ -396,6 +399,17 @@ impl World {
         self.now = START_MS;
         self.random = 0;
         self.leaving = false;
+    }
+
+    /// Takes events that the function sends, and makes up ids for them.
+    fn send(&mut self, events: &Value) -> Value {
+        let events = events.as_array().cloned().unwrap_or_default();
+        let first = self.sent.len();
+        self.sent.extend(events);
+        let ids: Vec<String> = (first..self.sent.len())
+            .map(|number| format!("sent-{number}"))
+            .collect();
+        json!({ "ids": ids })
     }
 
     /// From now on there is nothing left to do but to replay.

@@ -37,7 +37,7 @@ impl Functions {
     }
 }
 
-/// `user/signed.up, cron 0 9 * * *`.
+/// `user/signed.up, shop/* if event.data.n > 1, cron 0 9 * * *`.
 fn triggers(triggers: &Value) -> String {
     let each = triggers
         .as_array()
@@ -46,7 +46,10 @@ fn triggers(triggers: &Value) -> String {
         .map(|trigger| match trigger {
             Value::String(event) => event.clone(),
             trigger => match (trigger["event"].as_str(), trigger["cron"].as_str()) {
-                (Some(event), _) => event.to_owned(),
+                (Some(event), _) => match trigger["if"].as_str() {
+                    Some(condition) => format!("{event} if {condition}"),
+                    None => event.to_owned(),
+                },
                 (None, Some(cron)) => format!("cron {cron}"),
                 (None, None) => trigger.to_string(),
             },

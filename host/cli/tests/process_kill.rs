@@ -1,7 +1,7 @@
 //! Durability, tested by killing: hundreds of runs with every kind of step, `kill -9` at random moments, then counting.
 //!
 //! What is counted: every acknowledged event's run completes, once. Every output in the journal is the one the run
-//! used. No body ran again after its output was recorded. SQL rows exactly once.
+//! used. No body ran again after its output was recorded. SQL rows exactly once, and events that steps send too.
 
 mod support;
 
@@ -33,6 +33,7 @@ fn plan(dice: &mut Dice) -> Value {
         "failing_attempts": dice.below(3),
         "sql": dice.below(3),
         "branches": dice.below(3),
+        "sends": dice.below(3),
         "race": dice.below(2) == 0,
         "sleep_ms": 1 + dice.below(60),
     })
@@ -131,9 +132,31 @@ async fn check(server: &Server, witness: &Witness, plans: &HashMap<String, Value
             sql,
             "run {id}: each sql step took effect once"
         );
+        check_sent(server, run, plan).await;
         if plan["race"] == true {
             assert_eq!(run["output"]["winner"], "sleep", "run {id}");
         }
+    }
+}
+
+/// Each event that the run's steps sent is there once, and has started one run.
+async fn check_sent(server: &Server, run: &Value, plan: &Value) {
+    let sent = run["output"]["sent"].as_array().expect("ids");
+    assert_eq!(sent.len() as u64, plan["sends"].as_u64().expect("a number"));
+    for (number, id) in sent.iter().enumerate() {
+        let id = id.as_str().expect("an id");
+        let runs = server
+            .get(&format!("/v1/events/{id}/runs"))
+            .await
+            .expect("the event is there");
+        let runs = runs.as_array().expect("a list");
+        assert_eq!(runs.len(), 1, "event {id} has started one run: {runs:?}");
+        let ended = server.ended(runs[0]["run_id"].as_str().expect("an id")).await;
+        assert_eq!(
+            ended["output"],
+            json!({"by": run["run_id"], "number": number}),
+            "{ended:#}"
+        );
     }
 }
 

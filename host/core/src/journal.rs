@@ -54,6 +54,19 @@ impl OperationKind {
             OperationKind::Fetch => "fetch",
         }
     }
+
+    /// Whether the call's options say what is asked for, not only how it is done: then they belong to its input, which
+    /// replay compares, as its member `options`.
+    pub fn options_are_input(self) -> bool {
+        match self {
+            OperationKind::Sleep | OperationKind::SleepUntil | OperationKind::Sql => false,
+            OperationKind::WaitForEvent
+            | OperationKind::WaitForSignal
+            | OperationKind::Invoke
+            | OperationKind::SendEvents
+            | OperationKind::Fetch => true,
+        }
+    }
 }
 
 /// One thing that happened, at its place.

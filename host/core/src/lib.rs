@@ -11,11 +11,13 @@
 //! | [`run`] | the states of a run and the transitions between them |
 //! | [`retry`] | whether and when a failed attempt is followed by another |
 //! | [`event`], [`trigger`] | what a valid event is, and which functions it starts |
+//! | [`condition`] | CEL over events: which expressions are taken, and whether one holds |
 //! | [`manifest`] | what a module says of its functions, and whether that makes sense |
-//! | [`step`] | the options of one step |
+//! | [`step`], [`operation`] | the options of a body, and what an operation asks for |
 //! | [`failure`], [`json`], [`id`], [`digest`], [`name`], [`time`] | the values the rooms speak of |
 //! | [`limit`] | every limit by name, with its default and its reason |
 
+pub mod condition;
 pub mod digest;
 pub mod event;
 pub mod failure;
@@ -25,6 +27,7 @@ pub mod json;
 pub mod limit;
 pub mod manifest;
 pub mod name;
+pub mod operation;
 pub mod replay;
 pub mod retry;
 pub mod run;

@@ -56,6 +56,15 @@ pub const EVENT_NAME_BYTES_MAX: usize = 512;
 pub const EVENT_ID_BYTES_MAX: usize = 512;
 /// For how long an event id keeps a second run of the same function from starting.
 pub const EVENT_DEDUPE: Duration = Duration::from_secs(24 * 3600);
+/// A CEL expression's size in bytes.
+pub const CONDITION_BYTES_MAX: usize = 4 << 10;
+/// How deep parentheses, brackets, braces and conditionals may nest in a CEL expression.
+pub const CONDITION_NESTING_MAX: u16 = 32;
+/// How deep the tree of a CEL expression may be: a chain of operators or of members is a branch of it.
+pub const CONDITION_DEPTH_MAX: usize = 64;
+/// What evaluating a CEL expression may cost: one for each operation and each 64 bytes that it looks at. About a
+/// millisecond; one that takes more does not hold.
+pub const CONDITION_COST_MAX: u64 = 100_000;
 /// How deep JSON may nest: what a recursive reader of it survives.
 pub const JSON_DEPTH_MAX: usize = 128;
 

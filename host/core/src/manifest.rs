@@ -209,6 +209,10 @@ mod tests {
                 "twice",
             ),
             (
+                r#"{"schema":1,"functions":[{"id":"a","triggers":[{"event":"x","if":"event.data.n ="}]}]}"#,
+                "column",
+            ),
+            (
                 r#"{"schema":1,"functions":[{"id":"a","triggers":[{"cron":"* * * * *"}]}]}"#,
                 "cron",
             ),

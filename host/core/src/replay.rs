@@ -84,6 +84,8 @@ pub struct Open<'a> {
     pub kind: Option<OperationKind>,
     /// The step's name.
     pub name: &'a str,
+    /// When it was started.
+    pub started_at: Timestamp,
     /// When it comes due by itself.
     pub due_at: Option<Timestamp>,
     /// What is needed to perform it.
@@ -523,6 +525,7 @@ impl Replay {
                 operation,
                 kind: Some(*kind),
                 name,
+                started_at: entry.at,
                 due_at: *due_at,
                 input: Some(input),
             }),
@@ -530,6 +533,7 @@ impl Replay {
                 operation,
                 kind: None,
                 name,
+                started_at: entry.at,
                 due_at: Some(*due_at),
                 input: None,
             }),

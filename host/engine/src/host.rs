@@ -48,9 +48,10 @@ pub struct StartCall {
     /// The step's name.
     pub name: String,
     /// What is needed to perform it, as JSON: `{"duration_ms"}`, `{"time_ms"}`, `{"database","statements"}`,
-    /// `{"event"}`, `{"signal"}`, `{"function","data"}`, `{"events"}`, `{"method","url","headers","body"}` (base 64).
+    /// `{"event"}`, `{"signal"}`, `{"function","data"}`, `{"events"}`, `{"method","url","headers","body"}` (base 64); the
+    /// last five with the call's `options`, when it has any ([`OperationKind::options_are_input`]).
     pub input: Json,
-    /// The call's options, unread.
+    /// The call's options, unread, where they are not in the input.
     pub options: Option<Json>,
 }
 

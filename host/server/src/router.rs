@@ -68,7 +68,7 @@ impl Router {
             let snapshot = self.registry.snapshot();
             let mut runs = Vec::new();
             for event in &events {
-                for (function, version) in snapshot.matching(&event.accepted.name) {
+                for (function, version) in snapshot.matching(&event.accepted.name, &event.accepted.payload) {
                     runs.push(self.new_run(function, version, event, now));
                 }
             }
@@ -183,6 +183,38 @@ impl Router {
                 }
             })
             .collect())
+    }
+}
+
+/// The events that a run sends, and the runs that they start on this registry: for the commit of the run's own entry.
+pub(crate) fn sent_by_run(
+    registry: &Registry,
+    snapshot: &Snapshot,
+    events: &[SentEvent],
+    now: Timestamp,
+) -> Ingest {
+    let mut runs = Vec::new();
+    for event in events {
+        for (function, version) in snapshot.matching(&event.accepted.name, &event.accepted.payload) {
+            runs.push(NewRun {
+                id: RunId::from_parts(now, random()),
+                function: function.clone(),
+                version,
+                config_revision: registry.revision(),
+                event_id: event.id,
+                dedupe: event.dedupe.clone(),
+                seed: random(),
+                start_at: event.accepted.ts.max(now),
+                lease: None,
+                rerun_of: None,
+            });
+        }
+    }
+    Ingest {
+        events: events.iter().map(|event| stored(event, now)).collect(),
+        runs,
+        generation: snapshot.generation,
+        now,
     }
 }
 

@@ -270,6 +270,7 @@ impl Bench {
             epoch,
             records,
             logs: Vec::new(),
+            ingest: None,
             then,
             now: self.now(),
         };

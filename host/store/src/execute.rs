@@ -4,6 +4,7 @@ use dormouse_core::journal::Record;
 use dormouse_core::run::{RunError, Wait};
 use dormouse_core::{Json, Outcome, RunId, Seq, Timestamp};
 
+use crate::ingest::Ingest;
 use crate::schedule::Incarnation;
 
 /// Entries to append and what the run does next: one commit, or nothing of it.
@@ -19,6 +20,11 @@ pub struct Append {
     pub records: Vec<Record>,
     /// Log lines.
     pub logs: Vec<LogLine>,
+    /// Events that the entries send, with the runs that these start: stored in the same commit, after the fence, or not
+    /// at all; when the entries are stored already (the append is a repetition), so are these. Its generation is looked at
+    /// first: another one is [`Error::StaleRegistry`](crate::Error::StaleRegistry), and nothing of the append is written.
+    /// Its runs are ready for any node; none asks for a lease.
+    pub ingest: Option<Ingest>,
     /// What the run does next.
     pub then: Then,
     /// The time.

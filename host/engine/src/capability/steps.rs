@@ -88,10 +88,15 @@ impl HostState {
         let checked = step_name(&name)
             .and(input)
             .and_then(|input| Ok((input, read_options(options)?)));
-        let (input, options) = match checked {
+        let (mut input, mut options) = match checked {
             Ok(checked) => checked,
             Err(failure) => return Ok(self.table.push(Operation(Standing::Refused(failure)))?),
         };
+        if kind.options_are_input()
+            && let Some(options) = options.take()
+        {
+            input = with_options(&input, &options);
+        }
         let call = StartCall {
             kind,
             name,
@@ -141,6 +146,12 @@ fn with_text(mut fields: Vec<(&str, String)>, key: &str, text: &str, what: &str)
     }
     object.push_str(&format!("\"{key}\":{checked}}}"));
     Ok(Json::trusted(object))
+}
+
+/// An input, which is an object with at least one member, with the call's options as one more.
+fn with_options(input: &Json, options: &Json) -> Json {
+    let members = &input.as_str()[..input.len() - 1];
+    Json::trusted(format!("{members},\"options\":{options}}}"))
 }
 
 impl Host for HostState {
@@ -455,5 +466,12 @@ mod tests {
         assert_eq!(input.as_str(), r#"{"database":"a\"b","statements":[ 1.0 ]}"#);
         assert!(Json::parse(input.as_str()).is_ok());
         assert!(with_text(Vec::new(), "events", "[1}", "it").is_err());
+    }
+
+    #[test]
+    fn options_that_say_what_is_asked_for_are_part_of_the_input() {
+        let input = Json::trusted(r#"{"a":{"b":{}}}"#);
+        let input = with_options(&input, &Json::trusted(r#"{"if":"}"}"#));
+        assert_eq!(input.as_str(), r#"{"a":{"b":{}},"options":{"if":"}"}}"#);
     }
 }

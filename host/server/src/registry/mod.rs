@@ -9,7 +9,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
+use dormouse_core::condition::Condition;
 use dormouse_core::manifest::{Function, Manifest};
+use dormouse_core::trigger::Trigger;
 use dormouse_core::{Digest, FunctionName, Json};
 use dormouse_engine::{Engine, LoadError, Module};
 use dormouse_store::Store;
@@ -27,8 +29,17 @@ pub struct Snapshot {
     pub generation: i64,
     /// Modules by name.
     pub modules: HashMap<String, ActiveModule>,
-    /// Every trigger: the pattern and the function it starts.
-    triggers: Vec<(dormouse_core::trigger::Trigger, FunctionName, Digest)>,
+    /// Every trigger that some active function has.
+    triggers: Vec<ActiveTrigger>,
+}
+
+/// A trigger: the pattern with its condition, and the function it starts.
+#[derive(Debug)]
+struct ActiveTrigger {
+    trigger: Trigger,
+    condition: Option<Condition>,
+    function: FunctionName,
+    version: Digest,
 }
 
 /// A module's active version.
@@ -41,12 +52,24 @@ pub struct ActiveModule {
 }
 
 impl Snapshot {
-    /// The functions that an event of this name starts, each once.
-    pub fn matching(&self, event: &str) -> Vec<(&FunctionName, Digest)> {
+    /// The functions that an event starts, each once.
+    pub fn matching(&self, name: &str, payload: &Json) -> Vec<(&FunctionName, Digest)> {
         let mut functions: Vec<(&FunctionName, Digest)> = Vec::new();
-        for (trigger, function, version) in &self.triggers {
-            if trigger.matches(event) && !functions.iter().any(|(seen, _)| *seen == function) {
-                functions.push((function, *version));
+        // Read for the first condition that asks; most events meet none.
+        let mut read: Option<serde_json::Value> = None;
+        for active in &self.triggers {
+            let holds = |condition: &Condition, read: &mut Option<serde_json::Value>| {
+                let event = read.get_or_insert_with(|| payload.read().unwrap_or_default());
+                condition.holds(event, None)
+            };
+            if active.trigger.matches(name)
+                && !functions.iter().any(|(seen, _)| **seen == active.function)
+                && active
+                    .condition
+                    .as_ref()
+                    .is_none_or(|condition| holds(condition, &mut read))
+            {
+                functions.push((&active.function, active.version));
             }
         }
         functions
@@ -77,9 +100,16 @@ impl Snapshot {
                     continue;
                 };
                 for trigger in &function.triggers {
-                    snapshot
-                        .triggers
-                        .push((trigger.clone(), name.clone(), version.digest));
+                    // It was checked at upload, as the manifest was when it was read just now.
+                    let Ok(condition) = trigger.compile() else {
+                        continue;
+                    };
+                    snapshot.triggers.push(ActiveTrigger {
+                        trigger: trigger.clone(),
+                        condition,
+                        function: name.clone(),
+                        version: version.digest,
+                    });
                 }
             }
             snapshot

@@ -87,6 +87,7 @@ async fn content(app: &App) -> Result<Markup, Failed> {
                                 @for (index, trigger) in function.triggers.iter().enumerate() {
                                     @if index > 0 { ", " }
                                     (trigger.event)
+                                    @if let Some(condition) = &trigger.condition { " if " code { (condition) } }
                                 }
                             }
                         } } } }

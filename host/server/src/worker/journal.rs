@@ -72,18 +72,28 @@ impl LegHost {
             Then::Fail { .. } => Some("Failed"),
             _ => None,
         };
-        let append = Append {
+        let mut append = Append {
             run: self.run.id,
             owner: self.worker.scheduler.node(),
             epoch: self.run.epoch,
             records,
             logs: std::mem::take(&mut self.logs),
+            ingest: None,
             then,
             now: self.worker.clock.now(),
         };
         let appended = loop {
+            append.ingest = self.carried(append.now);
             match self.worker.store.append(append.clone()).await {
                 Ok(appended) => break appended,
+                // Modules have changed since it was decided what the events start: decide again.
+                Err(Error::StaleRegistry) => {
+                    if let Err(error) = self.worker.registry.refresh().await
+                        && !self.worker.pause(&error).await
+                    {
+                        return Err(self.end(Ending::Gone));
+                    }
+                }
                 // What is on disk is known again after reading it.
                 Err(Error::Unknown(_)) => return Err(self.end(Ending::Reload)),
                 Err(error) => {
@@ -100,6 +110,9 @@ impl LegHost {
             }
             appended => {
                 self.replay.committed();
+                if let Some(ingest) = &append.ingest {
+                    self.carried_out(ingest);
+                }
                 self.journal_bytes += bytes as u64;
                 self.worker.feed.run(self.run.id);
                 if let Some(status) = terminal {

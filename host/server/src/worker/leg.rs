@@ -15,6 +15,7 @@ use dormouse_store::schedule::ClaimedRun;
 use super::body::OpenBody;
 use super::operation::Performing;
 use super::{Program, Worker};
+use crate::router::SentEvent;
 use crate::scheduler::{Mail, Mailbox, Slot};
 
 /// Why a leg was ended from this side.
@@ -51,6 +52,8 @@ pub(crate) struct LegHost {
     /// Stored outcomes that are not delivered.
     pub(super) completions: Vec<Completion>,
     pub(super) performing: Performing,
+    /// Events that entries of this leg send, until these are durable.
+    pub(super) outgoing: Vec<SentEvent>,
     pub(super) logs: Vec<LogLine>,
     pub(super) log_lines: u32,
     /// Lines at the end of what was recorded were written by the leg before: it got as far as the next call.
@@ -82,6 +85,7 @@ impl LegHost {
             options: HashMap::new(),
             completions: Vec::new(),
             performing: Performing::default(),
+            outgoing: Vec::new(),
             logs: Vec::new(),
             ending: None,
         }
@@ -146,6 +150,7 @@ impl LegHost {
         self.options.clear();
         self.completions.clear();
         self.performing = Performing::default();
+        self.outgoing.clear();
         self.logs.clear();
         self.ending = None;
     }
@@ -248,6 +253,10 @@ impl RunHost for LegHost {
                 due_at(call.kind, &call.input, at)
             })
             .map_err(|divergence| self.diverged(divergence))?;
+        if started.new && call.kind == OperationKind::SendEvents {
+            // The entry's own time: never before what the run has seen.
+            self.send_events(started.operation, &call.input, self.replay.now());
+        }
         if let Some(options) = call.options {
             self.options.insert(started.operation, options);
         }

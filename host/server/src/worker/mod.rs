@@ -16,6 +16,7 @@ mod journal;
 mod leg;
 mod operation;
 mod parking;
+mod sending;
 mod settle;
 mod suspend;
 mod verify;
@@ -176,6 +177,7 @@ impl Worker {
             epoch: run.epoch,
             records: Vec::new(),
             logs: Vec::new(),
+            ingest: None,
             then: Then::Block { error },
             now: self.clock.now(),
         };

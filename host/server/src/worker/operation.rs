@@ -25,8 +25,9 @@ pub(super) struct Performing {
 }
 
 impl Performing {
-    pub(super) fn is_empty(&self) -> bool {
-        self.tasks.is_empty() && self.arrived.is_empty()
+    /// Whether something is on its way. What has arrived and is not waited for is no reason to stay: it is found again.
+    pub(super) fn is_under_way(&self) -> bool {
+        !self.tasks.is_empty()
     }
 
     pub(super) fn arrived(&self) -> impl Iterator<Item = (Timestamp, Seq)> {
@@ -79,6 +80,7 @@ struct ToPerform {
     operation: Seq,
     kind: OperationKind,
     input: Json,
+    started_at: Timestamp,
 }
 
 impl LegHost {
@@ -93,18 +95,23 @@ impl LegHost {
                     operation: open.operation,
                     kind: open.kind?,
                     input: open.input?.clone(),
+                    started_at: open.started_at,
                 })
             })
             .collect();
-        if to_perform.is_empty() {
-            return Ok(());
+        // What the next commit carries needs none of its own before it.
+        if to_perform
+            .iter()
+            .any(|to_perform| to_perform.kind != OperationKind::SendEvents)
+        {
+            self.flush().await?;
         }
-        self.flush().await?;
         let now = self.time();
         for ToPerform {
             operation,
             kind,
             input,
+            started_at,
         } in to_perform
         {
             match kind {
@@ -115,10 +122,13 @@ impl LegHost {
                         Failure::terminal("invalid-duration", format!("a sleep is at most {days} days long"));
                     self.performing.answer(now, operation, Err(failure));
                 }
+                OperationKind::SendEvents => {
+                    let outcome = self.sent(operation, &input, started_at);
+                    self.performing.answer(now, operation, outcome);
+                }
                 OperationKind::WaitForEvent
                 | OperationKind::WaitForSignal
                 | OperationKind::Invoke
-                | OperationKind::SendEvents
                 | OperationKind::Fetch => {
                     let message = format!("{} is not supported yet", kind.as_str());
                     self.performing

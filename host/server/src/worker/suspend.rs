@@ -32,10 +32,13 @@ impl LegHost {
                 continue;
             }
             self.perform_open().await?;
-            if self.performing.is_empty() {
-                self.suspend(operations).await?;
-            } else if !self.performing.has_arrived(operations) {
+            if self.performing.has_arrived(operations) {
+                continue;
+            }
+            if self.performing.is_under_way() {
                 self.wait_while_performing(operations).await?;
+            } else {
+                self.suspend(operations).await?;
             }
         }
     }

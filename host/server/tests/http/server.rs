@@ -387,6 +387,7 @@ impl Writer<'_> {
             epoch: 1,
             records: entries.iter().map(Entry::encode).collect(),
             logs: vec![line],
+            ingest: None,
             then,
             now: self.now,
         };

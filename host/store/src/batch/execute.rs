@@ -19,20 +19,24 @@ pub(crate) trait Look: Send {
     fn completions(&mut self, run: RunId) -> impl Future<Output = Result<Vec<Completion>>> + Send;
 }
 
-/// Applies one append to the batch.
-pub(crate) async fn append(look: &mut impl Look, work: &mut Work, append: &Append) -> Result<Appended> {
+/// Applies one append to the batch. True: what comes with the entries is to be stored too.
+pub(crate) async fn append(
+    look: &mut impl Look,
+    work: &mut Work,
+    append: &Append,
+) -> Result<(Appended, bool)> {
     let id = append.run;
     let row = match fence(work.get(id), append) {
         Ok(row) => row,
-        Err(lost) => return Ok(Appended::Lost(lost)),
+        Err(lost) => return Ok((Appended::Lost(lost), false)),
     };
     let known = row.journal_next;
-    let fresh = match append.records.first() {
-        Some(first) if first.seq != known => {
-            already_stored(look, work, append).await?;
-            &[]
-        }
-        _ => append.records.as_slice(),
+    let repeated = append.records.first().is_some_and(|first| first.seq != known);
+    let fresh = if repeated {
+        already_stored(look, work, append).await?;
+        &[]
+    } else {
+        append.records.as_slice()
     };
     if let Some((place, record)) = (known..).zip(fresh).find(|(place, record)| *place != record.seq) {
         return Err(Error::Corrupt(format!(
@@ -56,11 +60,11 @@ pub(crate) async fn append(look: &mut impl Look, work: &mut Work, append: &Appen
             .iter()
             .any(|completion| !known.contains(&completion.operation))
         {
-            return Ok(Appended::Completions(left));
+            return Ok((Appended::Completions(left), !repeated));
         }
     }
     follow(work, append)?;
-    Ok(Appended::Done)
+    Ok((Appended::Done, !repeated))
 }
 
 /// Proves the lease.

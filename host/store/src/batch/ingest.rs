@@ -119,6 +119,11 @@ pub(crate) fn decide<'i>(
     Ok((answers, additions))
 }
 
+/// What would make an ingest fail that comes with an append. Its runs name its own events alone.
+pub(crate) fn check_carried(small: &impl Small, ingest: &Ingest) -> Result<()> {
+    check(small, ingest, &own_events(ingest), &HashSet::new())
+}
+
 /// What would make a request fail, before anything of it is written.
 fn check(
     small: &impl Small,

@@ -35,8 +35,10 @@ impl Request {
     /// About how many rows it touches: what a commit is bounded by.
     pub(crate) fn weight(&self) -> usize {
         match self {
-            Request::Append(append) => 1 + append.records.len() + append.logs.len(),
-            Request::Ingest(ingest) => 1 + ingest.events.len() + ingest.runs.len(),
+            Request::Append(append) => {
+                1 + append.records.len() + append.logs.len() + append.ingest.as_ref().map_or(0, ingested)
+            }
+            Request::Ingest(ingest) => 1 + ingested(ingest),
             Request::Claim(claim) => 1 + claim.limit as usize,
             Request::FireTimers(fire) => 1 + fire.limit as usize,
             Request::TakeOver(limit, _) | Request::Prune(_, limit) => 1 + *limit as usize,
@@ -48,6 +50,10 @@ impl Request {
     pub(crate) fn is_grouped(&self) -> bool {
         matches!(self, Request::Append(_) | Request::Ingest(_))
     }
+}
+
+fn ingested(ingest: &Ingest) -> usize {
+    ingest.events.len() + ingest.runs.len()
 }
 
 /// The writer's answer to the request of the same name.

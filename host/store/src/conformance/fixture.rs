@@ -190,6 +190,7 @@ impl Fixture {
             epoch,
             records,
             logs: Vec::new(),
+            ingest: None,
             then,
             now,
         }

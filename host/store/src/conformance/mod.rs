@@ -11,6 +11,7 @@ mod fixture;
 mod ingestion;
 mod random;
 mod scheduling;
+mod sending;
 mod upkeep;
 mod versions;
 
@@ -60,6 +61,9 @@ checks![
     execution::a_blocked_run_says_why,
     execution::many_appends_at_once_are_all_kept,
     execution::logs_are_kept_by_number,
+    sending::what_a_run_sends_comes_with_its_entry,
+    sending::sent_again_with_the_same_entries_nothing_is_stored_twice,
+    sending::what_is_sent_without_a_lease_or_on_a_stale_registry_stores_nothing,
     scheduling::claims_go_to_the_oldest,
     scheduling::timers_fire_in_order_and_within_limits,
     scheduling::upcoming_timers_are_the_soonest,

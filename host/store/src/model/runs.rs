@@ -335,7 +335,12 @@ impl World {
     }
 
     pub(super) fn append(&mut self, append: Append) -> Result<Appended> {
-        let Some(run) = self.runs.get_mut(&append.run) else {
+        if let Some(ingest) = &append.ingest
+            && ingest.generation != self.generation()
+        {
+            return Err(Error::StaleRegistry);
+        }
+        let Some(run) = self.runs.get(&append.run) else {
             return Ok(Appended::Lost(Lost::Gone));
         };
         if run.shown.state.status == Status::Cancelled {
@@ -369,6 +374,12 @@ impl World {
         {
             return Err(Error::Corrupt("entries are not numbered on".to_owned()));
         }
+        if let Some(ingest) = append.ingest
+            && first == run.shown.journal_next
+        {
+            self.ingest(ingest)?;
+        }
+        let run = self.of(append.run)?;
         for record in fresh {
             if let Some(operation) = closed_by(record) {
                 run.completions.remove(&operation);

@@ -18,6 +18,7 @@ use crate::batch::queue::{Inbox, Queue, queue};
 use crate::batch::request::{Answer, Request};
 use crate::batch::runs::Work;
 use crate::error::{Error, Result};
+use crate::ingest::Ingest;
 
 /// The writer's own state.
 pub(super) struct Writer {
@@ -137,8 +138,8 @@ impl Writer {
     async fn apply(&mut self, requests: &[&Request]) -> Result<Vec<Result<Answer>>> {
         let mut answers: Vec<Option<Result<Answer>>> = Vec::new();
         answers.resize_with(requests.len(), || None);
-        self.appends(requests, &mut answers).await?;
-        self.ingests(requests, &mut answers).await?;
+        let carried = self.appends(requests, &mut answers).await?;
+        self.ingests(requests, carried, &mut answers).await?;
         for (request, answer) in requests.iter().zip(&mut answers) {
             if request.is_grouped() {
                 continue;
@@ -156,7 +157,12 @@ impl Writer {
             .collect())
     }
 
-    async fn appends(&mut self, requests: &[&Request], answers: &mut [Option<Result<Answer>>]) -> Result<()> {
+    /// Does the appends. Returns the ingests that came with them and are to be stored.
+    async fn appends<'r>(
+        &mut self,
+        requests: &[&'r Request],
+        answers: &mut [Option<Result<Answer>>],
+    ) -> Result<Vec<&'r Ingest>> {
         let ids: Vec<_> = requests
             .iter()
             .filter_map(|request| match request {
@@ -164,23 +170,39 @@ impl Writer {
                 _ => None,
             })
             .collect();
+        let mut carried = Vec::new();
         if ids.is_empty() {
-            return Ok(());
+            return Ok(carried);
         }
         let mut work = Work::default();
         runs::load(&mut self.conn, &mut work, ids).await?;
         for (request, answer) in requests.iter().zip(answers) {
-            if let Request::Append(append) = request {
-                *answer = Some(Ok(Answer::Appended(
-                    batch::execute::append(&mut Writing(&mut self.conn), &mut work, append).await?,
-                )));
+            let Request::Append(append) = request else {
+                continue;
+            };
+            if let Some(ingest) = &append.ingest
+                && let Err(error) = batch::ingest::check_carried(&self.cache, ingest)
+            {
+                *answer = Some(Err(error));
+                continue;
             }
+            let (appended, fresh) =
+                batch::execute::append(&mut Writing(&mut self.conn), &mut work, append).await?;
+            carried.extend(append.ingest.as_ref().filter(|_| fresh));
+            *answer = Some(Ok(Answer::Appended(appended)));
         }
-        runs::flush(&mut self.conn, &mut work).await
+        runs::flush(&mut self.conn, &mut work).await?;
+        Ok(carried)
     }
 
-    async fn ingests(&mut self, requests: &[&Request], answers: &mut [Option<Result<Answer>>]) -> Result<()> {
-        let mut ingests = Vec::new();
+    async fn ingests<'r>(
+        &mut self,
+        requests: &[&'r Request],
+        carried: Vec<&'r Ingest>,
+        answers: &mut [Option<Result<Answer>>],
+    ) -> Result<()> {
+        let own = carried.len();
+        let mut ingests = carried;
         let mut places = Vec::new();
         for (place, request) in requests.iter().enumerate() {
             if let Request::Ingest(ingest) = request {
@@ -191,8 +213,13 @@ impl Writer {
         if ingests.is_empty() {
             return Ok(());
         }
-        let created = ingest::ingest(&mut self.conn, &mut self.cache, &ingests).await?;
-        for (place, created) in places.into_iter().zip(created) {
+        let mut created = ingest::ingest(&mut self.conn, &mut self.cache, &ingests).await?;
+        let asked = created.split_off(own);
+        // They were checked before their entries were written: what fails now takes the entries with it.
+        for carried in created {
+            carried?;
+        }
+        for (place, created) in places.into_iter().zip(asked) {
             answers[place] = Some(created.map(Answer::Created));
         }
         Ok(())

@@ -151,6 +151,7 @@ impl Worker {
             epoch: 1,
             records,
             logs: vec![],
+            ingest: None,
             then,
             now: now(),
         };

@@ -19,6 +19,8 @@ struct Plan {
     sql: u32,
     /// Branches of `join_all`, each a step, a sleep and a step.
     branches: u32,
+    /// Steps `send-0`, … that each send an event `test/kill.sent`, which starts `sent`.
+    sends: u32,
     /// Whether a step that always fails races a sleep.
     race: bool,
     /// How long the sleeps and back-offs are.
@@ -34,6 +36,7 @@ impl Default for Plan {
             failing_attempts: 0,
             sql: 0,
             branches: 0,
+            sends: 0,
             race: false,
             sleep_ms: 5,
             database: "app".to_owned(),
@@ -107,6 +110,12 @@ async fn kill(event: Event<Plan>, step: Step, context: Context) -> dormouse::Res
             .await?;
     }
 
+    let mut sent = Vec::new();
+    for number in 0..plan.sends {
+        let events = [json!({"name": "test/kill.sent", "data": {"by": run_id, "number": number}})];
+        sent.extend(step.send_events(format!("send-{number}"), events).await?.ids);
+    }
+
     let branches = (0..plan.branches).map(|number| {
         let (first, second) = (
             told(format!("branch-{number}-a")),
@@ -136,7 +145,14 @@ async fn kill(event: Event<Plan>, step: Step, context: Context) -> dormouse::Res
             _ = step.sleep("race-sleep", nap * 3) => "sleep",
         });
     }
-    Ok(json!({ "tokens": tokens, "winner": winner }))
+    Ok(json!({ "tokens": tokens, "sent": sent, "winner": winner }))
 }
 
-dormouse::module!(kill);
+/// Answers with who sent its event.
+#[dormouse::function(id = "sent", on(event = "test/kill.sent"))]
+async fn sent(event: Event<Value>, step: Step) -> dormouse::Result<Value> {
+    step.sleep("nap", Duration::from_millis(5)).await?;
+    Ok(event.data)
+}
+
+dormouse::module!(kill, sent);

@@ -1,0 +1,61 @@
+//! What a run sends: events that wait for the commit of the entry which sends them.
+//!
+//! Exactly once: the entry, the events and the runs that they start are one commit, so whoever finds the entry finds
+//! the events too. Their ids follow from the entry, so the result is known before it is durable, and the same on every
+//! replay.
+
+use dormouse_core::operation::SendEvents;
+use dormouse_core::{Json, Outcome, Seq, Timestamp};
+use dormouse_store::ingest::Ingest;
+
+use super::leg::LegHost;
+use crate::router::{self, SentEvent};
+
+impl LegHost {
+    /// A new entry sends events: they are kept for its commit. What is wrong with them is its result.
+    pub(super) fn send_events(&mut self, operation: Seq, input: &Json, at: Timestamp) {
+        let Ok(sent) = SendEvents::read(input, self.run.id, operation, at) else {
+            return;
+        };
+        self.outgoing
+            .extend(sent.events.into_iter().map(|(id, accepted)| SentEvent {
+                id,
+                dedupe: accepted.external_id.clone(),
+                accepted,
+            }));
+    }
+
+    /// What sending came to: a function of the entry, so it is the same whether this leg sent or one before it.
+    pub(super) fn sent(&self, operation: Seq, input: &Json, at: Timestamp) -> Outcome {
+        SendEvents::read(input, self.run.id, operation, at).map(|sent| sent.result())
+    }
+
+    /// What the next commit has to carry, decided on the registry as it is.
+    pub(super) fn carried(&self, now: Timestamp) -> Option<Ingest> {
+        if self.outgoing.is_empty() {
+            return None;
+        }
+        let registry = &self.worker.registry;
+        Some(router::sent_by_run(
+            registry,
+            &registry.snapshot(),
+            &self.outgoing,
+            now,
+        ))
+    }
+
+    /// What was carried is durable: somebody has to begin it.
+    pub(super) fn carried_out(&mut self, ingest: &Ingest) {
+        self.outgoing.clear();
+        let scheduler = &self.worker.scheduler;
+        for run in &ingest.runs {
+            if run.start_at > ingest.now {
+                scheduler.timer(run.start_at);
+            }
+            self.worker.feed.run(run.id);
+        }
+        if !ingest.runs.is_empty() {
+            scheduler.nudge();
+        }
+    }
+}
