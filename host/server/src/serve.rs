@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Inner};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::config::Config;
 use crate::feed::Feed;
 use crate::listen;
@@ -65,6 +65,7 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     retention: Arc<std::sync::Mutex<Option<Duration>>>,
     fatal: oneshot::Receiver<String>,
+    asked_to_drain: oneshot::Receiver<()>,
 }
 
 /// Runs a server until told to stop.
@@ -105,11 +106,12 @@ impl Server {
             Some(store) => store,
             None => open_store(&options).await?,
         };
-        let now = tuning.clock.now();
+        let clock = SharedClock::new(tuning.clock);
         let engine = Engine::new(EngineOptions::new(options.data_dir.join("cache")))
             .map_err(|error| StartError::Unavailable(error.to_string()))?;
         let node = Incarnation(random());
-        store
+        let asked = clock.ask();
+        let standing = store
             .join(
                 NewNode {
                     incarnation: node,
@@ -120,9 +122,11 @@ impl Server {
                         .map(|address| format!("http://{address}"))
                         .unwrap_or_default(),
                 },
-                now,
+                asked.given(),
             )
             .await?;
+        clock.correct(asked, standing.now);
+        let now = clock.now();
 
         let databases = Databases::new();
         migrate(&databases, &config).await?;
@@ -132,10 +136,19 @@ impl Server {
 
         let (fatal_sender, fatal) = oneshot::channel();
         let feed = Feed::new();
-        let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&tuning.clock), node, fatal_sender);
+        let (drain_sender, asked_to_drain) = oneshot::channel();
+        let scheduler = Scheduler::new(
+            Arc::clone(&store),
+            clock.clone(),
+            feed.clone(),
+            node,
+            fatal_sender,
+            drain_sender,
+        );
+        let clock: Arc<dyn Clock> = Arc::new(clock);
         let worker = Worker::new(crate::worker::Inner {
             store: Arc::clone(&store),
-            clock: Arc::clone(&tuning.clock),
+            clock: Arc::clone(&clock),
             engine: engine.clone(),
             registry: Arc::clone(&registry),
             scheduler: scheduler.clone(),
@@ -151,7 +164,7 @@ impl Server {
         let router = Router::new(Arc::clone(&store), Arc::clone(&registry), scheduler.clone(), node);
         let app = App::new(Inner {
             store,
-            clock: tuning.clock,
+            clock,
             registry,
             router,
             scheduler: scheduler.clone(),
@@ -169,6 +182,7 @@ impl Server {
             listeners,
             addresses,
             fatal,
+            asked_to_drain,
         };
         server.write_server_json()?;
         Ok(server)
@@ -212,6 +226,7 @@ impl Server {
         tracing::info!(url = self.url(), data_dir = %self.options.data_dir.display(), "serving");
         let stopped = tokio::select! {
             () = shutdown.cancelled() => None,
+            _ = &mut self.asked_to_drain => None,
             reason = &mut self.fatal => Some(reason.unwrap_or_else(|_| "the scheduler ended".to_owned())),
         };
         upkeep.abort();
