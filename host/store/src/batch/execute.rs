@@ -58,6 +58,9 @@ pub(crate) async fn append(look: &mut impl Look, work: &mut Work, append: &Appen
         {
             return Ok(Appended::Completions(left));
         }
+        if left.is_empty() {
+            work.advance(id, |row| row.completions = false)?;
+        }
     }
     follow(work, append)?;
     Ok(Appended::Done)

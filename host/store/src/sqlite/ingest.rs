@@ -166,36 +166,32 @@ async fn write(
 }
 
 async fn write_runs(conn: &mut SqliteConnection, creations: &[Creation<'_>]) -> Result<()> {
-    RUNS.apply(
-        conn,
-        creations,
-        |args, creation| {
-            let Creation {
-                run,
-                function_id,
-                version_id,
-                leased,
-                now,
-            } = creation;
-            let birth = creation.birth();
-            args.run(run.id)
-                .int(*function_id)
-                .int(*version_id)
-                .int(run.config_revision)
-                .event(run.event_id)
-                .run_or_null(run.rerun_of)
-                .bytes(&run.seed)
-                .int(birth.state.status as i64)
-                .int_or_null(birth.state.phase.map(|phase| phase as i64))
-                .node_or_null(run.lease.filter(|_| *leased))
-                .int((*leased).into())
-                .int_or_null(birth.due.map(Timestamp::as_millis))
-                .time(run.start_at.max(*now))
-                .int_or_null(leased.then_some(now.as_millis()))
-                .int((*leased).into())
-                .text_or_null(birth.reason.as_deref());
-        },
-    )
+    RUNS.apply(conn, creations, |args, creation| {
+        let Creation {
+            run,
+            function_id,
+            version_id,
+            leased,
+            now,
+        } = creation;
+        let birth = creation.birth();
+        args.run(run.id)
+            .int(*function_id)
+            .int(*version_id)
+            .int(run.config_revision)
+            .event(run.event_id)
+            .run_or_null(run.rerun_of)
+            .bytes(&run.seed)
+            .int(birth.state.status as i64)
+            .int_or_null(birth.state.phase.map(|phase| phase as i64))
+            .node_or_null(run.lease.filter(|_| *leased))
+            .int((*leased).into())
+            .int_or_null(birth.due.map(Timestamp::as_millis))
+            .time(run.start_at.max(*now))
+            .int_or_null(leased.then_some(now.as_millis()))
+            .int((*leased).into())
+            .text_or_null(birth.reason.as_deref());
+    })
     .await?;
     let (ready, timers) = places(creations);
     insert_ready(conn, &ready).await?;
