@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dormouse_engine::{Engine, EngineOptions};
-use dormouse_store::Store;
 use dormouse_store::schedule::{Incarnation, NewNode};
+use dormouse_store::{Store, postgres, sqlite};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -280,24 +280,36 @@ impl Server {
 }
 
 async fn open_store(options: &Options) -> Result<Arc<dyn Store>, StartError> {
-    match options.database_url.as_deref() {
-        None => {}
-        Some(url) if url.starts_with("postgres:") || url.starts_with("postgresql:") => {
-            return Err(StartError::Configuration(
-                "Postgres is not supported yet: leave --database-url out to use SQLite in the data directory"
-                    .to_owned(),
-            ));
-        }
-        Some(url) => {
-            return Err(StartError::Configuration(format!(
-                "the database URL \"{url}\" is not supported: leave --database-url out to use SQLite in the data directory"
-            )));
-        }
-    }
+    // Caches and server.json are this node's own, whatever the database is.
     std::fs::create_dir_all(&options.data_dir).map_err(|error| unusable(&options.data_dir, &error))?;
-    let store =
-        dormouse_store::sqlite::SqliteStore::open(dormouse_store::sqlite::Options::new(&options.data_dir))
-            .await?;
+    let Some(url) = options.database_url.as_deref() else {
+        return open_sqlite(&options.data_dir).await;
+    };
+    match url.split_once(':') {
+        Some(("postgres" | "postgresql", _)) => {
+            let store = postgres::PostgresStore::open(postgres::Options::new(url)).await?;
+            Ok(Arc::new(store))
+        }
+        Some(("sqlite", path)) => {
+            let path = Path::new(path.trim_start_matches("//"));
+            if path.file_name() != Some("dormouse.db".as_ref()) {
+                return Err(StartError::Configuration(format!(
+                    "the database URL \"{url}\" does not name a file dormouse.db: a SQLite database keeps that name, since \
+                     modules and a lock stand beside it; choose its directory, as in sqlite:/var/lib/dormouse/dormouse.db"
+                )));
+            }
+            open_sqlite(path.parent().unwrap_or(Path::new("."))).await
+        }
+        _ => Err(StartError::Configuration(format!(
+            "the database URL \"{url}\" is neither sqlite:PATH/dormouse.db nor postgres://USER:PASSWORD@HOST/DATABASE; leave \
+             --database-url out to use SQLite in the data directory"
+        ))),
+    }
+}
+
+async fn open_sqlite(dir: &Path) -> Result<Arc<dyn Store>, StartError> {
+    std::fs::create_dir_all(dir).map_err(|error| unusable(dir, &error))?;
+    let store = sqlite::SqliteStore::open(sqlite::Options::new(dir)).await?;
     Ok(Arc::new(store))
 }
 

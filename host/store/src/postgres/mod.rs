@@ -268,6 +268,10 @@ impl Store for PostgresStore {
         on!(self.readers, () conn => schedule::nodes(conn)).await
     }
 
+    fn lease(&self) -> Option<Duration> {
+        Some(self.lease)
+    }
+
     fn hints(&self) -> watch::Receiver<u64> {
         self.hints.subscribe()
     }

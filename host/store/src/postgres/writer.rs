@@ -24,6 +24,7 @@ use crate::batch::queue::Inbox;
 use crate::batch::request::{Answer, Request};
 use crate::batch::runs::Work;
 use crate::error::{Error, Result};
+use crate::ingest::Ingest;
 use crate::schedule::Incarnation;
 
 /// A transaction that Postgres wants done again is done so often.
@@ -330,6 +331,7 @@ impl Writer {
             .iter()
             .filter_map(|request| match request {
                 Request::Ingest(ingest) => Some(ingest),
+                Request::Append(append) => append.ingest.as_ref(),
                 _ => None,
             })
             .collect();
@@ -383,8 +385,9 @@ impl Writer {
         };
         let mut answers: Vec<Option<Result<Answer>>> = Vec::new();
         answers.resize_with(requests.len(), || None);
-        appends(conn, &mut effects, requests, &mut answers).await?;
-        self.ingests(conn, &mut effects, requests, &mut answers).await?;
+        let carried = appends(conn, &self.cache, &mut effects, requests, &mut answers).await?;
+        self.ingests(conn, &mut effects, requests, carried, &mut answers)
+            .await?;
         for (request, answer) in requests.iter().zip(&mut answers) {
             if request.is_grouped() {
                 continue;
@@ -406,14 +409,16 @@ impl Writer {
         })
     }
 
-    async fn ingests(
+    async fn ingests<'r>(
         &mut self,
         conn: &mut Conn,
         effects: &mut Effects<'_>,
-        requests: &[&Request],
+        requests: &[&'r Request],
+        carried: Vec<&'r Ingest>,
         answers: &mut [Option<Result<Answer>>],
     ) -> Attempt<()> {
-        let mut ingests = Vec::new();
+        let own = carried.len();
+        let mut ingests = carried;
         let mut places = Vec::new();
         for (place, request) in requests.iter().enumerate() {
             if let Request::Ingest(ingest) = request {
@@ -424,8 +429,13 @@ impl Writer {
         if ingests.is_empty() {
             return Ok(());
         }
-        let created = ingest::ingest(conn, &mut self.cache, effects, &ingests).await?;
-        for (place, created) in places.into_iter().zip(created) {
+        let mut created = ingest::ingest(conn, &mut self.cache, effects, &ingests).await?;
+        let asked = created.split_off(own);
+        // They were checked before their entries were written: what fails now takes the entries with it.
+        for carried in created {
+            carried?;
+        }
+        for (place, created) in places.into_iter().zip(asked) {
             answers[place] = Some(created.map(Answer::Created));
         }
         Ok(())
@@ -482,12 +492,14 @@ impl Writer {
     }
 }
 
-async fn appends(
+/// Does the appends. Returns the ingests that came with them and are to be stored.
+async fn appends<'r>(
     conn: &mut Conn,
+    cache: &Cache,
     effects: &mut Effects<'_>,
-    requests: &[&Request],
+    requests: &[&'r Request],
     answers: &mut [Option<Result<Answer>>],
-) -> Attempt<()> {
+) -> Attempt<Vec<&'r Ingest>> {
     let ids: Vec<RunId> = requests
         .iter()
         .filter_map(|request| match request {
@@ -495,20 +507,30 @@ async fn appends(
             _ => None,
         })
         .collect();
+    let mut carried = Vec::new();
     if ids.is_empty() {
-        return Ok(());
+        return Ok(carried);
     }
     let mut work = Work::default();
     runs::load(conn, &mut work, ids).await?;
     for (request, answer) in requests.iter().zip(answers) {
-        if let Request::Append(append) = request {
-            let mut writing = Writing::on(conn);
-            let appended = batch::execute::append(&mut writing, &mut work, append).await;
-            *answer = Some(Ok(Answer::Appended(writing.settle(appended)?)));
+        let Request::Append(append) = request else {
+            continue;
+        };
+        if let Some(ingest) = &append.ingest
+            && let Err(error) = batch::ingest::check_carried(cache, ingest)
+        {
+            *answer = Some(Err(error));
+            continue;
         }
+        let mut writing = Writing::on(conn);
+        let appended = batch::execute::append(&mut writing, &mut work, append).await;
+        let (appended, fresh) = writing.settle(appended)?;
+        carried.extend(append.ingest.as_ref().filter(|_| fresh));
+        *answer = Some(Ok(Answer::Appended(appended)));
     }
     effects.tell |= runs::flush(conn, &mut work, effects.marks).await?;
-    Ok(())
+    Ok(carried)
 }
 
 /// Whether an error concerns all requests of a batch alike.

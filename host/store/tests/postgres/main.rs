@@ -133,6 +133,7 @@ impl Member {
             owner: self.node,
             epoch,
             records,
+            ingest: None,
             logs: Vec::new(),
             then,
             now: at(1),
