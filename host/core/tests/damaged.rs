@@ -33,14 +33,12 @@ fn events() {
     Mutations::of(&samples, &words).each(|input| {
         let id = EventId::from_parts(NOW, [7; 10]);
         if let Ok(accepted) = event::accept(&text(input), id, NOW) {
-            // What is accepted can be read by whoever reads it next.
+            // What is accepted can be read by whoever reads it next, but for what JSON's grammar allows and texts and
+            // numbers of most languages don't: half a surrogate pair, a number without bounds.
             let read: Result<serde_json::Value, _> = serde_json::from_str(accepted.payload.as_str());
-            if let Err(error) = read {
-                assert!(
-                    error.to_string().contains("surrogate") || error.to_string().contains("number"),
-                    "{error}: {}",
-                    accepted.payload.as_str()
-                );
+            if let Err(error) = read.map_err(|error| error.to_string()) {
+                let allowed = ["surrogate", "hex escape", "number out of range"];
+                assert!(allowed.iter().any(|word| error.contains(word)), "{error}");
             }
         }
     });
@@ -80,7 +78,7 @@ fn conditions() {
         "name": "a", "data": {"total": 1e308, "items": [{"price": 1}], "name": "n", "a": u64::MAX, "s": "bé", "x": null}
     });
     Mutations::of(&samples, &words).each(|input| {
-        if let Ok(condition) = Condition::compile(&text(input), Scope::Event) {
+        if let Ok(condition) = Condition::compile(&text(input), Scope::Trigger) {
             condition.holds(&event, None);
         }
     });

@@ -14,7 +14,7 @@ use support::{Running, component, verifying};
 #[tokio::test(flavor = "multi_thread")]
 async fn components() {
     let running = Running::start("", Duration::ZERO, verifying(false)).await;
-    let samples = [component("bench"), component("swap-v1")];
+    let samples = [component("bench"), component("swap_v1")];
     let mut mutations = Mutations::of(
         &samples,
         &["dormouse:function/steps@0.1.0", "\0asm", "wasi:sockets/tcp@0.2.0"],
