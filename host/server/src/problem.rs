@@ -57,7 +57,9 @@ impl From<store::Error> for Problem {
             store::Error::Unavailable(_) | store::Error::Unknown(_) => (503, "store-unavailable", Some(2)),
             store::Error::DeclaredDead | store::Error::Fatal(_) => (503, "node-stopping", Some(2)),
             store::Error::StaleRegistry => (503, "busy", Some(1)),
-            store::Error::NewerSchema { .. } | store::Error::InUse { .. } => (503, "store-unavailable", None),
+            store::Error::NewerSchema { .. } | store::Error::InUse { .. } | store::Error::BadUrl(_) => {
+                (503, "store-unavailable", None)
+            }
             store::Error::Corrupt(_) => (500, "store-corrupt", None),
         };
         Problem {

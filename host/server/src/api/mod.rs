@@ -77,6 +77,7 @@ pub fn routes(app: App) -> Router {
         .route("/modules/{name}/activate", post(modules::activate))
         .route("/modules/{name}/preflight", post(absent::preflight))
         .route("/nodes", get(node::nodes))
+        .route("/nodes/{node}/drain", post(node::drain))
         .route(
             "/cancellations",
             get(absent::cancellations).post(absent::cancellations),

@@ -12,6 +12,7 @@ use dormouse_store::schedule::{Claim, FireTimers};
 use std::sync::PoisonError;
 
 use super::{SLOTS, Scheduler};
+use crate::clock::Clock as _;
 
 /// How many due times are held in memory at most; the rest is read when the window moves on.
 pub(super) const DUE_MAX: usize = 100_000;
@@ -25,6 +26,8 @@ const CLAIM_BATCH: usize = 128;
 const FIRE_BATCH: u32 = 1_000;
 /// How often the ready queue is looked at without a nudge: what a lost nudge may cost.
 const CLAIM_POLL: Duration = Duration::from_millis(500);
+/// How often timers are looked at where other nodes set some too: how late one may fire whose node has died.
+const FIRE_POLL: Duration = Duration::from_secs(1);
 /// How often a node says that it lives.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
 /// How often dead nodes' runs are looked for.
@@ -34,7 +37,7 @@ const TAKEOVER_BATCH: u32 = 1_000;
 /// How long to wait after the store had trouble.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(250);
 
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 pub(super) fn all(scheduler: &Scheduler) -> Vec<Task> {
     let of = |task: fn(Scheduler) -> Task| task(scheduler.clone());
@@ -102,8 +105,11 @@ async fn firing(scheduler: Scheduler) {
             .unwrap_or_else(PoisonError::into_inner)
             .first()
             .copied();
+        let shared = scheduler.0.lease.is_shared();
         tokio::select! {
             () = scheduler.0.clock.sleep_until(next.unwrap_or(Timestamp::MAX)) => {}
+            // A timer that another node set and no longer fires is known to nobody else until it is read ahead.
+            () = tokio::time::sleep(FIRE_POLL), if shared => {}
             () = scheduler.0.due_changed.notified() => continue,
             () = scheduler.0.stop.cancelled() => return,
         }
@@ -182,18 +188,20 @@ async fn reading_ahead(scheduler: Scheduler) {
 /// Says that the node lives.
 async fn beating(scheduler: Scheduler) {
     loop {
-        match scheduler
-            .0
-            .store
-            .heartbeat(scheduler.0.node, scheduler.0.clock.now())
-            .await
-        {
-            Ok(_) => {}
+        match scheduler.beat().await {
+            Ok(()) => {}
             Err(error) => {
                 if !trouble(&scheduler, "say that the node lives", error).await {
                     return;
                 }
+                continue;
             }
+        }
+        if scheduler.0.lease.is_shared()
+            && let Some(worker) = scheduler.0.worker.get()
+            && let Err(error) = worker.registry.refresh().await
+        {
+            tracing::warn!(%error, "what is active could not be read");
         }
         tokio::select! {
             () = tokio::time::sleep(HEARTBEAT_EVERY) => {}
@@ -239,7 +247,7 @@ fn blocked(runs: &[dormouse_core::RunId]) {
 }
 
 /// What to do about the store's trouble: wait a moment and go on, or stop. False when the node stops.
-async fn trouble(scheduler: &Scheduler, what: &str, error: Error) -> bool {
+pub(super) async fn trouble(scheduler: &Scheduler, what: &str, error: Error) -> bool {
     if matches!(error, Error::DeclaredDead | Error::Fatal(_)) {
         scheduler.fatal(format!("could not {what}: {error}"));
         return false;
