@@ -234,15 +234,15 @@ fn check_limits(place: &str, limits: ModuleLimits) -> Result<(), Invalid> {
 
 /// Reads `90s`, `5m`, `12h` or `30d`.
 fn parse_duration(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at(text.len().checked_sub(1)?);
-    let number: u64 = digits.parse().ok()?;
+    let unit = text.chars().next_back()?;
     let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
         _ => return None,
     };
+    let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
     Some(Duration::from_secs(number.checked_mul(seconds)?))
 }
 
@@ -278,6 +278,8 @@ mod tests {
             ("[modules.a]\ndatabases.x = { url = \"mysql:x\" }", "mysql"),
             ("[modules.a.limits]\ncpu_ms = 0", "cpu_ms"),
             ("[retention]\nruns = \"soon\"", "soon"),
+            ("[retention]\nruns = \"30ł\"", "30ł"),
+            ("[retention]\nruns = \"\"", "duration"),
             ("nonsense", "expected"),
         ] {
             let error = Config::parse(text, Path::new("/")).expect_err(text);
