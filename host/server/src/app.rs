@@ -14,6 +14,7 @@ use dormouse_engine::{Engine, Instances};
 use dormouse_store::Store;
 use dormouse_store::command::Commanded;
 use dormouse_store::registry::Changed;
+use dormouse_store::schedule::Node;
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;
@@ -236,6 +237,44 @@ impl App {
         uncancelled(async move { app.0.registry.delete(&module, version).await }).await
     }
 
+    /// Asks a node to drain: it takes in nothing more, hands its runs to the others, and ends. It learns of it with its
+    /// next sign of life. `node` is its name or its incarnation, or an unambiguous beginning of either.
+    ///
+    /// # Errors
+    /// `not-found`, or `ambiguous-node` with the nodes that are meant.
+    pub async fn drain(&self, node: &str) -> Result<Node, Problem> {
+        let nodes = self.0.store.nodes(self.now()).await?;
+        let named = |found: &&Node| found.name == node || found.incarnation.to_string() == node;
+        let begun = |found: &&Node| {
+            !node.is_empty()
+                && (found.name.starts_with(node) || found.incarnation.to_string().starts_with(node))
+        };
+        let mut meant: Vec<&Node> = nodes.iter().filter(named).collect();
+        if meant.is_empty() {
+            meant = nodes.iter().filter(begun).collect();
+        }
+        let found = match meant[..] {
+            [found] => found,
+            [] => {
+                return Err(
+                    Problem::not_found("node", node).help("`dormouse nodes list` shows the nodes that live")
+                );
+            }
+            _ => {
+                let names: Vec<&str> = meant.iter().map(|node| node.name.as_str()).collect();
+                let message = format!("\"{node}\" may be {}", names.join(" or "));
+                return Err(Problem::new(409, "ambiguous-node", message).help("give more of its name"));
+            }
+        };
+        if !self.0.store.drain(found.incarnation, self.now()).await? {
+            return Err(Problem::not_found("node", node).help("it has ended meanwhile"));
+        }
+        Ok(Node {
+            draining: true,
+            ..found.clone()
+        })
+    }
+
     /// How many instances are in memory.
     pub fn instances(&self) -> Instances {
         self.0.engine.instances()
@@ -285,12 +324,7 @@ async fn uncancelled<T: Send + 'static>(
         Ok(outcome) => outcome,
         Err(error) => {
             tracing::error!(%error, "a command panicked");
-            Err(Problem::new(
-                500,
-                "internal",
-                "something went wrong inside the server; its log says what",
-            )
-            .help("this is a bug of ours: please report it with the log"))
+            Err(Problem::internal())
         }
     }
 }

@@ -10,6 +10,8 @@
 //!   waiting run makes it ready in the same commit.
 //! - Time is an argument, except that leases between nodes are judged by the database's own clock.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
 use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
@@ -35,6 +37,10 @@ pub trait Store: Send + Sync + 'static {
     /// Says that the node lives, and answers what others want of it.
     /// [`Error::DeclaredDead`](crate::Error::DeclaredDead) when it was given up.
     async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<Standing>;
+
+    /// For how long a node may be silent before others may take its runs over. None where no others can be: one process
+    /// holds the data directory.
+    fn lease(&self) -> Option<Duration>;
 
     /// Marks a node as draining; it learns so with its next heartbeat. Nothing undoes it: a node that is to work
     /// again is started again. False: there is no such node.

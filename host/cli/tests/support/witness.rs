@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -11,7 +12,7 @@ use tokio::sync::Notify;
 #[derive(Clone)]
 pub struct Witness {
     address: SocketAddr,
-    lines: Arc<Mutex<Vec<String>>>,
+    lines: Arc<Mutex<Vec<(Instant, String)>>>,
     heard: Arc<Notify>,
 }
 
@@ -40,6 +41,11 @@ impl Witness {
 
     /// All lines so far.
     pub fn lines(&self) -> Vec<String> {
+        self.timed_lines().into_iter().map(|(_, line)| line).collect()
+    }
+
+    /// All lines so far, and when each was heard.
+    pub fn timed_lines(&self) -> Vec<(Instant, String)> {
         self.lines.lock().expect("no panic holds it").clone()
     }
 
@@ -69,10 +75,11 @@ impl Witness {
             }
             if let Some(body) = whole_body(&request) {
                 let text = String::from_utf8_lossy(&body).into_owned();
+                let now = Instant::now();
                 self.lines
                     .lock()
                     .expect("no panic holds it")
-                    .extend(text.lines().map(str::to_owned));
+                    .extend(text.lines().map(|line| (now, line.to_owned())));
                 self.heard.notify_waiters();
                 let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
                 let _ = stream.write_all(answer).await;

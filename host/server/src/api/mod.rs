@@ -77,6 +77,7 @@ pub fn routes(app: App) -> Router {
         .route("/modules/{name}/activate", post(modules::activate))
         .route("/modules/{name}/preflight", post(absent::preflight))
         .route("/nodes", get(node::nodes))
+        .route("/nodes/{node}/drain", post(node::drain))
         .route(
             "/cancellations",
             get(absent::cancellations).post(absent::cancellations),
@@ -121,6 +122,11 @@ pub(crate) fn finish(mut response: Response) -> Response {
         .entry(CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// What is said when answering panicked.
+pub(crate) fn panicked() -> Response {
+    Failed(Problem::internal()).into_response()
 }
 
 async fn no_route(request: Request) -> Response {

@@ -62,6 +62,9 @@ pub(crate) async fn append(
         {
             return Ok((Appended::Completions(left), !repeated));
         }
+        if left.is_empty() {
+            work.advance(id, |row| row.completions = false)?;
+        }
     }
     follow(work, append)?;
     Ok((Appended::Done, !repeated))

@@ -247,6 +247,10 @@ impl Work {
 
     pub(crate) fn complete(&mut self, run: RunId, completion: Completion) {
         self.completions.push((run, completion));
+        if let Some(slot) = self.runs.get_mut(&run) {
+            slot.row.completions = true;
+            slot.change = slot.change.max(Change::Advance);
+        }
     }
 
     pub(crate) fn delivered(&mut self, run: RunId, operation: Seq) {

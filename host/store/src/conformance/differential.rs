@@ -280,7 +280,7 @@ impl Pair {
         let rounds = if self.random.one_in(3) { 6 } else { 1 };
         for _ in 0..rounds {
             let this = node(self.node).incarnation;
-            if self.random.one_in(2) {
+            if rounds > 1 || self.random.one_in(2) {
                 both!(self, leave(this, now)).expect("leaves");
                 self.succeeded("leave");
             } else {

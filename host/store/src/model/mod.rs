@@ -154,6 +154,10 @@ impl Store for MemoryStore {
         Ok(nodes)
     }
 
+    fn lease(&self) -> Option<Duration> {
+        None
+    }
+
     fn hints(&self) -> watch::Receiver<u64> {
         self.hints.subscribe()
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
-use super::fault::Fault;
+use super::fault::{Attempt, Fault};
 use super::sql::{Cells, Conn};
 use super::wire::Wire;
 use crate::error::{Error, Result};
@@ -73,7 +73,8 @@ impl Address {
         let scheme = url.split_once("://").map(|(scheme, _)| scheme);
         if !matches!(scheme, Some("postgres" | "postgresql")) {
             return Err(bad(
-                "it must begin with postgres://, as in postgres://user:password@host:5432/database".to_owned(),
+                "it must begin with postgres://, as in postgres://user:password@host:5432/database"
+                    .to_owned(),
             ));
         }
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
@@ -157,7 +158,7 @@ impl Address {
     }
 
     /// A new connection.
-    pub(super) async fn connect(&self, purpose: Purpose) -> std::result::Result<Conn, Fault> {
+    pub(super) async fn connect(&self, purpose: Purpose) -> Attempt<Conn> {
         let options = self.options(purpose);
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
         let pg: PgConnection = match connected {
@@ -165,12 +166,16 @@ impl Address {
             Ok(Err(error)) => return Err(self.in_words(error)),
             Err(_) => {
                 let seconds = CONNECT_TIMEOUT.as_secs();
-                return Err(Fault::Lost(format!("{}: no answer within {seconds} s", self.shown)));
+                return Err(Fault::Lost(format!(
+                    "{}: no answer within {seconds} s",
+                    self.shown
+                )));
             }
         };
         Ok(Conn {
             pg,
             prepare: !self.pooled,
+            wrote: false,
         })
     }
 
@@ -199,17 +204,20 @@ impl Address {
 }
 
 /// Brings the schema up to date. Several nodes may do so at once.
-pub(super) async fn migrate(conn: &mut Conn) -> std::result::Result<(), Fault> {
+pub(super) async fn migrate(conn: &mut Conn) -> Attempt<()> {
     let known = MIGRATIONS.iter().map(|(version, ..)| *version).max().unwrap_or(0);
     let text = "SELECT current_setting('server_version_num')::int8, current_setting('server_version'), \
          current_setting('synchronous_commit'), current_setting('server_encoding')";
-    conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
+    conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+        .await?;
     let rows = conn.fetch(text, |_| {}).await?;
     if let Some(row) = rows.first() {
         let mut cells = Cells::of(row);
         let (number, version) = (cells.int()?, cells.text()?);
         if number < VERSION_MIN {
-            return Err(Error::Unavailable(format!("Postgres {version} is too old: 13 or newer is needed")).into());
+            return Err(
+                Error::Unavailable(format!("Postgres {version} is too old: 13 or newer is needed")).into(),
+            );
         }
         if cells.text()? == "off" {
             tracing::warn!(
@@ -227,10 +235,8 @@ pub(super) async fn migrate(conn: &mut Conn) -> std::result::Result<(), Fault> {
     // Without writing, so that a role that may not create tables can start on a schema that is there.
     let mut found = found_version(conn).await?;
     if found < known {
-        conn.execute("SELECT pg_advisory_xact_lock($1)", |args| {
-            args.int(MIGRATION_LOCK);
-        })
-        .await?;
+        conn.simple(format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+            .await?;
         conn.simple(
             "CREATE TABLE IF NOT EXISTS dormouse_migrations \
              (version bigint NOT NULL PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL)",
@@ -256,7 +262,7 @@ pub(super) async fn migrate(conn: &mut Conn) -> std::result::Result<(), Fault> {
     conn.simple("COMMIT").await
 }
 
-async fn found_version(conn: &mut Conn) -> std::result::Result<i64, Fault> {
+async fn found_version(conn: &mut Conn) -> Attempt<i64> {
     let rows = conn
         .fetch("SELECT to_regclass('dormouse_migrations') IS NOT NULL", |_| {})
         .await?;
@@ -265,7 +271,10 @@ async fn found_version(conn: &mut Conn) -> std::result::Result<i64, Fault> {
         return Ok(0);
     }
     let rows = conn
-        .fetch("SELECT coalesce(max(version), 0) FROM dormouse_migrations", |_| {})
+        .fetch(
+            "SELECT coalesce(max(version), 0) FROM dormouse_migrations",
+            |_| {},
+        )
         .await?;
     Ok(rows.first().map_or(Ok(0), |row| Cells::of(row).int())?)
 }
@@ -277,10 +286,26 @@ mod tests {
     #[tokio::test]
     async fn urls_are_understood_or_named() {
         for (url, shown, pooled) in [
-            ("postgres://u:secret@db.example:6432/app", "db.example:6432/app", false),
-            ("postgresql://u@[::1]/app?pgbouncer=true&sslmode=disable", "[::1]:5432/app", true),
-            ("postgres://u@h/app?sslmode=disable&pgbouncer=false", "h:5432/app", false),
-            ("postgres:///app?host=/run/postgresql&user=u", "/run/postgresql/app", false),
+            (
+                "postgres://u:secret@db.example:6432/app",
+                "db.example:6432/app",
+                false,
+            ),
+            (
+                "postgresql://u@[::1]/app?pgbouncer=true&sslmode=disable",
+                "[::1]:5432/app",
+                true,
+            ),
+            (
+                "postgres://u@h/app?sslmode=disable&pgbouncer=false",
+                "h:5432/app",
+                false,
+            ),
+            (
+                "postgres:///app?host=/run/postgresql&user=u",
+                "/run/postgresql/app",
+                false,
+            ),
         ] {
             let address = Address::of(url).unwrap_or_else(|error| panic!("{url}: {error}"));
             assert_eq!((address.shown.as_str(), address.pooled), (shown, pooled), "{url}");

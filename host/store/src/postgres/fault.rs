@@ -13,6 +13,9 @@ pub(super) enum Fault {
     Refused(Error),
 }
 
+/// What came of an attempt.
+pub(super) type Attempt<T> = std::result::Result<T, Fault>;
+
 impl Fault {
     /// As the caller is told when it is not tried again.
     pub(super) fn into_error(self) -> Error {
@@ -54,7 +57,9 @@ fn of_code(code: &str, message: &str) -> Fault {
         // admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped, idle_in_transaction_session_timeout.
         "57P01" | "57P02" | "57P03" | "57P04" | "25P03" => Fault::Lost(message.to_owned()),
         // read_only_sql_transaction: the server was demoted to a standby; the next connection may reach the new primary.
-        "25006" => Fault::Lost(format!("the server does not take writes at the moment: {message}")),
+        "25006" => Fault::Lost(format!(
+            "the server does not take writes at the moment: {message}"
+        )),
         // duplicate_prepared_statement, invalid_sql_statement_name.
         "42P05" | "26000" => Fault::Lost(format!(
             "{message}: is there a pooler in transaction mode? Then add pgbouncer=true to the database URL"
@@ -92,7 +97,10 @@ mod tests {
         assert!(matches!(of_code("57P01", "m"), Fault::Lost(_)));
         assert!(matches!(of_code("08006", "m"), Fault::Lost(_)));
         assert!(matches!(of_code("53100", "m"), Fault::Refused(Error::Full(_))));
-        assert!(matches!(of_code("53300", "m"), Fault::Refused(Error::Unavailable(_))));
+        assert!(matches!(
+            of_code("53300", "m"),
+            Fault::Refused(Error::Unavailable(_))
+        ));
         assert!(matches!(of_code("23505", "m"), Fault::Refused(Error::Corrupt(_))));
         let Fault::Lost(text) = of_code("26000", "prepared statement \"s\" does not exist") else {
             panic!("it is done again on a new connection")

@@ -2,6 +2,7 @@
 //! of their own, away from writes: a transaction that notifies holds a lock over its commit. Nothing depends on them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::PgListener;
@@ -18,15 +19,28 @@ const PAUSE: Duration = Duration::from_millis(20);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Tells the others, now and then, when it is nudged. Ends when nobody can nudge any more.
-pub(super) async fn tell(nudge: Arc<Notify>, desk: Readers, own: String) {
+pub(super) async fn tell(
+    nudge: Arc<Notify>,
+    others: Arc<AtomicBool>,
+    desk: Readers,
+    own: String,
+    pooled: bool,
+) {
     loop {
         nudge.notified().await;
+        if !others.load(Ordering::Acquire) {
+            continue;
+        }
         let own = own.clone();
         let told = desk
             .run(move |mut conn| {
                 // The payload is the same each time, so that Postgres folds what is queued. It says who speaks, so
                 // that a node does not listen to itself. Losing one is no harm, so nobody waits for the disk.
-                let text = format!("BEGIN; SET LOCAL synchronous_commit = off; NOTIFY {CHANNEL}, '{own}'; COMMIT");
+                let mut text = format!("SET LOCAL synchronous_commit = off; NOTIFY {CHANNEL}, '{own}'");
+                // Behind a pooler it is in a transaction already.
+                if !pooled {
+                    text = format!("BEGIN; {text}; COMMIT");
+                }
                 async move {
                     let told = conn.simple(text).await;
                     (conn, told)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::connect::{Address, Purpose};
-use super::fault::Fault;
+use super::fault::{Attempt, Fault};
 use super::sql::Conn;
 use crate::error::{Error, Result};
 
@@ -45,8 +45,8 @@ impl Readers {
     pub(super) async fn run<T, F, R>(&self, read: F) -> Result<T>
     where
         T: Send + 'static,
-        F: Fn(Conn) -> R + Send + 'static,
-        R: Future<Output = (Conn, std::result::Result<T, Fault>)> + Send,
+        F: Fn(Conn) -> R + Send + Sync + 'static,
+        R: Future<Output = (Conn, Attempt<T>)> + Send + 'static,
     {
         let permit = tokio::time::timeout(PATIENCE, Arc::clone(&self.inner.free).acquire_owned());
         let permit = match permit.await {
@@ -78,10 +78,10 @@ impl Readers {
 }
 
 impl Inner {
-    async fn answer<T, F, R>(&self, read: F) -> std::result::Result<T, Fault>
+    async fn answer<T, F, R>(&self, read: F) -> Attempt<T>
     where
-        F: Fn(Conn) -> R,
-        R: Future<Output = (Conn, std::result::Result<T, Fault>)> + Send,
+        F: Fn(Conn) -> R + Sync,
+        R: Future<Output = (Conn, Attempt<T>)> + Send,
     {
         let mut again = true;
         loop {
@@ -101,7 +101,10 @@ impl Inner {
                     }
                 }
                 Ok((conn, answer)) => {
-                    self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+                    self.idle
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(conn);
                     return answer;
                 }
                 Err(_) => return Err(Fault::Lost("the database does not answer".to_owned())),
@@ -109,16 +112,20 @@ impl Inner {
         }
     }
 
-    async fn once<T, F, R>(&self, mut conn: Conn, read: &F) -> (Conn, std::result::Result<T, Fault>)
+    async fn once<T, F, R>(&self, mut conn: Conn, read: &F) -> (Conn, Attempt<T>)
     where
-        F: Fn(Conn) -> R,
-        R: Future<Output = (Conn, std::result::Result<T, Fault>)> + Send,
+        F: Fn(Conn) -> R + Sync,
+        R: Future<Output = (Conn, Attempt<T>)> + Send,
     {
         if !self.address.pooled {
             return read(conn).await;
         }
         // Preparing and executing are two trips, and only a transaction keeps the pooler from giving them to two servers.
-        let purpose = if self.writes { Purpose::Write } else { Purpose::Read };
+        let purpose = if self.writes {
+            Purpose::Write
+        } else {
+            Purpose::Read
+        };
         if let Err(fault) = conn.simple(self.address.begin(purpose)).await {
             return (conn, Err(fault));
         }

@@ -13,7 +13,7 @@ use sqlx::postgres::{
 };
 use sqlx::{Arguments as _, Row as _};
 
-use super::fault::Fault;
+use super::fault::Attempt;
 use crate::error::{Error, Result};
 use crate::schedule::Incarnation;
 
@@ -77,10 +77,7 @@ pub(super) fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(['\0', ESCAPE]) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(
-        text.replace(ESCAPE, "\u{ffff}1")
-            .replace('\0', "\u{ffff}0"),
-    )
+    Cow::Owned(text.replace(ESCAPE, "\u{ffff}1").replace('\0', "\u{ffff}0"))
 }
 
 /// The text that [`escaped`] was given.
@@ -156,7 +153,11 @@ impl Args {
         &mut self,
         values: impl Iterator<Item = Option<K>>,
     ) -> &mut Args {
-        self.add(values.map(|key| key.map(Into::into)).collect::<Vec<Option<Key>>>())
+        self.add(
+            values
+                .map(|key| key.map(Into::into))
+                .collect::<Vec<Option<Key>>>(),
+        )
     }
 
     pub(super) fn byteses<'t>(&mut self, values: impl Iterator<Item = &'t [u8]>) -> &mut Args {
@@ -275,19 +276,19 @@ pub(super) struct Conn {
     /// Statements stay prepared under a name. Not behind a pooler that hands a connection to somebody else after each
     /// transaction.
     pub(super) prepare: bool,
+    /// Whether the transaction has written something.
+    pub(super) wrote: bool,
 }
 
 impl Conn {
     /// Executes a statement and answers with how many rows it touched.
-    pub(super) async fn execute(
-        &mut self,
-        text: &'static str,
-        bind: impl FnOnce(&mut Args),
-    ) -> std::result::Result<u64, Fault> {
+    pub(super) async fn execute(&mut self, text: &'static str, bind: impl FnOnce(&mut Args)) -> Attempt<u64> {
         let mut args = Args::default();
         bind(&mut args);
         let query = sqlx::query_with(text, args.0).persistent(self.prepare);
-        Ok(query.execute(&mut self.pg).await?.rows_affected())
+        let rows = query.execute(&mut self.pg).await?.rows_affected();
+        self.wrote |= rows > 0;
+        Ok(rows)
     }
 
     /// Executes a statement and answers with its rows.
@@ -295,7 +296,7 @@ impl Conn {
         &mut self,
         text: &'static str,
         bind: impl FnOnce(&mut Args),
-    ) -> std::result::Result<Vec<PgRow>, Fault> {
+    ) -> Attempt<Vec<PgRow>> {
         let mut args = Args::default();
         bind(&mut args);
         let query = sqlx::query_with(text, args.0).persistent(self.prepare);
@@ -307,17 +308,69 @@ impl Conn {
         &mut self,
         text: String,
         bind: impl FnOnce(&mut Args),
-    ) -> std::result::Result<Vec<PgRow>, Fault> {
+    ) -> Attempt<Vec<PgRow>> {
         let mut args = Args::default();
         bind(&mut args);
+        self.fetch_dynamic_with(text, args).await
+    }
+
+    /// As [`Conn::fetch_dynamic`], for values that are bound already.
+    pub(super) async fn fetch_dynamic_with(&mut self, text: String, args: Args) -> Attempt<Vec<PgRow>> {
         let query = sqlx::query_with(sqlx::AssertSqlSafe(text), args.0).persistent(self.prepare);
         Ok(query.fetch_all(&mut self.pg).await?)
     }
 
     /// Executes statements without values in one trip.
-    pub(super) async fn simple(&mut self, text: impl Into<String>) -> std::result::Result<(), Fault> {
+    pub(super) async fn simple(&mut self, text: impl Into<String>) -> Attempt<()> {
         sqlx::raw_sql(sqlx::AssertSqlSafe(text.into()))
             .execute(&mut self.pg)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Statements that change different rows, executed as one: one trip instead of many.
+#[derive(Default)]
+pub(super) struct Together {
+    parts: Vec<String>,
+    args: Args,
+}
+
+impl Together {
+    /// Adds a statement, unless it has no rows. Its values are numbered from $1 on, as if it were alone.
+    pub(super) fn add<T>(&mut self, rows: &[T], text: &str, bind: impl FnOnce(&mut Args, &[T])) {
+        if rows.is_empty() {
+            return;
+        }
+        let before = self.args.len();
+        let mut pieces = text.split('$');
+        let mut shifted = pieces.next().unwrap_or_default().to_owned();
+        for piece in pieces {
+            let digits = piece.bytes().take_while(u8::is_ascii_digit).count();
+            let number: usize = piece[..digits].parse().unwrap_or(0);
+            shifted += &format!("${}{}", number + before, &piece[digits..]);
+        }
+        self.parts.push(shifted);
+        bind(&mut self.args, rows);
+    }
+
+    /// Executes them.
+    pub(super) async fn run(mut self, conn: &mut Conn) -> Attempt<()> {
+        let text = match self.parts.len() {
+            0 => return Ok(()),
+            1 => self.parts.remove(0),
+            _ => {
+                let parts = self.parts.iter().enumerate();
+                let parts: Vec<String> = parts
+                    .map(|(number, part)| format!("p{number} AS ({part})"))
+                    .collect();
+                format!("WITH {} SELECT 1", parts.join(", "))
+            }
+        };
+        conn.wrote = true;
+        sqlx::query_with(sqlx::AssertSqlSafe(text), self.args.0)
+            .persistent(conn.prepare)
+            .execute(&mut conn.pg)
             .await?;
         Ok(())
     }
@@ -329,7 +382,15 @@ mod tests {
 
     #[test]
     fn any_text_comes_back_as_it_was() {
-        for text in ["", "plain", "a\0b", "\0", "\u{ffff}", "\u{ffff}0\0\u{ffff}1", "ü\u{ffff}\0"] {
+        for text in [
+            "",
+            "plain",
+            "a\0b",
+            "\0",
+            "\u{ffff}",
+            "\u{ffff}0\0\u{ffff}1",
+            "ü\u{ffff}\0",
+        ] {
             let held = escaped(text);
             assert!(!held.contains('\0'), "{text:?}");
             assert_eq!(unescaped(&held), text, "{text:?}");

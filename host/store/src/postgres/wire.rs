@@ -157,7 +157,11 @@ mod tests {
         near.read_exact(&mut read).await.expect("reads");
         assert_eq!(&read, b"world");
         drop(far);
-        assert_eq!(near.read(&mut read).await.expect("ends"), 0, "an end is passed on");
+        assert_eq!(
+            near.read(&mut read).await.expect("ends"),
+            0,
+            "an end is passed on"
+        );
         let stream = connect("127.0.0.1", port).await.expect("connects");
         assert!(stream.nodelay().expect("is known"));
         let socket = SockRef::from(&stream);

@@ -33,6 +33,7 @@ mod upkeep;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
@@ -185,6 +186,10 @@ impl Store for SqliteStore {
 
     async fn nodes(&self, now: Timestamp) -> Result<Vec<Node>> {
         self.read(async |conn| schedule::nodes(conn, now).await).await
+    }
+
+    fn lease(&self) -> Option<Duration> {
+        None
     }
 
     fn hints(&self) -> watch::Receiver<u64> {
