@@ -13,6 +13,7 @@ pub(crate) mod application;
 pub(crate) mod generate;
 pub(crate) mod predict;
 #[allow(unreachable_pub)]
+#[allow(dead_code, reason = "a part of it is for the guest alone")]
 #[path = "../../../../testing/guests/interpreter/src/program.rs"]
 pub(crate) mod program;
 pub(crate) mod storm;

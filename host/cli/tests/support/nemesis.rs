@@ -46,6 +46,9 @@ pub struct Appetite {
     pub deploy: Option<Trouble>,
 }
 
+/// What begins a node's trouble, and what ends it.
+type BeginAndEnd = [fn(usize) -> Act; 2];
+
 /// What is done when, in milliseconds from the beginning, in order. All that began also ends.
 pub fn plan(dice: &mut Dice, appetite: &Appetite, nodes: usize, length_ms: u64) -> Vec<(u64, Act)> {
     let mut acts = Vec::new();
@@ -53,7 +56,7 @@ pub fn plan(dice: &mut Dice, appetite: &Appetite, nodes: usize, length_ms: u64) 
     let mut free = vec![0; nodes];
     // The beginnings of all troubles in the order of time, so that who comes first gets the node.
     let mut beginnings = Vec::new();
-    let kinds: [(Option<Trouble>, Option<[fn(usize) -> Act; 2]>); 3] = [
+    let kinds: [(Option<Trouble>, Option<BeginAndEnd>); 3] = [
         (appetite.kill, Some([Act::Kill, Act::Start])),
         (appetite.stop, Some([Act::Stop, Act::Continue])),
         (appetite.deploy, None),
