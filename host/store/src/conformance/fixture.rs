@@ -190,6 +190,7 @@ impl Fixture {
             records,
             logs: Vec::new(),
             ingest: None,
+            waits: Vec::new(),
             then,
             now,
         }

@@ -25,6 +25,8 @@ pub(super) struct Cache {
     pub(super) generation: i64,
     /// Nodes that live.
     pub(super) nodes: HashSet<Incarnation>,
+    /// For each event name that was ever waited for, the paths of its waits.
+    pub(super) wait_paths: HashMap<String, Vec<String>>,
     /// Rows added to `dedupe` since old ones were last swept out.
     pub(super) unswept: usize,
     function_ids: HashMap<FunctionName, i64>,
@@ -46,6 +48,11 @@ impl Cache {
             let mut cells = Cells::of(row);
             let id = cells.int()?;
             cache.remember_function(id, function_name(cells.text()?, cells.text()?)?);
+        }
+        for row in &fetch(conn, "SELECT name, path FROM wait_paths", |_| {}).await? {
+            let mut cells = Cells::of(row);
+            let (name, path) = (cells.text()?.to_owned(), cells.text()?.to_owned());
+            cache.wait_paths.entry(name).or_default().push(path);
         }
         cache.reload_versions(conn).await?;
         Ok(cache)

@@ -28,6 +28,7 @@ pub(super) async fn cancel(conn: &mut SqliteConnection, run: RunId, now: Timesta
         Ok(row.state)
     })?;
     work.clear_completions(run);
+    work.clear_waits(run);
     work.flush(conn).await?;
     Ok(Commanded::Done(state))
 }

@@ -5,8 +5,10 @@ use dormouse_core::run::{End, Event, Status};
 use dormouse_core::{Failure, Json, RunId, Seq};
 use sqlx::SqliteConnection;
 
+use super::cache::Cache;
 use super::runs::{RunRow, Work, place};
 use super::sql::{Cells, fetch};
+use super::waits;
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, Lost, Then};
 
@@ -22,6 +24,7 @@ const COMPLETIONS: &str =
 /// Applies one append to the batch. True: what comes with the entries is to be stored too.
 pub(super) async fn append(
     conn: &mut SqliteConnection,
+    cache: &mut Cache,
     work: &mut Work,
     append: &Append,
 ) -> Result<(Appended, bool)> {
@@ -44,13 +47,22 @@ pub(super) async fn append(
             record.seq
         )));
     }
-    let completions = row.completions;
-    if completions {
+    let (completions, waits) = (row.completions, row.waits);
+    if completions || waits {
         for operation in fresh.iter().filter_map(closes) {
-            work.delivered(id, operation);
+            if completions {
+                work.delivered(id, operation);
+            }
+            if waits {
+                work.end_wait(id, operation);
+            }
         }
     }
     store(work, append, fresh)?;
+    if !repeated {
+        waits::register(conn, cache, work, append).await?;
+    }
+    let completions = work.get(id).is_some_and(|row| row.completions);
     if let Then::Suspend { known, .. } = &append.then
         && completions
     {
@@ -167,8 +179,10 @@ fn follow(work: &mut Work, append: &Append) -> Result<()> {
                 row.continued = true;
                 row.queued_at = now;
                 row.completions = false;
+                row.waits = false;
                 Ok(())
             })?;
+            work.clear_waits(id);
             work.clear_journal(id);
             work.clear_completions(id);
             work.blob(id.to_bytes(), place::CONTINUED, continued.clone());
@@ -188,14 +202,17 @@ fn follow(work: &mut Work, append: &Append) -> Result<()> {
 
 fn end(work: &mut Work, append: &Append, end: End) -> Result<()> {
     let id = append.run;
-    let completions = work.change(id, |row| {
+    let (completions, waits) = work.change(id, |row| {
         row.on(Event::Finish(end), None)?;
         row.owner = None;
         row.ended_at = Some(append.now);
-        Ok(row.completions)
+        Ok((row.completions, row.waits))
     })?;
     if completions {
         work.clear_completions(id);
+    }
+    if waits {
+        work.clear_waits(id);
     }
     Ok(())
 }
@@ -217,11 +234,13 @@ async fn already_stored(conn: &mut SqliteConnection, work: &Work, append: &Appen
 /// The completions that stay after what the batch delivers, earliest first.
 async fn completions_left(conn: &mut SqliteConnection, work: &Work, run: RunId) -> Result<Vec<Completion>> {
     let mut left = completions(conn, run).await?;
+    left.extend(work.completions_of(run).cloned());
     left.retain(|completion| {
         !work
             .delivered_of(run)
             .any(|operation| operation == completion.operation)
     });
+    left.sort_by_key(|completion| (completion.at, completion.operation));
     Ok(left)
 }
 

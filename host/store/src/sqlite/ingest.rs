@@ -10,6 +10,7 @@ use sqlx::SqliteConnection;
 use super::cache::Cache;
 use super::runs::{INLINE_BYTES_MAX, insert_ready, insert_timers, place};
 use super::sql::{Cells, Rows, execute};
+use super::waits;
 use crate::error::{Error, Result};
 use crate::ingest::{Created, Ingest, NewEvent, NewRun};
 
@@ -71,12 +72,13 @@ struct Additions<'i> {
     referred: Vec<EventId>,
 }
 
-/// Stores several ingests. An answer that is an error has stored nothing of its request.
+/// Stores several ingests, and ends the waits that their events end. An answer that is an error has stored nothing of its
+/// request. True: some waiting run was made ready.
 pub(super) async fn ingest(
     conn: &mut SqliteConnection,
     cache: &mut Cache,
     requests: &[&Ingest],
-) -> Result<Vec<Result<Vec<Created>>>> {
+) -> Result<(Vec<Result<Vec<Created>>>, bool)> {
     let mut known = known_dedupe(conn, cache, requests).await?;
     let own: Vec<HashSet<EventId>> = requests
         .iter()
@@ -96,8 +98,39 @@ pub(super) async fn ingest(
         .map(|request| request.now)
         .max()
         .unwrap_or_default();
+    let awaited = awaited(conn, cache, &additions).await?;
     write(conn, cache, additions, now).await?;
-    Ok(answers)
+    let woken = !awaited.is_empty() && waits::end_by_events(conn, cache, &awaited).await?;
+    Ok((answers, woken))
+}
+
+/// Of the events that are about to be stored, those that are new and of a name that somebody may wait for.
+async fn awaited<'i>(
+    conn: &mut SqliteConnection,
+    cache: &Cache,
+    additions: &Additions<'i>,
+) -> Result<Vec<(&'i NewEvent, Timestamp)>> {
+    let mut awaited: Vec<(&NewEvent, Timestamp)> = additions
+        .events
+        .iter()
+        .filter(|(event, _)| cache.wait_paths.contains_key(&event.name))
+        .map(|(event, _)| (*event, event.received_at))
+        .collect();
+    if awaited.is_empty() {
+        return Ok(awaited);
+    }
+    let rows = EVENTS_KNOWN
+        .fetch(conn, &awaited, |args, (event, _)| {
+            args.event(event.id);
+        })
+        .await?;
+    let mut known: HashSet<EventId> = rows
+        .iter()
+        .map(|row| Cells::of(row).event())
+        .collect::<Result<_>>()?;
+    // Of two with one id, the second is no news either.
+    awaited.retain(|(event, _)| known.insert(event.id));
+    Ok(awaited)
 }
 
 /// What would make an ingest fail that comes with an append. Its runs name its own events alone.

@@ -13,9 +13,11 @@ use dormouse_core::{Json, RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::sql::{Args, Cells, Rows};
+use super::waits;
 use crate::error::{Error, Result};
 use crate::execute::{Completion, LogLine};
 use crate::schedule::Incarnation;
+use crate::wait::NewWait;
 
 /// Payloads longer than this go to `blobs`.
 pub(super) const INLINE_BYTES_MAX: usize = 64 << 10;
@@ -55,6 +57,8 @@ pub(super) struct RunRow {
     pub(super) reason: Option<String>,
     /// Whether completions are stored for it.
     pub(super) completions: bool,
+    /// Whether waits are stored for it.
+    pub(super) waits: bool,
 }
 
 /// The cells [`RunRow::read`] expects. The reason is not read: every change of state gives a new one.
@@ -62,7 +66,8 @@ macro_rules! hot_columns {
     () => {
         "r.id, r.version_id, r.status, r.phase, r.owner, r.epoch, r.due_ms, r.queued_ms, r.started_ms, r.ended_ms, \
          r.journal_base, r.journal_next, r.journal_bytes, r.log_lines, r.claims, r.host_traps, r.continued, \
-         EXISTS (SELECT 1 FROM completions c WHERE c.run_id = r.id)"
+         EXISTS (SELECT 1 FROM completions c WHERE c.run_id = r.id), \
+         EXISTS (SELECT 1 FROM waits w WHERE w.run_id = r.id)"
     };
 }
 pub(super) use hot_columns;
@@ -171,6 +176,7 @@ impl RunRow {
             continued: cells.flag()?,
             reason: None,
             completions: cells.flag()?,
+            waits: cells.flag()?,
         })
     }
 
@@ -260,6 +266,9 @@ pub(super) struct Work {
     completions: Vec<(RunId, Completion)>,
     delivered: Vec<(RunId, Seq)>,
     completions_cleared: Vec<RunId>,
+    waits: Vec<(RunId, NewWait)>,
+    waits_ended: Vec<(RunId, Seq)>,
+    waits_cleared: Vec<RunId>,
     journal_cleared: Vec<RunId>,
 }
 
@@ -349,14 +358,47 @@ impl Work {
     }
 
     pub(super) fn complete(&mut self, run: RunId, completion: Completion) {
+        if let Some(slot) = self.runs.get_mut(&run) {
+            slot.row.completions = true;
+        }
         self.completions.push((run, completion));
     }
 
+    /// The completions of a run that this batch is going to store.
+    pub(super) fn completions_of(&self, run: RunId) -> impl Iterator<Item = &Completion> {
+        self.completions
+            .iter()
+            .filter(move |(of, _)| *of == run)
+            .map(|(_, completion)| completion)
+    }
+
+    pub(super) fn wait(&mut self, run: RunId, wait: NewWait) {
+        if let Some(slot) = self.runs.get_mut(&run) {
+            slot.row.waits = true;
+        }
+        self.waits.push((run, wait));
+    }
+
+    /// A wait is over: the stored one, and the one that this batch was going to store.
+    pub(super) fn end_wait(&mut self, run: RunId, operation: Seq) {
+        self.waits
+            .retain(|(of, wait)| (*of, wait.operation) != (run, operation));
+        self.waits_ended.push((run, operation));
+    }
+
+    pub(super) fn clear_waits(&mut self, run: RunId) {
+        self.waits.retain(|(of, _)| *of != run);
+        self.waits_cleared.push(run);
+    }
+
     pub(super) fn delivered(&mut self, run: RunId, operation: Seq) {
+        self.completions
+            .retain(|(of, completion)| (*of, completion.operation) != (run, operation));
         self.delivered.push((run, operation));
     }
 
     pub(super) fn clear_completions(&mut self, run: RunId) {
+        self.completions.retain(|(of, _)| *of != run);
         self.completions_cleared.push(run);
     }
 
@@ -398,6 +440,12 @@ impl Work {
         let cleared = std::mem::take(&mut self.journal_cleared);
         JOURNAL_CLEAR.apply(conn, &cleared, run).await?;
         JOURNAL_BLOBS_CLEAR.apply(conn, &cleared, run).await?;
+        waits::remove(
+            conn,
+            &std::mem::take(&mut self.waits_ended),
+            &std::mem::take(&mut self.waits_cleared),
+        )
+        .await?;
         COMPLETIONS_CLEAR
             .apply(conn, &std::mem::take(&mut self.completions_cleared), run)
             .await?;
@@ -413,6 +461,7 @@ impl Work {
     }
 
     async fn flush_additions(&mut self, conn: &mut SqliteConnection) -> Result<()> {
+        waits::insert(conn, &std::mem::take(&mut self.waits)).await?;
         let mut journal = std::mem::take(&mut self.journal);
         // Rows of a run side by side, runs in order of their keys: fewer pages are touched twice.
         journal.sort_by_key(|(id, record)| (*id, record.seq));

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use sqlx::{Connection as _, SqliteConnection};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::cache::Cache;
 use super::request::{Answer, Request};
@@ -36,6 +36,8 @@ pub(super) struct Queue {
     sender: mpsc::Sender<Message>,
     closed: Arc<AtomicBool>,
     fatal: Arc<OnceLock<Error>>,
+    /// Told after each commit that has made waiting runs ready.
+    woken: Arc<Notify>,
     ended: watch::Receiver<bool>,
 }
 
@@ -56,6 +58,11 @@ impl Queue {
             // The writer ended without an answer: it got no further than the queue.
             Err(_) => Err(self.refusal()),
         }
+    }
+
+    /// Waits for a commit that has made waiting runs ready.
+    pub(super) async fn woken(&self) {
+        self.woken.notified().await;
     }
 
     /// Writes that wait.
@@ -87,6 +94,10 @@ pub(super) struct Writer {
     receiver: mpsc::Receiver<Message>,
     closed: Arc<AtomicBool>,
     fatal: Arc<OnceLock<Error>>,
+    /// The transaction at work has made waiting runs ready.
+    woke: bool,
+    /// Somebody who claims listens here.
+    woken: Arc<Notify>,
     /// Held until the connection is closed.
     _lock: super::lock::DirectoryLock,
 }
@@ -107,6 +118,7 @@ impl Writer {
             sender,
             closed: Arc::clone(&closed),
             fatal: Arc::clone(&fatal),
+            woken: Arc::default(),
             ended,
         };
         let writer = Writer {
@@ -115,6 +127,8 @@ impl Writer {
             receiver,
             closed,
             fatal,
+            woke: false,
+            woken: Arc::clone(&queue.woken),
             _lock: lock,
         };
         // A task of its own: no caller's cancellation reaches into a transaction.
@@ -231,6 +245,9 @@ impl Writer {
             Ok(answers) => execute(&mut self.conn, "COMMIT", |_| {}).await.map(|_| answers),
             Err(error) => Err(error),
         };
+        if std::mem::take(&mut self.woke) && done.is_ok() {
+            self.woken.notify_one();
+        }
         if done.is_err() {
             // SQLite has rolled back by itself after some errors; then this one says so, which is fine.
             let _ = execute(&mut self.conn, "ROLLBACK", |_| {}).await;
@@ -298,7 +315,8 @@ impl Writer {
                 *answer = Some(Err(error));
                 continue;
             }
-            let (appended, fresh) = execute::append(&mut self.conn, &mut work, append).await?;
+            let (appended, fresh) =
+                execute::append(&mut self.conn, &mut self.cache, &mut work, append).await?;
             carried.extend(append.ingest.as_ref().filter(|_| fresh));
             *answer = Some(Ok(Answer::Appended(appended)));
         }
@@ -324,7 +342,8 @@ impl Writer {
         if ingests.is_empty() {
             return Ok(());
         }
-        let mut created = ingest::ingest(&mut self.conn, &mut self.cache, &ingests).await?;
+        let (mut created, woken) = ingest::ingest(&mut self.conn, &mut self.cache, &ingests).await?;
+        self.woke |= woken;
         let asked = created.split_off(own);
         // They were checked before their entries were written: what fails now takes the entries with it.
         for carried in created {

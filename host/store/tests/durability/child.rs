@@ -151,6 +151,7 @@ impl Worker {
             records,
             logs: vec![],
             ingest: None,
+            waits: Vec::new(),
             then,
             now: now(),
         };
