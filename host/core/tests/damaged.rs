@@ -80,7 +80,7 @@ fn conditions() {
         "name": "a", "data": {"total": 1e308, "items": [{"price": 1}], "name": "n", "a": u64::MAX, "s": "bé", "x": null}
     });
     Mutations::of(&samples, &words).each(|input| {
-        if let Ok(condition) = Condition::compile(&text(input), Scope::Event) {
+        if let Ok(condition) = Condition::compile(&text(input), Scope::Trigger) {
             condition.holds(&event, None);
         }
     });

@@ -31,6 +31,7 @@ mod runs;
 mod schedule;
 mod sql;
 mod upkeep;
+mod waits;
 mod wire;
 mod writer;
 
@@ -339,6 +340,10 @@ impl Store for PostgresStore {
 
     async fn completions(&self, run: RunId) -> Result<Vec<Completion>> {
         on!(self.readers, () conn => execute::completions(conn, run)).await
+    }
+
+    async fn woken(&self) {
+        self.queue.woken().await;
     }
 
     async fn cancel(&self, run: RunId, now: Timestamp) -> Result<Commanded> {
