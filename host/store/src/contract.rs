@@ -10,9 +10,9 @@
 //!   waiting run makes it ready in the same commit.
 //! - **Nothing slips between a wait and what it waits for**: an event is matched against the stored waits in the commit
 //!   that stores it, and a wait looks back, if it does, in the commit that stores the wait. One of the two must see the
-//!   other. SQLite has one writer. Postgres takes, in the transaction, `pg_advisory_xact_lock_shared(hash(name))` for
-//!   each event name that it stores, and `pg_advisory_xact_lock(hash(name))` for each that it waits for, in order of the
-//!   hash, before it reads: two ingests don't hinder each other, a wait and an ingest of the same name do.
+//!   other. SQLite has one writer. On Postgres whoever stores events locks their names, shared, before it reads, and
+//!   whoever stores a wait that looks back locks its name alone (`postgres/waits.rs`): two ingests don't hinder each
+//!   other, such a wait and an ingest of the same name do.
 //! - Time is an argument, except that leases between nodes are judged by the database's own clock.
 
 use std::time::Duration;

@@ -8,6 +8,7 @@
 //! | `hints` | NOTIFY and LISTEN |
 //! | `marks` | where the queues begin |
 //! | `runs` | the rows of runs and everything that follows from them |
+//! | `waits` | what runs wait for, and which locks keep events from missing it |
 //! | `ingest`, `execute`, `schedule`, `command`, `registry`, `components`, `upkeep` | what each write does |
 //! | `read` | what pages show |
 //! | `sql`, `fault` | how values go there and back; what errors mean |

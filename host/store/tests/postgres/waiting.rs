@@ -80,7 +80,7 @@ async fn waits_and_events_at_two_nodes_never_miss_each_other() {
     let url = Cluster::shared().database();
     let one = Arc::new(Member::join(&url, 1).await);
     let two = Arc::new(Member::join(&url, 2).await);
-    for round in 0..60 {
+    for round in 0..25 {
         let mut tasks = JoinSet::new();
         let mut runs = Vec::new();
         for number in 0..16 {
