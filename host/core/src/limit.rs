@@ -65,8 +65,9 @@ pub const CONDITION_DEPTH_MAX: usize = 64;
 /// What evaluating a CEL expression may cost: one for each operation and each 64 bytes that it looks at. About a
 /// millisecond; one that takes more does not hold.
 pub const CONDITION_COST_MAX: u64 = 100_000;
-/// How deep JSON may nest: what a recursive reader of it survives.
-pub const JSON_DEPTH_MAX: usize = 128;
+/// How deep an event's JSON may nest, the event itself included: what serde_json reads without being told otherwise, and
+/// so what a guest can read.
+pub const JSON_DEPTH_MAX: usize = 127;
 
 /// What an operator may set for a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -324,12 +324,7 @@ async fn uncancelled<T: Send + 'static>(
         Ok(outcome) => outcome,
         Err(error) => {
             tracing::error!(%error, "a command panicked");
-            Err(Problem::new(
-                500,
-                "internal",
-                "something went wrong inside the server; its log says what",
-            )
-            .help("this is a bug of ours: please report it with the log"))
+            Err(Problem::internal())
         }
     }
 }

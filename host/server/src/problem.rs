@@ -42,6 +42,16 @@ impl Problem {
         Problem::new(404, "not-found", format!("there is no {what} {name}"))
     }
 
+    /// A mistake of ours.
+    pub fn internal() -> Problem {
+        Problem::new(
+            500,
+            "internal",
+            "something went wrong inside the server; its log says what",
+        )
+        .help("this is a bug of ours: please report it with the log")
+    }
+
     /// Something that a later release brings.
     pub fn not_supported(what: &str) -> Problem {
         Problem::new(501, "not-supported", format!("{what} is not supported yet"))

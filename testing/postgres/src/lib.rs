@@ -180,7 +180,7 @@ impl Cluster {
             .arg("-c")
             .arg(format!("unix_socket_directories={}", self.dir.display()));
         let log = self.dir.join("log.txt");
-        let mut watched = Watched::start(&postgres, &self.dir, &log);
+        let mut watched = Watched::start(&postgres, "QUIT", &self.dir, &log);
         let began = Instant::now();
         loop {
             let mut answers = self.psql_command("postgres", "SELECT 1");

@@ -37,7 +37,7 @@ impl Pooler {
         let mut command = place::command(&program);
         command.arg(&settings);
         let log = dir.join("log.txt");
-        let mut watched = Watched::start(&command, &dir, &log);
+        let mut watched = Watched::start(&command, "TERM", &dir, &log);
         let began = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             let said = || std::fs::read_to_string(&log).unwrap_or_default();

@@ -7,16 +7,16 @@ use std::process::{Child, Command, Stdio};
 /// Runs what its arguments say until that ends, or until standard input does, which happens when the process at its
 /// other end is no more; then it is stopped, and its directory removed.
 const SCRIPT: &str = r#"
-dir=$1; shift
+dir=$1 signal=$2; shift 2
 exec 3<&0
 "$@" 3<&- </dev/null &
 pid=$!
-( cat <&3 >/dev/null; kill -QUIT "$pid" 2>/dev/null; while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done; rm -rf "$dir" ) &
+( cat <&3 >/dev/null; : >"$dir/over"; kill -"$signal" "$pid" 2>/dev/null ) &
 watch=$!
 exec 3<&-
 wait "$pid"
 code=$?
-kill "$watch" 2>/dev/null
+if [ -e "$dir/over" ]; then rm -rf "$dir"; else kill "$watch" 2>/dev/null; fi
 exit "$code"
 "#;
 
@@ -26,8 +26,8 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// Starts a command. `dir` is removed when it is ended by the end of this process or by [`Watched::finish`].
-    pub(crate) fn start(command: &Command, dir: &Path, log: &Path) -> Watched {
+    /// Starts a command. It is stopped with `signal`, and `dir` is removed, when it is ended by the end of this process or by [`Watched::finish`].
+    pub(crate) fn start(command: &Command, signal: &str, dir: &Path, log: &Path) -> Watched {
         let log = File::options()
             .create(true)
             .append(true)
@@ -37,6 +37,7 @@ impl Watched {
         shell
             .args(["-c", SCRIPT, "watched"])
             .arg(dir)
+            .arg(signal)
             .arg(command.get_program())
             .args(command.get_args())
             .current_dir("/")

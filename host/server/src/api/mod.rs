@@ -124,6 +124,11 @@ pub(crate) fn finish(mut response: Response) -> Response {
     response
 }
 
+/// What is said when answering panicked.
+pub(crate) fn panicked() -> Response {
+    Failed(Problem::internal()).into_response()
+}
+
 async fn no_route(request: Request) -> Response {
     let path = request.uri().path();
     let problem = Problem::new(404, "no-route", format!("there is nothing at {path}"))

@@ -24,12 +24,16 @@ const WINDOW_EVERY: Duration = Duration::from_secs(30);
 const CLAIM_BATCH: usize = 128;
 /// How many timers fire in one commit.
 const FIRE_BATCH: u32 = 1_000;
-/// How often the ready queue is looked at without a nudge: what a lost nudge may cost.
-const CLAIM_POLL: Duration = Duration::from_millis(500);
+/// How soon the ready queue is looked at again without a nudge, after there was something in it,
+const CLAIM_POLL_MIN: Duration = Duration::from_millis(100);
+/// and, twice as late each time, after there was nothing: what a lost nudge may cost.
+const CLAIM_POLL_MAX: Duration = Duration::from_secs(1);
 /// How often timers are looked at where other nodes set some too: how late one may fire whose node has died.
 const FIRE_POLL: Duration = Duration::from_secs(1);
 /// How often a node says that it lives.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
+/// How often it is looked what other nodes have deployed.
+const KEEP_UP_EVERY: Duration = Duration::from_secs(2);
 /// How often dead nodes' runs are looked for.
 const TAKEOVER_EVERY: Duration = Duration::from_secs(5);
 /// How many runs are taken over in one commit.
@@ -52,6 +56,7 @@ pub(super) fn all(scheduler: &Scheduler) -> Vec<Task> {
 
 /// Claims what is ready, as long as there are slots.
 async fn claiming(scheduler: Scheduler) {
+    let mut poll = CLAIM_POLL_MIN;
     loop {
         let Some(slot) = scheduler.slot().await else {
             return;
@@ -72,6 +77,10 @@ async fn claiming(scheduler: Scheduler) {
             Ok(batch) => {
                 blocked(&batch.blocked);
                 let full = batch.claimed.len() as u32 == limit;
+                poll = match batch.claimed.is_empty() {
+                    true => CLAIM_POLL_MAX.min(poll * 2),
+                    false => CLAIM_POLL_MIN,
+                };
                 for (run, slot) in batch.claimed.into_iter().zip(slots) {
                     scheduler.dispatch(run, slot);
                 }
@@ -89,7 +98,7 @@ async fn claiming(scheduler: Scheduler) {
         }
         tokio::select! {
             () = scheduler.0.ready.notified() => {}
-            () = tokio::time::sleep(CLAIM_POLL) => {}
+            () = tokio::time::sleep(poll) => {}
             () = scheduler.0.stop.cancelled() => return,
         }
     }
@@ -197,14 +206,24 @@ async fn beating(scheduler: Scheduler) {
                 continue;
             }
         }
-        if scheduler.0.lease.is_shared()
-            && let Some(worker) = scheduler.0.worker.get()
-            && let Err(error) = worker.registry.refresh().await
-        {
-            tracing::warn!(%error, "what is active could not be read");
-        }
         tokio::select! {
             () = tokio::time::sleep(HEARTBEAT_EVERY) => {}
+            () = scheduler.0.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Keeps up with what is deployed at other nodes, so that its code is here before its runs are.
+pub(super) async fn keeping_up(scheduler: Scheduler) {
+    loop {
+        if let Some(worker) = scheduler.0.worker.get() {
+            match worker.registry.refresh().await {
+                Ok(_) => worker.registry.preload().await,
+                Err(error) => tracing::warn!(%error, "what is active could not be read"),
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(KEEP_UP_EVERY) => {}
             () = scheduler.0.stop.cancelled() => return,
         }
     }

@@ -32,6 +32,7 @@ pub(super) fn all(scheduler: &Scheduler) -> Vec<loops::Task> {
         return Vec::new();
     }
     vec![
+        Box::pin(loops::keeping_up(scheduler.clone())),
         Box::pin(hinted(scheduler.clone())),
         Box::pin(noticing(scheduler.clone())),
         Box::pin(following(scheduler.clone())),

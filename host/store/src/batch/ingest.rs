@@ -239,8 +239,11 @@ impl Birth {
     }
 }
 
+/// A row of `ready` or `timers`: since when, or when due, and the run.
+type Placed = (Timestamp, RunId);
+
 /// Rows of `ready` and of `timers` that new runs come with.
-pub(crate) fn places(creations: &[Creation<'_>]) -> (Vec<(Timestamp, RunId)>, Vec<(Timestamp, RunId)>) {
+pub(crate) fn places(creations: &[Creation<'_>]) -> (Vec<Placed>, Vec<Placed>) {
     let mut ready = Vec::new();
     let mut timers = Vec::new();
     for creation in creations {

@@ -19,7 +19,13 @@ const PAUSE: Duration = Duration::from_millis(20);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Tells the others, now and then, when it is nudged. Ends when nobody can nudge any more.
-pub(super) async fn tell(nudge: Arc<Notify>, others: Arc<AtomicBool>, desk: Readers, own: String) {
+pub(super) async fn tell(
+    nudge: Arc<Notify>,
+    others: Arc<AtomicBool>,
+    desk: Readers,
+    own: String,
+    pooled: bool,
+) {
     loop {
         nudge.notified().await;
         if !others.load(Ordering::Acquire) {
@@ -30,8 +36,11 @@ pub(super) async fn tell(nudge: Arc<Notify>, others: Arc<AtomicBool>, desk: Read
             .run(move |mut conn| {
                 // The payload is the same each time, so that Postgres folds what is queued. It says who speaks, so
                 // that a node does not listen to itself. Losing one is no harm, so nobody waits for the disk.
-                let text =
-                    format!("BEGIN; SET LOCAL synchronous_commit = off; NOTIFY {CHANNEL}, '{own}'; COMMIT");
+                let mut text = format!("SET LOCAL synchronous_commit = off; NOTIFY {CHANNEL}, '{own}'");
+                // Behind a pooler it is in a transaction already.
+                if !pooled {
+                    text = format!("BEGIN; {text}; COMMIT");
+                }
                 async move {
                     let told = conn.simple(text).await;
                     (conn, told)

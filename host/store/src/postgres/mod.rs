@@ -67,7 +67,7 @@ const COUNTS_SHARE: u32 = 20;
 const SEARCH_EVERY: Duration = Duration::from_secs(300);
 
 /// How to open a Postgres store.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// `postgres://user:password@host:5432/database`, with `?sslmode=…` and the other parameters of libpq that sqlx
     /// knows, and `pgbouncer=true` when a pooler in transaction mode is in between.
@@ -78,6 +78,17 @@ pub struct Options {
     pub readers: usize,
     /// A node that was not heard of for so long is declared dead.
     pub lease: Duration,
+}
+
+impl std::fmt::Debug for Options {
+    /// Without the URL, which has the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("queue_capacity", &self.queue_capacity)
+            .field("readers", &self.readers)
+            .field("lease", &self.lease)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Options {
@@ -98,6 +109,8 @@ pub struct PostgresStore {
     readers: Readers,
     /// The connection of heartbeats and of notifications: neither waits for a page.
     desk: Readers,
+    /// The connection of components, which are large: nothing else waits for them.
+    uploads: Readers,
     marks: Arc<Marks>,
     lease: Duration,
     hints: watch::Sender<u64>,
@@ -131,6 +144,7 @@ impl PostgresStore {
         let others = Arc::new(AtomicBool::new(false));
         let readers = Readers::new(Arc::clone(&address), options.readers.max(1), false);
         let desk = Readers::new(Arc::clone(&address), 1, true);
+        let uploads = Readers::new(Arc::clone(&address), 1, true);
         let writer = Writer::new(
             Arc::clone(&address),
             conn,
@@ -146,6 +160,7 @@ impl PostgresStore {
             Arc::clone(&others),
             desk.clone(),
             own.clone(),
+            address.pooled,
         ))];
         // Behind a pooler nobody would hear anything: polling is all there is.
         if !address.pooled {
@@ -155,6 +170,7 @@ impl PostgresStore {
             queue,
             readers,
             desk,
+            uploads,
             marks,
             lease: options.lease,
             hints,
@@ -344,7 +360,7 @@ impl Store for PostgresStore {
             )));
         }
         let bytes: Arc<[u8]> = bytes.into();
-        on!(self.desk, (bytes) conn => components::put(conn, digest, &bytes)).await
+        on!(self.uploads, (bytes) conn => components::put(conn, digest, &bytes)).await
     }
 
     async fn component(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
@@ -444,7 +460,7 @@ impl Store for PostgresStore {
         let request = Request::Prune(ended_before, limit);
         let pruned = expect!(self.queue.submit(request).await, Answer::Count(count) => count as u32)?;
         if pruned < limit {
-            on!(self.desk, () conn => components::sweep(conn)).await?;
+            on!(self.uploads, () conn => components::sweep(conn)).await?;
         }
         Ok(pruned)
     }
@@ -455,6 +471,7 @@ impl Store for PostgresStore {
         }
         self.readers.close();
         self.desk.close();
+        self.uploads.close();
         self.queue.close().await;
     }
 }

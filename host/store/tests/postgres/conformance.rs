@@ -40,11 +40,11 @@ async fn a_unix_socket_is_used_directly() {
         .and_then(|rest| rest.split('?').next())
         .expect("a name");
     let url = format!(
-        "postgres://{}:{}@/{name}?host={}&port={}",
-        dormouse_testing_postgres::USER,
-        dormouse_testing_postgres::PASSWORD,
+        "postgres:///{name}?host={}&port={}&user={}&password={}",
         cluster.dir().display(),
-        cluster.port()
+        cluster.port(),
+        dormouse_testing_postgres::USER,
+        dormouse_testing_postgres::PASSWORD
     );
     let store = super::open(&url).await;
     store.probe(super::at(0)).await.expect("writes");
