@@ -10,7 +10,7 @@ use super::generate::Shape;
 use super::program::{EVENT, Task};
 use super::verdict::Verdict;
 use crate::support::fleet::{Client, Fleet};
-use crate::support::nemesis::{Appetite, Nemesis, plan};
+use crate::support::nemesis::{Appetite, Nemesis, SharedDatabase, plan};
 use crate::support::witness::Witness;
 use crate::support::{Dice, guest};
 
@@ -25,8 +25,10 @@ const STUCK_TOLD: usize = 3;
 
 /// What a storm is like.
 pub(crate) struct Storm {
-    /// The arguments of each node.
-    pub(crate) nodes: Vec<Vec<String>>,
+    /// How many nodes there are: one on SQLite, or several on one Postgres.
+    pub(crate) nodes: usize,
+    /// For how long instances stay in memory: an option of the nodes.
+    pub(crate) park_idle: &'static str,
     /// How many programs are sent.
     pub(crate) programs: u64,
     /// For how long the nemesis works, in milliseconds; programs are sent all the while.
@@ -51,7 +53,18 @@ impl Storm {
             application.grant(),
             host = witness.host(),
         );
-        let mut fleet = Fleet::prepare(&config, &self.nodes);
+        let database = match self.nodes {
+            1 => None,
+            nodes => Some(SharedDatabase::start(nodes).await),
+        };
+        let mut arguments = match &database {
+            Some(database) => database.arguments(),
+            None => vec![Vec::new()],
+        };
+        for arguments in &mut arguments {
+            arguments.extend(["--park-idle".to_owned(), self.park_idle.to_owned()]);
+        }
+        let mut fleet = Fleet::prepare(&config, &arguments);
         fleet.boot().await;
         let client = fleet.client();
         let versions = VERSIONS.map(|name| guest(&name.replace('-', "_")));
@@ -61,12 +74,12 @@ impl Storm {
             builds.insert(client.deploy(MODULE, component).await, *name);
         }
         let tasks: Vec<Task> = (0..self.programs).map(|_| self.shape.task(&mut dice)).collect();
-        let acts = plan(&mut dice, &self.appetite, self.nodes.len(), self.length_ms);
-        let mut nemesis = Nemesis::new(fleet, MODULE, versions.to_vec());
+        let acts = plan(&mut dice, &self.appetite, self.nodes, self.length_ms);
+        let mut nemesis = Nemesis::new(fleet, database, MODULE, versions.to_vec());
         let pause = Duration::from_millis(self.length_ms / self.programs);
         let ((), roots) = tokio::join!(nemesis.work(&acts), send(&client, tasks, pause));
         let calm = Instant::now();
-        if let Err(stuck) = ended(&client, &mut nemesis, roots.len()).await {
+        if let Err(stuck) = ended(&client, &mut nemesis).await {
             panic!("{stuck}\n{}\n{}", nemesis.summary(), nemesis.fleet.log_tails(60));
         }
         let settled = calm.elapsed();
@@ -103,32 +116,34 @@ async fn send(client: &Client, tasks: Vec<Task>, pause: Duration) -> Vec<(String
 ///
 /// # Errors
 /// They do not: what is known of those.
-async fn ended(client: &Client, nemesis: &mut Nemesis, roots: usize) -> Result<(), String> {
+async fn ended(client: &Client, nemesis: &mut Nemesis) -> Result<(), String> {
     let began = Instant::now();
-    let mut progress = (0, Instant::now());
+    let mut progress = (Vec::new(), Instant::now());
     loop {
         nemesis.revive();
-        let runs = client.runs(MODULE).await;
-        let open: Vec<&Value> = runs.iter().filter(|run| run["ended_at"].is_null()).collect();
-        let ended = runs.len() - open.len();
-        if open.is_empty() && ended >= roots {
+        let open = client.runs(MODULE, "&status=Scheduled,Running").await;
+        if open.is_empty() {
             return Ok(());
         }
-        if ended > progress.0 {
-            progress = (ended, Instant::now());
+        let ids: Vec<Value> = open.iter().map(|run| run["run_id"].clone()).collect();
+        if ids != progress.0 {
+            progress = (ids, Instant::now());
         }
         let blocked = open.iter().any(|run| run["phase"] == "blocked");
         if blocked || progress.1.elapsed() > STANDSTILL || began.elapsed() > PATIENCE {
-            return Err(stuck(client, &open, ended).await);
+            return Err(stuck(client, &open).await);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
 /// What is known of runs that do not end.
-async fn stuck(client: &Client, open: &[&Value], ended: usize) -> String {
-    let mut told = format!("{} runs are stuck, {ended} have ended", open.len());
-    for run in open.iter().take(STUCK_TOLD) {
+async fn stuck(client: &Client, open: &[Value]) -> String {
+    let mut told = format!("{} runs are stuck", open.len());
+    // Those that are blocked first: they say why.
+    let (blocked, others): (Vec<&Value>, Vec<&Value>) =
+        open.iter().partition(|run| run["phase"] == "blocked");
+    for run in blocked.into_iter().chain(others).take(STUCK_TOLD) {
         let id = run["run_id"].as_str().unwrap_or_default();
         let (journal, _) = client.get(&format!("/v1/runs/{id}/journal")).await;
         told.push_str(&format!("\n--- run {id} ---\n{run:#}\n--- its journal ---"));

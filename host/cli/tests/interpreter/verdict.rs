@@ -136,7 +136,7 @@ impl Verdict<'_> {
 
     async fn runs_by_event(&self) -> HashMap<String, Vec<Value>> {
         let mut by_event: HashMap<String, Vec<Value>> = HashMap::new();
-        for run in self.client.runs(self.module).await {
+        for run in self.client.runs(self.module, "").await {
             let event = run["event_id"].as_str().unwrap_or_default().to_owned();
             by_event.entry(event).or_default().push(run);
         }

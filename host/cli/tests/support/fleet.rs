@@ -97,13 +97,13 @@ impl Client {
         .await
     }
 
-    /// All runs of a module, newest first.
-    pub async fn runs(&self, module: &str) -> Vec<Value> {
+    /// The runs of a module, newest first; `filter` is more of the query.
+    pub async fn runs(&self, module: &str, filter: &str) -> Vec<Value> {
         let mut runs = Vec::new();
         let mut from = String::new();
         loop {
             let (page, cursor) = self
-                .get(&format!("/v1/runs?module={module}&limit=100{from}"))
+                .get(&format!("/v1/runs?module={module}&limit=100{filter}{from}"))
                 .await;
             runs.extend(page.as_array().expect("a list").iter().cloned());
             match cursor {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// What it has heard, in order.
 #[derive(Clone)]
@@ -14,6 +14,7 @@ pub struct Witness {
     address: SocketAddr,
     lines: Arc<Mutex<Vec<(Instant, String)>>>,
     heard: Arc<Notify>,
+    held: watch::Sender<bool>,
 }
 
 impl Witness {
@@ -24,6 +25,7 @@ impl Witness {
             address: listener.local_addr().expect("an address"),
             lines: Arc::default(),
             heard: Arc::default(),
+            held: watch::Sender::new(false),
         };
         let listening = witness.clone();
         tokio::spawn(async move {
@@ -54,6 +56,11 @@ impl Witness {
         self.lines.lock().expect("no panic holds it").len()
     }
 
+    /// Whether who tells something has to wait for the answer: until this is taken back, so that bodies stay open.
+    pub fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
     /// Returns when there are that many lines.
     pub async fn reaches(&self, count: usize) {
         loop {
@@ -81,6 +88,10 @@ impl Witness {
                     .expect("no panic holds it")
                     .extend(text.lines().map(|line| (now, line.to_owned())));
                 self.heard.notify_waiters();
+                let mut held = self.held.subscribe();
+                if held.wait_for(|held| !held).await.is_err() {
+                    return;
+                }
                 let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
                 let _ = stream.write_all(answer).await;
                 return;
