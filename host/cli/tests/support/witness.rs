@@ -2,19 +2,17 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 /// What it has heard, in order.
 #[derive(Clone)]
 pub struct Witness {
     address: SocketAddr,
-    lines: Arc<Mutex<Vec<(Instant, String)>>>,
+    lines: Arc<Mutex<Vec<String>>>,
     heard: Arc<Notify>,
-    held: watch::Sender<bool>,
 }
 
 impl Witness {
@@ -25,7 +23,6 @@ impl Witness {
             address: listener.local_addr().expect("an address"),
             lines: Arc::default(),
             heard: Arc::default(),
-            held: watch::Sender::new(false),
         };
         let listening = witness.clone();
         tokio::spawn(async move {
@@ -43,22 +40,12 @@ impl Witness {
 
     /// All lines so far.
     pub fn lines(&self) -> Vec<String> {
-        self.timed_lines().into_iter().map(|(_, line)| line).collect()
-    }
-
-    /// All lines so far, and when each was heard.
-    pub fn timed_lines(&self) -> Vec<(Instant, String)> {
         self.lines.lock().expect("no panic holds it").clone()
     }
 
     /// How many lines there are.
     pub fn count(&self) -> usize {
         self.lines.lock().expect("no panic holds it").len()
-    }
-
-    /// Whether who tells something has to wait for the answer: until this is taken back, so that bodies stay open.
-    pub fn hold(&self, held: bool) {
-        self.held.send_replace(held);
     }
 
     /// Returns when there are that many lines.
@@ -82,16 +69,11 @@ impl Witness {
             }
             if let Some(body) = whole_body(&request) {
                 let text = String::from_utf8_lossy(&body).into_owned();
-                let now = Instant::now();
                 self.lines
                     .lock()
                     .expect("no panic holds it")
-                    .extend(text.lines().map(|line| (now, line.to_owned())));
+                    .extend(text.lines().map(str::to_owned));
                 self.heard.notify_waiters();
-                let mut held = self.held.subscribe();
-                if held.wait_for(|held| !held).await.is_err() {
-                    return;
-                }
                 let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
                 let _ = stream.write_all(answer).await;
                 return;

@@ -31,7 +31,7 @@ pub(super) async fn prepare(link: &mut Link) -> Result<String, Fault> {
 }
 
 async fn schema(link: &mut Link) -> Result<String, Fault> {
-    let text = "SELECT pg_catalog.quote_ident(pg_catalog.current_schema()), pg_catalog.current_user";
+    let text = "SELECT pg_catalog.quote_ident(pg_catalog.current_schema()), current_user";
     let row = row(&mut link.pg, text.to_owned()).await.map_err(own)?;
     match row.as_ref().and_then(|row| cell(row, 0)) {
         Some(schema) => Ok(schema),
