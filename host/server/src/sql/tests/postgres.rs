@@ -208,11 +208,8 @@ async fn nothing_of_a_step_is_left_in_the_session() {
         {"sql":"SELECT pg_advisory_lock(7)::text AS a"},
         {"sql":"CREATE TEMPORARY TABLE here (x int4)"}
     ]"#;
-    let failure = place.fails(2, dirty).await;
-    assert!(
-        failure.message.contains("no schema") || failure.code.as_deref() == Some("sql-error"),
-        "{failure}"
-    );
+    // A millisecond may be enough for the rest, or not: either way nothing of it may stay.
+    let _ = place.perform(2, dirty).await.expect("available");
     let dirty = dirty.replace("'statement_timeout', '1'", "'statement_timeout', '5000'");
     place.answers(3, &dirty).await;
     let clean = r#"[{"sql":"SELECT current_setting('search_path') AS path,
