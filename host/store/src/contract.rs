@@ -169,7 +169,8 @@ pub trait Store: Send + Sync + 'static {
     /// A run's log lines from number `from` on.
     async fn logs(&self, run: RunId, from: u32, limit: u32) -> Result<Vec<LogLine>>;
 
-    /// Numbers for the overview and the metrics. Cheap: never counts what has ended.
+    /// Numbers for the overview and the metrics. Cheap: never counts what has ended. With more than 10,000 live runs they
+    /// may be a few seconds old.
     async fn counts(&self) -> Result<Counts>;
 
     // ---- upkeep ------------------------------------------------------------------------------------------------
