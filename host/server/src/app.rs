@@ -9,7 +9,7 @@ use bytes::Bytes;
 use dormouse_core::event::{self, Seed};
 use dormouse_core::journal::Entry;
 use dormouse_core::run::State;
-use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp};
+use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp, limit};
 use dormouse_engine::{Engine, Instances};
 use dormouse_store::Store;
 use dormouse_store::command::Commanded;
@@ -126,6 +126,32 @@ impl App {
             Ok(ids)
         })
         .await
+    }
+
+    /// Ends the wait for a signal with its data. Answers with the run that waited.
+    ///
+    /// # Errors
+    /// `not-found` when nobody waits for it; `invalid-name`; `output-too-large` for the data.
+    pub async fn signal(&self, signal: &str, data: Json) -> Result<RunId, Problem> {
+        self.accepting()?;
+        dormouse_core::operation::check_signal(signal)
+            .map_err(|failure| Problem::new(400, "invalid-name", failure.message))?;
+        if data.len() > limit::OUTPUT_BYTES_MAX {
+            let (len, most) = (data.len(), limit::OUTPUT_BYTES_MAX);
+            let message = format!("the signal's data is {len} bytes, more than the limit of {most}");
+            return Err(Problem::new(400, "output-too-large", message));
+        }
+        let run = self.0.store.signal(signal, data, self.now()).await?;
+        let run = run.ok_or_else(|| {
+            Problem::new(
+                404,
+                "not-found",
+                format!("no run waits for the signal \"{signal}\""),
+            )
+            .help("a signal is not kept: send it again when the run waits, or send an event")
+        })?;
+        self.0.feed.run(run);
+        Ok(run)
     }
 
     /// Ends a run.

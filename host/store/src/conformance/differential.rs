@@ -21,7 +21,7 @@ use crate::ingest::{Created, Ingest, NewEvent, NewRun};
 use crate::read::{Run, RunFilter};
 use crate::registry::Changed;
 use crate::schedule::{Claim, FireTimers};
-use crate::wait::WaitOn;
+use crate::wait::{NewWait, WaitOn};
 
 /// How often each kind of operation has to succeed.
 const SUCCESSES: u32 = 3;
@@ -35,7 +35,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 40] = [
+const KINDS: [&str; 41] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -58,6 +58,7 @@ const KINDS: [&str; 40] = [
     "append-waits",
     "wait-looks-back",
     "wait-ends",
+    "signal",
     "release",
     "host-trap",
     "complete",
@@ -223,7 +224,8 @@ impl Pair {
             83..=85 => self.cancel().await,
             86..=92 => self.wake().await,
             93..=94 => self.unblock().await,
-            95..=97 => self.registry().await,
+            95..=96 => self.registry().await,
+            97 => self.signal().await,
             98 => self.config().await,
             _ => self.prune().await,
         }
@@ -478,10 +480,9 @@ impl Pair {
             }
             Ok(Appended::Completions(_)) => {
                 self.succeeded("completions");
-                if append.waits.iter().any(|wait| {
-                    let WaitOn::Event(on) = &wait.on;
-                    on.lookback_from.is_some()
-                }) {
+                let looks_back =
+                    |wait: &NewWait| matches!(&wait.on, WaitOn::Event(on) if on.lookback_from.is_some());
+                if append.waits.iter().any(looks_back) {
                     self.succeeded("wait-looks-back");
                 }
             }
@@ -651,6 +652,17 @@ impl Pair {
                 "wake"
             };
             self.succeeded(kind);
+        }
+    }
+
+    async fn signal(&mut self) {
+        let signal = format!("signal {}", self.random.below(3));
+        let (data, now) = (self.payload(), self.time());
+        if both!(self, signal(&signal, data.clone(), now))
+            .expect("answers")
+            .is_some()
+        {
+            self.succeeded("signal");
         }
     }
 

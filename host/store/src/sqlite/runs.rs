@@ -269,6 +269,8 @@ pub(super) struct Work {
     waits: Vec<(RunId, NewWait)>,
     waits_ended: Vec<(RunId, Seq)>,
     waits_cleared: Vec<RunId>,
+    /// A waiting run was made ready by what it waited for.
+    pub(super) woke: bool,
     journal_cleared: Vec<RunId>,
 }
 
@@ -377,6 +379,16 @@ impl Work {
             slot.row.waits = true;
         }
         self.waits.push((run, wait));
+    }
+
+    /// The waits that this batch is going to store.
+    pub(super) fn new_waits(&self) -> &[(RunId, NewWait)] {
+        &self.waits
+    }
+
+    /// Whether a stored wait is over by what this batch does.
+    pub(super) fn is_over(&self, run: RunId, operation: Seq) -> bool {
+        self.waits_cleared.contains(&run) || self.waits_ended.contains(&(run, operation))
     }
 
     /// A wait is over: the stored one, and the one that this batch was going to store.

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use dormouse_core::run::{Event, Phase};
-use dormouse_core::wait::{EventWait, holds, key};
+use dormouse_core::wait::{EventWait, holds, key, signal_replaced, signal_taken};
 use dormouse_core::{Json, RunId, Seq, Timestamp, limit};
 use serde_json::Value;
 use sqlx::SqliteConnection;
@@ -22,6 +22,7 @@ use crate::wait::{NewWait, WaitOn};
 /// The kinds of waits. The numbers are on disk.
 mod kind {
     pub(super) const EVENT: i64 = 1;
+    pub(super) const SIGNAL: i64 = 2;
 }
 
 static INSERT: Rows = Rows::insert(
@@ -39,6 +40,7 @@ static FIND: Rows = Rows::new(
     4,
     ")",
 );
+pub(super) const HOLDER: &str = "SELECT w.run_id, w.operation FROM waits w WHERE w.kind = ? AND w.name = ? AND w.path = '' AND w.key = ''";
 const STARTED_BY: &str = "SELECT CASE WHEN e.large \
      THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END \
      FROM runs r JOIN events e ON e.id = r.event_id WHERE r.id = ?";
@@ -70,10 +72,70 @@ pub(super) async fn register(
                 }
                 remember_path(conn, cache, on).await?;
             }
+            WaitOn::Signal(on) => {
+                if let Some((other, operation)) = holder(conn, work, &on.signal).await? {
+                    let completion = |operation, failure| Completion {
+                        operation,
+                        at: append.now,
+                        outcome: Err(failure),
+                    };
+                    if !on.replace {
+                        let failure = signal_taken(&on.signal, other);
+                        work.complete(append.run, completion(wait.operation, failure));
+                        continue;
+                    }
+                    work.load(conn, vec![other]).await?;
+                    let failure = signal_replaced(&on.signal, append.run);
+                    work.woke |= complete_in(work, other, completion(operation, failure))?;
+                }
+            }
         }
         work.wait(append.run, wait.clone());
     }
     Ok(())
+}
+
+/// Who waits for a signal, after what this batch has done so far.
+async fn holder(conn: &mut SqliteConnection, work: &Work, signal: &str) -> Result<Option<(RunId, Seq)>> {
+    let new = work
+        .new_waits()
+        .iter()
+        .find(|(_, wait)| matches!(&wait.on, WaitOn::Signal(on) if on.signal == signal));
+    if let Some((run, wait)) = new {
+        return Ok(Some((*run, wait.operation)));
+    }
+    let stored = stored_holder(conn, signal).await?;
+    Ok(stored.filter(|(run, operation)| !work.is_over(*run, *operation)))
+}
+
+async fn stored_holder(conn: &mut SqliteConnection, signal: &str) -> Result<Option<(RunId, Seq)>> {
+    let rows = fetch(conn, HOLDER, |args| {
+        args.int(kind::SIGNAL).text(signal);
+    })
+    .await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let mut cells = Cells::of(row);
+    Ok(Some((cells.run()?, cells.number()?)))
+}
+
+/// Completes the wait for a signal. True: its run was made ready.
+pub(super) async fn signal(
+    conn: &mut SqliteConnection,
+    signal: &str,
+    data: &Json,
+    now: Timestamp,
+) -> Result<(Option<RunId>, bool)> {
+    let Some((run, operation)) = stored_holder(conn, signal).await? else {
+        return Ok((None, false));
+    };
+    let completion = Completion {
+        operation,
+        at: now,
+        outcome: Ok(data.clone()),
+    };
+    Ok((Some(run), complete(conn, vec![(run, completion)]).await?))
 }
 
 async fn remember_path(conn: &mut SqliteConnection, cache: &mut Cache, on: &EventWait) -> Result<()> {
@@ -251,6 +313,12 @@ pub(super) async fn insert(conn: &mut SqliteConnection, waits: &[(RunId, NewWait
                     .text(&on.path)
                     .text(&on.key)
                     .text_or_null(on.condition.as_deref()),
+                WaitOn::Signal(on) => args
+                    .int(kind::SIGNAL)
+                    .text(&on.signal)
+                    .text("")
+                    .text("")
+                    .text_or_null(None),
             };
         })
         .await

@@ -16,7 +16,7 @@ use super::cache::Cache;
 use super::request::{Answer, Request};
 use super::runs::Work;
 use super::sql::execute;
-use super::{command, execute, ingest, registry, schedule, upkeep};
+use super::{command, execute, ingest, registry, schedule, upkeep, waits};
 use crate::error::{Error, Result};
 use crate::ingest::Ingest;
 
@@ -320,6 +320,7 @@ impl Writer {
             carried.extend(append.ingest.as_ref().filter(|_| fresh));
             *answer = Some(Ok(Answer::Appended(appended)));
         }
+        self.woke |= work.woke;
         work.flush(&mut self.conn).await?;
         Ok(carried)
     }
@@ -384,6 +385,11 @@ impl Writer {
                 Answer::Commanded(command::wake(conn, *run, *operation, *now).await?)
             }
             Request::Unblock(module, now) => Answer::Count(command::unblock(conn, module, *now).await?),
+            Request::Signal(signal, data, now) => {
+                let (run, woken) = waits::signal(conn, signal, data, *now).await?;
+                self.woke |= woken;
+                Answer::Signalled(run)
+            }
             Request::PutVersion(version) => {
                 Answer::Stored(registry::put_version(conn, cache, version).await?)
             }
