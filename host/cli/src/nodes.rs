@@ -1,6 +1,7 @@
-//! `dormouse nodes`: list.
+//! `dormouse nodes`: list, drain.
 
 use clap::Subcommand;
+use reqwest::Method;
 
 use crate::cli::Global;
 use crate::client::Client;
@@ -11,13 +12,26 @@ use crate::output::Table;
 pub(crate) enum Nodes {
     /// List the nodes and what they do
     List,
+    /// Have a node hand its runs to the others and end, before its machine is upgraded
+    Drain {
+        /// Its name as `nodes list` shows it, or enough of its beginning
+        node: String,
+    },
 }
 
 impl Nodes {
     pub(crate) async fn run(self, global: &Global) -> Outcome {
         let client = Client::new(global, None)?;
-        let Nodes::List = self;
-        let data = client.get(&["v1", "nodes"]).await?;
+        let data = match self {
+            Nodes::List => client.get(&["v1", "nodes"]).await?,
+            Nodes::Drain { node } => {
+                let node = client
+                    .request(Method::POST, &["v1", "nodes", &node, "drain"])
+                    .data()
+                    .await?;
+                serde_json::Value::Array(vec![node])
+            }
+        };
         global.output.write(&data, || {
             // The columns are what the server tells of a node.
             let nodes = data.as_array().map(Vec::as_slice).unwrap_or_default();

@@ -67,6 +67,12 @@ pub enum Invalid {
     /// A time outside 1980 to 2100.
     #[error("event ts must be Unix milliseconds between 1980 and 2100, not {0}")]
     Ts(i64),
+    /// Arrays and objects in each other, too many.
+    #[error("event nests {depth} deep, more than the limit of {}", limit::JSON_DEPTH_MAX)]
+    TooDeep {
+        /// How deep it nests, itself included.
+        depth: usize,
+    },
     /// Too big.
     #[error("event is {bytes} bytes, more than the limit of {}", limit::EVENT_BYTES_MAX)]
     TooBig {
@@ -173,6 +179,10 @@ fn make(sent: Sent, id: EventId, now: Timestamp) -> Result<Accepted, Invalid> {
         v: sent.v.as_deref(),
     })
     .map_err(|error| Invalid::Shape(error.0))?;
+    let depth = payload.depth();
+    if depth > limit::JSON_DEPTH_MAX {
+        return Err(Invalid::TooDeep { depth });
+    }
     Ok(Accepted {
         name: sent.name,
         external_id,
@@ -238,6 +248,23 @@ mod tests {
 
     fn id() -> EventId {
         EventId::from_parts(NOW, [1; 10])
+    }
+
+    #[test]
+    fn an_event_that_is_accepted_can_be_read_by_a_recursive_reader() {
+        let nested = |depth: usize| {
+            // The event and its data are two of them.
+            let (open, close) = ("[".repeat(depth - 2), "]".repeat(depth - 2));
+            format!(r#"{{"name":"a","data":{{"x":{open}"]]\"[["{close}}}}}"#)
+        };
+        let event = accept(&nested(limit::JSON_DEPTH_MAX), id(), NOW).expect("as deep as may be");
+        assert!(event.payload.read::<serde_json::Value>().is_ok());
+        assert_eq!(
+            accept(&nested(limit::JSON_DEPTH_MAX + 1), id(), NOW),
+            Err(Invalid::TooDeep {
+                depth: limit::JSON_DEPTH_MAX + 1
+            })
+        );
     }
 
     #[test]

@@ -67,6 +67,27 @@ impl Json {
         self.0.len()
     }
 
+    /// How deep arrays and objects nest in it: 0 for a plain value.
+    pub fn depth(&self) -> usize {
+        let (mut depth, mut deepest) = (0_usize, 0_usize);
+        let (mut quoted, mut escaped) = (false, false);
+        for byte in self.0.bytes() {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if quoted => escaped = true,
+                b'"' => quoted = !quoted,
+                _ if quoted => {}
+                b'[' | b'{' => {
+                    depth += 1;
+                    deepest = deepest.max(depth);
+                }
+                b']' | b'}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+        deepest
+    }
+
     /// Never true: a JSON text has at least one character.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -73,8 +73,9 @@ pub const LOOKBACK_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
 pub const LOOKBACK_EVENTS_MAX: u32 = 1_000;
 /// The path of a field that a wait matches by, in bytes.
 pub const MATCH_PATH_BYTES_MAX: usize = 512;
-/// How deep JSON may nest: what a recursive reader of it survives.
-pub const JSON_DEPTH_MAX: usize = 128;
+/// How deep an event's JSON may nest, the event itself included, and a signal's data: what serde_json reads without being
+/// told otherwise, and so what a guest can read.
+pub const JSON_DEPTH_MAX: usize = 127;
 
 /// What an operator may set for a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

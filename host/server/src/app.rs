@@ -14,6 +14,7 @@ use dormouse_engine::{Engine, Instances};
 use dormouse_store::Store;
 use dormouse_store::command::Commanded;
 use dormouse_store::registry::Changed;
+use dormouse_store::schedule::Node;
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;
@@ -131,27 +132,37 @@ impl App {
     /// Ends the wait for a signal with its data. Answers with the run that waited.
     ///
     /// # Errors
-    /// `not-found` when nobody waits for it; `invalid-name`; `output-too-large` for the data.
-    pub async fn signal(&self, signal: &str, data: Json) -> Result<RunId, Problem> {
+    /// `not-found` when nobody waits for it; `invalid-name`; `output-too-large` and `invalid-body`
+    /// (nested too deep) for the data.
+    pub async fn signal(&self, signal: String, data: Json) -> Result<RunId, Problem> {
         self.accepting()?;
-        dormouse_core::operation::check_signal(signal)
+        dormouse_core::operation::check_signal(&signal)
             .map_err(|failure| Problem::new(400, "invalid-name", failure.message))?;
         if data.len() > limit::OUTPUT_BYTES_MAX {
             let (len, most) = (data.len(), limit::OUTPUT_BYTES_MAX);
             let message = format!("the signal's data is {len} bytes, more than the limit of {most}");
             return Err(Problem::new(400, "output-too-large", message));
         }
-        let run = self.0.store.signal(signal, data, self.now()).await?;
-        let run = run.ok_or_else(|| {
-            Problem::new(
-                404,
-                "not-found",
-                format!("no run waits for the signal \"{signal}\""),
-            )
-            .help("a signal is not kept: send it again when the run waits, or send an event")
-        })?;
-        self.0.feed.run(run);
-        Ok(run)
+        let (depth, most) = (data.depth(), limit::JSON_DEPTH_MAX);
+        if depth > most {
+            let message = format!("the signal's data nests {depth} deep, more than the limit of {most}");
+            return Err(Problem::new(400, "invalid-body", message));
+        }
+        let app = self.clone();
+        uncancelled(async move {
+            let run = app.0.store.signal(&signal, data, app.now()).await?;
+            let run = run.ok_or_else(|| {
+                Problem::new(
+                    404,
+                    "not-found",
+                    format!("no run waits for the signal \"{signal}\""),
+                )
+                .help("a signal is not kept: send it again when the run waits, or send an event")
+            })?;
+            app.0.feed.run(run);
+            Ok(run)
+        })
+        .await
     }
 
     /// Ends a run.
@@ -159,6 +170,11 @@ impl App {
     /// # Errors
     /// `not-found`, or `already-ended` with the run's state.
     pub async fn cancel(&self, run: RunId) -> Result<State, Problem> {
+        let app = self.clone();
+        uncancelled(async move { app.cancel_now(run).await }).await
+    }
+
+    async fn cancel_now(&self, run: RunId) -> Result<State, Problem> {
         let commanded = self.0.store.cancel(run, self.now()).await?;
         self.0.scheduler.cancelled(run);
         self.0.feed.run(run);
@@ -177,6 +193,11 @@ impl App {
     /// # Errors
     /// `not-found`, or `already-ended`, or `nothing-to-wake`.
     pub async fn wake(&self, run: RunId) -> Result<State, Problem> {
+        let app = self.clone();
+        uncancelled(async move { app.wake_now(run).await }).await
+    }
+
+    async fn wake_now(&self, run: RunId) -> Result<State, Problem> {
         let Some(found) = self.0.store.run(run).await? else {
             return Err(Problem::not_found("run", run));
         };
@@ -234,9 +255,13 @@ impl App {
     /// # Errors
     /// `not-found`, or why it cannot be loaded.
     pub async fn activate(&self, module: &str, version: Digest) -> Result<Changed, Problem> {
-        let changed = self.0.registry.activate(module, version, self.now()).await?;
-        self.activated(module).await;
-        Ok(changed)
+        let (app, module) = (self.clone(), module.to_owned());
+        uncancelled(async move {
+            let changed = app.0.registry.activate(&module, version, app.now()).await?;
+            app.activated(&module).await;
+            Ok(changed)
+        })
+        .await
     }
 
     /// Deletes a version that nothing needs.
@@ -244,7 +269,46 @@ impl App {
     /// # Errors
     /// `not-found`, `version-active` or `version-needed`.
     pub async fn delete_version(&self, module: &str, version: Digest) -> Result<(), Problem> {
-        self.0.registry.delete(module, version).await
+        let (app, module) = (self.clone(), module.to_owned());
+        uncancelled(async move { app.0.registry.delete(&module, version).await }).await
+    }
+
+    /// Asks a node to drain: it takes in nothing more, hands its runs to the others, and ends. It learns of it with its
+    /// next sign of life. `node` is its name or its incarnation, or an unambiguous beginning of either.
+    ///
+    /// # Errors
+    /// `not-found`, or `ambiguous-node` with the nodes that are meant.
+    pub async fn drain(&self, node: &str) -> Result<Node, Problem> {
+        let nodes = self.0.store.nodes(self.now()).await?;
+        let named = |found: &&Node| found.name == node || found.incarnation.to_string() == node;
+        let begun = |found: &&Node| {
+            !node.is_empty()
+                && (found.name.starts_with(node) || found.incarnation.to_string().starts_with(node))
+        };
+        let mut meant: Vec<&Node> = nodes.iter().filter(named).collect();
+        if meant.is_empty() {
+            meant = nodes.iter().filter(begun).collect();
+        }
+        let found = match meant[..] {
+            [found] => found,
+            [] => {
+                return Err(
+                    Problem::not_found("node", node).help("`dormouse nodes list` shows the nodes that live")
+                );
+            }
+            _ => {
+                let names: Vec<&str> = meant.iter().map(|node| node.name.as_str()).collect();
+                let message = format!("\"{node}\" may be {}", names.join(" or "));
+                return Err(Problem::new(409, "ambiguous-node", message).help("give more of its name"));
+            }
+        };
+        if !self.0.store.drain(found.incarnation, self.now()).await? {
+            return Err(Problem::not_found("node", node).help("it has ended meanwhile"));
+        }
+        Ok(Node {
+            draining: true,
+            ..found.clone()
+        })
     }
 
     /// How many instances are in memory.
@@ -284,19 +348,19 @@ impl App {
     }
 }
 
-/// Does something to its end even if whoever asked goes away: a run that is created must also begin.
+/// Does a command to its end even if whoever asked goes away: a run that is created must also begin.
+///
+/// # Errors
+/// The command's, or `internal` when it panicked.
 async fn uncancelled<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    command: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
-    match tokio::spawn(work).await {
-        Ok(result) => result,
+    // Boxed, so that the task holds a pointer: a large future is otherwise copied several times on its way into it.
+    match tokio::spawn(Box::pin(command)).await {
+        Ok(outcome) => outcome,
         Err(error) => {
-            tracing::error!(%error, "a command ended in a panic");
-            Err(Problem::new(
-                500,
-                "internal",
-                "the server has made a mistake: see its log",
-            ))
+            tracing::error!(%error, "a command panicked");
+            Err(Problem::internal())
         }
     }
 }

@@ -1,5 +1,8 @@
 //! What changes, told to whoever listens: pages, streams, long polls. A hint, never the truth: listeners read anew.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use dormouse_core::RunId;
 use tokio::sync::broadcast;
 
@@ -13,19 +16,61 @@ pub enum Change {
     Run(RunId),
     /// Modules or what is active.
     Registry,
+    /// Something that another node did: what, nobody knows.
+    Elsewhere,
 }
 
 /// The sending side.
 #[derive(Clone)]
-pub(crate) struct Feed(broadcast::Sender<Change>);
+pub(crate) struct Feed {
+    sender: broadcast::Sender<Change>,
+    followed: Arc<Mutex<HashMap<RunId, usize>>>,
+}
+
+/// Somebody follows a run, until this is dropped.
+pub(crate) struct Following {
+    run: RunId,
+    followed: Arc<Mutex<HashMap<RunId, usize>>>,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = followed.get_mut(&self.run) {
+            *count -= 1;
+            if *count == 0 {
+                followed.remove(&self.run);
+            }
+        }
+    }
+}
 
 impl Feed {
     pub(crate) fn new() -> Feed {
-        Feed(broadcast::Sender::new(LAG_MAX))
+        Feed {
+            sender: broadcast::Sender::new(LAG_MAX),
+            followed: Arc::default(),
+        }
+    }
+
+    /// Says that somebody wants to know of a run, whoever drives it.
+    pub(crate) fn follow(&self, run: RunId) -> Following {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        *followed.entry(run).or_default() += 1;
+        Following {
+            run,
+            followed: Arc::clone(&self.followed),
+        }
+    }
+
+    /// The runs that somebody follows.
+    pub(crate) fn followed(&self) -> Vec<RunId> {
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.keys().copied().collect()
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Change> {
-        self.0.subscribe()
+        self.sender.subscribe()
     }
 
     pub(crate) fn run(&self, run: RunId) {
@@ -36,10 +81,14 @@ impl Feed {
         self.send(Change::Registry);
     }
 
+    pub(crate) fn elsewhere(&self) {
+        self.send(Change::Elsewhere);
+    }
+
     fn send(&self, change: Change) {
         // No listener is the usual case, and costs next to nothing.
-        if self.0.receiver_count() > 0 {
-            let _ = self.0.send(change);
+        if self.sender.receiver_count() > 0 {
+            let _ = self.sender.send(change);
         }
     }
 }

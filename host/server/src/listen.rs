@@ -1,15 +1,22 @@
 //! Connections: accepting them, bounding what a slow or vanishing client can hold, and closing them at shutdown.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use axum::body::Body;
+use futures::FutureExt as _;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use crate::options::StartError;
 
@@ -56,7 +63,8 @@ pub(crate) async fn serve(listener: TcpListener, routes: axum::Router, stop: Can
         };
         // Answers are written whole; waiting to fill a segment only delays them.
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(routes.clone());
+        let routes = routes.clone();
+        let service = service_fn(move |request| answer(routes.clone(), request));
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             // A client that goes away in the middle of a request is its own business.
@@ -66,4 +74,64 @@ pub(crate) async fn serve(listener: TcpListener, routes: axum::Router, stop: Can
     }
     drop(listener);
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, graceful.shutdown()).await;
+}
+
+/// Answers one request. A panic is a bug of ours, and the client is told so like anything else; at `debug`, a line says
+/// what was asked and how it was answered.
+async fn answer(routes: axum::Router, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let shown = tracing::enabled!(tracing::Level::DEBUG)
+        .then(|| (request.method().clone(), request.uri().clone(), Instant::now()));
+    let answered = AssertUnwindSafe(routes.oneshot(request)).catch_unwind().await;
+    let response = match answered {
+        Ok(Ok(response)) => response,
+        Err(panic) => {
+            let message = panic
+                .downcast_ref::<&str>()
+                .copied()
+                .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            tracing::error!(message, "answering a request panicked");
+            crate::api::panicked()
+        }
+    };
+    if let Some((method, uri, began)) = shown {
+        let (status, took) = (response.status().as_u16(), began.elapsed());
+        tracing::debug!(%method, path = uri.path(), status, ?took, "answered");
+    }
+    Ok(crate::api::finish(response))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_answered_for_and_the_connection_goes_on() {
+        async fn broken() -> &'static str {
+            panic!("a bug")
+        }
+        async fn whole() -> &'static str {
+            "whole"
+        }
+        let routes = axum::Router::new()
+            .route("/broken", axum::routing::get(broken))
+            .route("/whole", axum::routing::get(whole));
+        let listener = bind("127.0.0.1:0".parse().expect("an address"))
+            .await
+            .expect("binds");
+        let address = listener.local_addr().expect("bound");
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, routes, stop.clone()));
+        let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
+        let requests = "GET /broken HTTP/1.1\r\nhost: x\r\n\r\nGET /whole HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        stream.write_all(requests.as_bytes()).await.expect("written");
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).await.expect("answered");
+        assert!(answers.starts_with("HTTP/1.1 500 "), "{answers}");
+        assert!(answers.contains(r#""code":"internal""#), "{answers}");
+        assert!(answers.ends_with("whole"), "{answers}");
+        stop.cancel();
+        serving.await.expect("it ends");
+    }
 }

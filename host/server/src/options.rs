@@ -82,6 +82,7 @@ impl From<store::Error> for StartError {
     fn from(error: store::Error) -> StartError {
         match error {
             store::Error::NewerSchema { .. } => StartError::NewerSchema(error),
+            store::Error::BadUrl(_) => StartError::Configuration(error.to_string()),
             store::Error::InUse { pid } => StartError::Unavailable(format!(
                 "the data directory is in use by process {pid}: stop that server, or choose another directory with \
                  --data-dir"

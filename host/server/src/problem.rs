@@ -42,6 +42,16 @@ impl Problem {
         Problem::new(404, "not-found", format!("there is no {what} {name}"))
     }
 
+    /// A mistake of ours.
+    pub fn internal() -> Problem {
+        Problem::new(
+            500,
+            "internal",
+            "something went wrong inside the server; its log says what",
+        )
+        .help("this is a bug of ours: please report it with the log")
+    }
+
     /// Something that a later release brings.
     pub fn not_supported(what: &str) -> Problem {
         Problem::new(501, "not-supported", format!("{what} is not supported yet"))
@@ -57,7 +67,9 @@ impl From<store::Error> for Problem {
             store::Error::Unavailable(_) | store::Error::Unknown(_) => (503, "store-unavailable", Some(2)),
             store::Error::DeclaredDead | store::Error::Fatal(_) => (503, "node-stopping", Some(2)),
             store::Error::StaleRegistry => (503, "busy", Some(1)),
-            store::Error::NewerSchema { .. } | store::Error::InUse { .. } => (503, "store-unavailable", None),
+            store::Error::NewerSchema { .. } | store::Error::InUse { .. } | store::Error::BadUrl(_) => {
+                (503, "store-unavailable", None)
+            }
             store::Error::Corrupt(_) => (500, "store-corrupt", None),
         };
         Problem {

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dormouse_engine::{Engine, EngineOptions};
-use dormouse_store::Store;
 use dormouse_store::schedule::{Incarnation, NewNode};
+use dormouse_store::{Store, postgres, sqlite};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Inner};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::config::Config;
 use crate::feed::Feed;
 use crate::listen;
@@ -27,6 +27,8 @@ use crate::worker::{Parking, Verify, Worker};
 
 /// How often runs past their retention are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// How often application databases are looked through for what is as old.
+const FORGET_EVERY: Duration = Duration::from_secs(3_600);
 /// How many are deleted in one commit.
 const PRUNE_BATCH: u32 = 500;
 
@@ -65,6 +67,7 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     retention: Arc<std::sync::Mutex<Option<Duration>>>,
     fatal: oneshot::Receiver<String>,
+    asked_to_drain: oneshot::Receiver<()>,
 }
 
 /// Runs a server until told to stop.
@@ -105,33 +108,53 @@ impl Server {
             Some(store) => store,
             None => open_store(&options).await?,
         };
-        let now = tuning.clock.now();
+        let clock = SharedClock::new(tuning.clock);
         let engine = Engine::new(EngineOptions::new(options.data_dir.join("cache")))
             .map_err(|error| StartError::Unavailable(error.to_string()))?;
         let node = Incarnation(random());
-        store
+        let asked = clock.ask();
+        let standing = store
             .join(
                 NewNode {
                     incarnation: node,
                     name: node_name(),
                     release: env!("CARGO_PKG_VERSION").to_owned(),
+                    url: addresses
+                        .first()
+                        .map(|address| format!("http://{address}"))
+                        .unwrap_or_default(),
                 },
-                now,
+                asked.given(),
             )
             .await?;
+        clock.correct(asked, standing.now);
+        let now = clock.now();
 
         let databases = Databases::new();
         migrate(&databases, &config).await?;
         let registry = Arc::new(Registry::new(Arc::clone(&store), engine.clone()));
         registry.put_grants(config.grants.clone(), now).await?;
         registry.refresh().await?;
+        if store.lease().is_some() {
+            // What other nodes have deployed is compiled before its runs are claimed.
+            registry.preload().await;
+        }
 
         let (fatal_sender, fatal) = oneshot::channel();
         let feed = Feed::new();
-        let scheduler = Scheduler::new(Arc::clone(&store), Arc::clone(&tuning.clock), node, fatal_sender);
+        let (drain_sender, asked_to_drain) = oneshot::channel();
+        let scheduler = Scheduler::new(
+            Arc::clone(&store),
+            clock.clone(),
+            feed.clone(),
+            node,
+            fatal_sender,
+            drain_sender,
+        );
+        let clock: Arc<dyn Clock> = Arc::new(clock);
         let worker = Worker::new(crate::worker::Inner {
             store: Arc::clone(&store),
-            clock: Arc::clone(&tuning.clock),
+            clock: Arc::clone(&clock),
             engine: engine.clone(),
             registry: Arc::clone(&registry),
             scheduler: scheduler.clone(),
@@ -147,7 +170,7 @@ impl Server {
         let router = Router::new(Arc::clone(&store), Arc::clone(&registry), scheduler.clone(), node);
         let app = App::new(Inner {
             store,
-            clock: tuning.clock,
+            clock,
             registry,
             router,
             scheduler: scheduler.clone(),
@@ -165,6 +188,7 @@ impl Server {
             listeners,
             addresses,
             fatal,
+            asked_to_drain,
         };
         server.write_server_json()?;
         Ok(server)
@@ -199,6 +223,7 @@ impl Server {
             .map(|listener| tokio::spawn(listen::serve(listener, routes.clone(), stop.clone())))
             .collect();
         let upkeep = tokio::spawn(prune(self.app.clone(), Arc::clone(&self.retention)));
+        let forgetting = tokio::spawn(forget_operations(self.app.clone(), self.databases.clone()));
         let reloading = tokio::spawn(reload_on_hangup(
             self.app.clone(),
             self.databases.clone(),
@@ -208,9 +233,11 @@ impl Server {
         tracing::info!(url = self.url(), data_dir = %self.options.data_dir.display(), "serving");
         let stopped = tokio::select! {
             () = shutdown.cancelled() => None,
+            _ = &mut self.asked_to_drain => None,
             reason = &mut self.fatal => Some(reason.unwrap_or_else(|_| "the scheduler ended".to_owned())),
         };
         upkeep.abort();
+        forgetting.abort();
         reloading.abort();
         self.app.inner().draining.store(true, Ordering::Relaxed);
         tracing::info!("draining");
@@ -261,24 +288,36 @@ impl Server {
 }
 
 async fn open_store(options: &Options) -> Result<Arc<dyn Store>, StartError> {
-    match options.database_url.as_deref() {
-        None => {}
-        Some(url) if url.starts_with("postgres:") || url.starts_with("postgresql:") => {
-            return Err(StartError::Configuration(
-                "Postgres is not supported yet: leave --database-url out to use SQLite in the data directory"
-                    .to_owned(),
-            ));
-        }
-        Some(url) => {
-            return Err(StartError::Configuration(format!(
-                "the database URL \"{url}\" is not supported: leave --database-url out to use SQLite in the data directory"
-            )));
-        }
-    }
+    // Caches and server.json are this node's own, whatever the database is.
     std::fs::create_dir_all(&options.data_dir).map_err(|error| unusable(&options.data_dir, &error))?;
-    let store =
-        dormouse_store::sqlite::SqliteStore::open(dormouse_store::sqlite::Options::new(&options.data_dir))
-            .await?;
+    let Some(url) = options.database_url.as_deref() else {
+        return open_sqlite(&options.data_dir).await;
+    };
+    match url.split_once(':') {
+        Some(("postgres" | "postgresql", _)) => {
+            let store = postgres::PostgresStore::open(postgres::Options::new(url)).await?;
+            Ok(Arc::new(store))
+        }
+        Some(("sqlite", path)) => {
+            let path = Path::new(path.trim_start_matches("//"));
+            if path.file_name() != Some("dormouse.db".as_ref()) {
+                return Err(StartError::Configuration(format!(
+                    "the database URL \"{url}\" does not name a file dormouse.db: a SQLite database keeps that name, since \
+                     modules and a lock stand beside it; choose its directory, as in sqlite:/var/lib/dormouse/dormouse.db"
+                )));
+            }
+            open_sqlite(path.parent().unwrap_or(Path::new("."))).await
+        }
+        _ => Err(StartError::Configuration(format!(
+            "the database URL \"{url}\" is neither sqlite:PATH/dormouse.db nor postgres://USER:PASSWORD@HOST/DATABASE; leave \
+             --database-url out to use SQLite in the data directory"
+        ))),
+    }
+}
+
+async fn open_sqlite(dir: &Path) -> Result<Arc<dyn Store>, StartError> {
+    std::fs::create_dir_all(dir).map_err(|error| unusable(dir, &error))?;
+    let store = sqlite::SqliteStore::open(sqlite::Options::new(dir)).await?;
     Ok(Arc::new(store))
 }
 
@@ -345,6 +384,27 @@ async fn prune(app: App, retention: Arc<std::sync::Mutex<Option<Duration>>>) {
                 Err(error) => {
                     tracing::warn!(%error, "old runs could not be deleted");
                     break;
+                }
+            }
+        }
+    }
+}
+
+/// Deletes from the application databases what nobody will ask for again.
+async fn forget_operations(app: App, databases: Databases) {
+    loop {
+        tokio::time::sleep(FORGET_EVERY).await;
+        let grants = app.inner().registry.current_grants();
+        for (module, grants) in &grants.modules {
+            for (name, database) in &grants.databases {
+                let pruned = crate::sql::prune(&databases, database, app.store(), app.now()).await;
+                if let Err(reason) = pruned {
+                    tracing::warn!(
+                        module,
+                        database = name,
+                        reason,
+                        "old rows of operations could not be deleted"
+                    );
                 }
             }
         }

@@ -1,8 +1,9 @@
 //! What the store can do beside what the machine can do, measured in the same run.
 //!
 //! Prints one JSON object per line: `{"bench","metric","value","unit"}`. `DORMOUSE_BENCH_SECONDS` is the length of
-//! each timed part (default 3), `DORMOUSE_BENCH_ONLY` the beginning of the names to measure (default all). Nothing is
-//! asserted: a slow machine is not a failure.
+//! each timed part (default 3), `DORMOUSE_BENCH_ONLY` the beginning of the names to measure (default all). With
+//! `DORMOUSE_BENCH_DATABASE_URL=postgres://…`, the store is the one on that database, whose contents are deleted. Nothing
+//! is asserted: a slow machine is not a failure.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -13,12 +14,12 @@ use std::time::{Duration, Instant};
 use dormouse_core::journal::{Entry, Event, OperationKind, Record};
 use dormouse_core::run::Wait;
 use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
-use dormouse_store::Store;
 use dormouse_store::execute::{Append, Appended, Then};
 use dormouse_store::ingest::{Ingest, NewEvent, NewRun};
 use dormouse_store::registry::NewVersion;
 use dormouse_store::schedule::{Claim, FireTimers, Incarnation, NewNode};
 use dormouse_store::sqlite::{Options, SqliteStore};
+use dormouse_store::{PostgresStore, Store, postgres};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _};
 
@@ -149,9 +150,40 @@ async fn raw_insert(dir: &Path, batch: usize) {
     conn.close().await.expect("closes");
 }
 
+fn database_url() -> Option<String> {
+    std::env::var("DORMOUSE_BENCH_DATABASE_URL").ok()
+}
+
+/// Deletes what is in a database.
+async fn empty(url: &str) {
+    let mut conn = sqlx::PgConnection::connect(url).await.expect("connects");
+    sqlx::raw_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        .execute(&mut conn)
+        .await
+        .expect("may drop the schema");
+    conn.close().await.expect("closes");
+}
+
+/// One trip to the server on a connection of sqlx' own, beside which the store's trips are to be seen.
+async fn trip(url: &str) {
+    let mut conn = sqlx::PgConnection::connect(url).await.expect("connects");
+    let cpu = cpu_micros();
+    let began = Instant::now();
+    let mut latencies = Latencies::default();
+    while began.elapsed() < length() {
+        let one = Instant::now();
+        sqlx::query("SELECT 1").execute(&mut conn).await.expect("answers");
+        latencies.0.push(one.elapsed().as_secs_f64() * 1e6);
+    }
+    let trips = latencies.0.len() as f64;
+    report("ceiling/trip", "cpu", (cpu_micros() - cpu) / trips, "us/trip");
+    latencies.report("ceiling/trip");
+    conn.close().await.expect("closes");
+}
+
 /// A store with one module, and ids for its runs.
 struct Bench {
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     digest: Digest,
     generation: i64,
     ids: AtomicU64,
@@ -162,11 +194,22 @@ struct Bench {
 impl Bench {
     async fn new(place: &Path) -> Arc<Bench> {
         let dir = tempfile::tempdir_in(place).expect("a directory");
-        let store = SqliteStore::open(Options::new(dir.path())).await.expect("opens");
+        let store: Arc<dyn Store> = match database_url() {
+            None => Arc::new(SqliteStore::open(Options::new(dir.path())).await.expect("opens")),
+            Some(url) => {
+                empty(&url).await;
+                let options = postgres::Options {
+                    // Nobody says that the bench lives.
+                    lease: Duration::from_secs(24 * 3600),
+                    ..postgres::Options::new(url)
+                };
+                Arc::new(PostgresStore::open(options).await.expect("opens"))
+            }
+        };
         let clock = Instant::now();
         let digest = Digest::of(b"bench");
         let mut bench = Bench {
-            store: Arc::new(store),
+            store,
             digest,
             generation: 0,
             ids: AtomicU64::new(0),
@@ -177,6 +220,7 @@ impl Bench {
             incarnation: NODE,
             name: "bench".to_owned(),
             release: "0".to_owned(),
+            url: String::new(),
         };
         bench.store.join(node, bench.now()).await.expect("joins");
         let version = NewVersion {
@@ -422,6 +466,36 @@ async fn claims(place: &Path) {
     bench.store.close().await;
 }
 
+/// What a node asks once a second about the runs it drives or follows.
+async fn glances(place: &Path) {
+    let bench = Bench::new(place).await;
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        let ingest = bench.ingest(1000, None);
+        ids.extend(ingest.runs.iter().map(|run| run.id));
+        bench.store.ingest(ingest).await.expect("ingests");
+    }
+    for asked in [1, 100, 1000] {
+        let picked: Vec<RunId> = ids
+            .iter()
+            .step_by(ids.len() / asked)
+            .copied()
+            .take(asked)
+            .collect();
+        let picked: Arc<[RunId]> = picked.into();
+        let name = format!("store/glance-of-{asked}");
+        closed_loop(&name, "run", &bench, 1, asked as u64, move |bench, _| {
+            let picked = Arc::clone(&picked);
+            async move {
+                let seen = bench.store.glance(&picked).await.expect("reads");
+                assert_eq!(seen.len(), picked.len());
+            }
+        })
+        .await;
+    }
+    bench.store.close().await;
+}
+
 /// Ten thousand sleeping runs wake at once, a thousand per commit.
 async fn wakes(place: &Path) {
     const RUNS: usize = 10_000;
@@ -535,7 +609,10 @@ async fn main() {
             raw_insert(place, batch).await;
         }
     }
-    if wanted("store/open") {
+    if let Some(url) = database_url().filter(|_| wanted("ceiling")) {
+        trip(&url).await;
+    }
+    if wanted("store/open") && database_url().is_none() {
         opening(place).await;
     }
     for producers in [1, 64, 256] {
@@ -555,6 +632,9 @@ async fn main() {
     }
     if wanted("store/claim") {
         claims(place).await;
+    }
+    if wanted("store/glance") {
+        glances(place).await;
     }
     if wanted("store/fire") {
         wakes(place).await;

@@ -10,14 +10,17 @@
 //!   waiting run makes it ready in the same commit.
 //! - **Nothing slips between a wait and what it waits for**: an event is matched against the stored waits in the commit
 //!   that stores it, and a wait looks back, if it does, in the commit that stores the wait. One of the two must see the
-//!   other. SQLite has one writer. Postgres takes, in the transaction, `pg_advisory_xact_lock_shared(hash(name))` for
-//!   each event name that it stores, and `pg_advisory_xact_lock(hash(name))` for each that it waits for, in order of the
-//!   hash, before it reads: two ingests don't hinder each other, a wait and an ingest of the same name do.
+//!   other. SQLite has one writer. On Postgres whoever stores events locks their names, shared, before it reads, and
+//!   whoever stores a wait that looks back locks its name alone (`postgres/waits.rs`): two ingests don't hinder each
+//!   other, such a wait and an ingest of the same name do.
 //! - Time is an argument, except that leases between nodes are judged by the database's own clock.
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
 use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
+use tokio::sync::watch;
 
 use crate::command::Commanded;
 use crate::error::Result;
@@ -25,7 +28,7 @@ use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
 use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
-use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNode, Node};
+use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
 
 /// A durable store. Cheap calls to make from many tasks at once: writes are grouped by the implementation.
 #[async_trait]
@@ -34,19 +37,35 @@ pub trait Store: Send + Sync + 'static {
 
     /// Registers a node. On SQLite, whose data directory has one process at a time, every other node is declared
     /// dead by it.
-    async fn join(&self, node: NewNode, now: Timestamp) -> Result<()>;
+    async fn join(&self, node: NewNode, now: Timestamp) -> Result<Standing>;
 
-    /// Says that the node lives. [`Error::DeclaredDead`](crate::Error::DeclaredDead) when it was given up.
-    async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<()>;
+    /// Says that the node lives, and answers what others want of it.
+    /// [`Error::DeclaredDead`](crate::Error::DeclaredDead) when it was given up.
+    async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<Standing>;
+
+    /// For how long a node may be silent before others may take its runs over. None where no others can be: one process
+    /// holds the data directory.
+    fn lease(&self) -> Option<Duration>;
+
+    /// Marks a node as draining; it learns so with its next heartbeat. Nothing undoes it: a node that is to work
+    /// again is started again. False: there is no such node.
+    async fn drain(&self, node: Incarnation, now: Timestamp) -> Result<bool>;
 
     /// Takes up to `limit` runs from nodes that are dead and makes them ready (epoch + 1). Call until it returns 0.
+    /// On a database that nodes share, nodes that were not heard of for too long are declared dead first.
     async fn take_over(&self, limit: u32, now: Timestamp) -> Result<u32>;
 
     /// Takes the node off the list. Runs it still owns are then taken over like a dead node's.
     async fn leave(&self, node: Incarnation, now: Timestamp) -> Result<()>;
 
-    /// All nodes that live.
-    async fn nodes(&self) -> Result<Vec<Node>>;
+    /// All nodes that live, in the order they joined. `now` is what their silence is measured by where the database
+    /// has no clock of its own.
+    async fn nodes(&self, now: Timestamp) -> Result<Vec<Node>>;
+
+    /// A number that moves when another node may have made something ready or ended a run. A hint, for looking at once
+    /// instead of at the next poll: it may come late, twice, for nothing, or not at all. With one process it never
+    /// moves.
+    fn hints(&self) -> watch::Receiver<u64>;
 
     // ---- from event to run -------------------------------------------------------------------------------------
 
@@ -135,6 +154,10 @@ pub trait Store: Send + Sync + 'static {
 
     // ---- reads -------------------------------------------------------------------------------------------------
 
+    /// What others change about runs, in order of their ids; those that are not there are left out. Cheap, and meant
+    /// for up to 1,000 runs at once.
+    async fn glance(&self, runs: &[RunId]) -> Result<Vec<Glance>>;
+
     /// One run.
     async fn run(&self, run: RunId) -> Result<Option<Run>>;
 
@@ -150,7 +173,8 @@ pub trait Store: Send + Sync + 'static {
     /// A run's log lines from number `from` on.
     async fn logs(&self, run: RunId, from: u32, limit: u32) -> Result<Vec<LogLine>>;
 
-    /// Numbers for the overview and the metrics. Cheap: never counts what has ended.
+    /// Numbers for the overview and the metrics. Cheap: never counts what has ended. With more than 10,000 live runs they
+    /// may be a few seconds old.
     async fn counts(&self) -> Result<Counts>;
 
     // ---- upkeep ------------------------------------------------------------------------------------------------

@@ -31,6 +31,9 @@ pub enum Error {
         /// The newest this release knows.
         known: i64,
     },
+    /// The database URL cannot be used.
+    #[error("the database URL is not understood: {0}")]
+    BadUrl(String),
     /// Another process uses the data directory.
     #[error("the data directory is in use by process {pid}")]
     InUse {

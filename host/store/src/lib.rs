@@ -1,5 +1,5 @@
-//! Where everything durable is: the [`Store`] trait, its SQLite implementation, an in-memory model of the same
-//! behaviour, and the conformance suite that holds both to it. All SQL of the project is here.
+//! Where everything durable is: the [`Store`] trait, its implementations on SQLite and Postgres, an in-memory
+//! model of the same behaviour, and the conformance suite that holds all to it. All SQL of the project is here.
 //!
 //! | room | what it owns |
 //! |---|---|
@@ -12,11 +12,14 @@
 //! | [`read`] | what pages and the API show |
 //! | [`model`] | the same behaviour in memory, to hold implementations against |
 //! | [`conformance`] | what every implementation must do, as a suite of checks |
+//! | `batch` | what the writers of all databases do the same way |
 //! | [`sqlite`] | the implementation on SQLite |
+//! | [`postgres`] | the implementation on Postgres, for many nodes |
 //! | [`error`] | what can go wrong, and which of it is worth trying again |
 //!
 //! Absent on purpose: clocks and randomness (arguments), decisions (core's), and any knowledge of guests.
 
+mod batch;
 pub mod command;
 pub mod conformance;
 pub mod contract;
@@ -24,6 +27,7 @@ pub mod error;
 pub mod execute;
 pub mod ingest;
 pub mod model;
+pub mod postgres;
 pub mod read;
 pub mod registry;
 pub mod schedule;
@@ -33,4 +37,5 @@ pub mod wait;
 pub use contract::Store;
 pub use error::{Error, Result};
 pub use model::MemoryStore;
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;

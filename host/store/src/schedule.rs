@@ -4,8 +4,9 @@
 //! it comes from the one current owner. Waiting runs have no owner and exactly one timer if they wait for a time.
 
 use std::fmt;
+use std::time::Duration;
 
-use dormouse_core::run::RunError;
+use dormouse_core::run::{RunError, State};
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 
 /// One life of a host process: random at each boot, so that a process that comes back is another one.
@@ -33,6 +34,18 @@ pub struct NewNode {
     pub name: String,
     /// The release it runs.
     pub release: String,
+    /// Where people and other nodes reach its API: `http://127.0.0.1:8288`. Empty: nowhere.
+    pub url: String,
+}
+
+/// How a node stands with the others, as it is told when it joins and with each heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The time by the clock that all nodes share: the database's. On one that has none of its own (SQLite, the
+    /// model), the time the caller gave.
+    pub now: Timestamp,
+    /// Somebody asked the node to drain: it should claim nothing more, hand back what it has, and end.
+    pub draining: bool,
 }
 
 /// A node as the store knows it.
@@ -44,10 +57,36 @@ pub struct Node {
     pub name: String,
     /// The release it runs.
     pub release: String,
+    /// Where its API is reached; empty when it did not say.
+    pub url: String,
     /// When it joined.
     pub joined_at: Timestamp,
     /// When it was last heard of.
     pub heartbeat_at: Timestamp,
+    /// For how long it has not been heard of, by the clock that all nodes share.
+    pub silent_for: Duration,
+    /// Whether it was asked to drain.
+    pub draining: bool,
+    /// How many runs are leased to it.
+    pub runs: u64,
+}
+
+/// What others change about a run, read for many runs at once: how a node notices that a run it drives was cancelled
+/// or taken over, and how it follows runs that other nodes drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// The run.
+    pub id: RunId,
+    /// Its state.
+    pub state: State,
+    /// Who drives it.
+    pub owner: Option<Incarnation>,
+    /// The lease's epoch.
+    pub epoch: i64,
+    /// The number its next entry will have: it has moved when there are new entries.
+    pub journal_next: Seq,
+    /// Log lines kept so far: it has moved when there are new ones.
+    pub log_lines: u32,
 }
 
 /// A run that a node may now drive, with all it needs but the journal.

@@ -18,21 +18,21 @@ use crate::report::Samples;
 use crate::server::Server;
 
 /// How often the counter is read while there is load.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// How long nothing may move before it is an error.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs that ended, by the server's own count since its start.
 pub(crate) struct Ended {
-    client: Client,
+    clients: Vec<Client>,
 }
 
 impl Ended {
     /// Looks over a connection of its own.
     pub(crate) async fn new(server: &Server) -> Result<Ended> {
         Ok(Ended {
-            client: server.client().await?,
+            clients: server.clients().await?,
         })
     }
 
@@ -48,14 +48,18 @@ impl Ended {
         Ok(self.number(r#"dormouse_runs_total{status="Completed"}"#).await? as u64)
     }
 
-    /// A metric by its name and labels; 0 when it is not there (yet).
+    /// A metric by its name and labels, of all nodes together; 0 where it is not there (yet).
     pub(crate) async fn number(&mut self, name: &str) -> Result<f64> {
-        let text = self.client.send(Method::GET, "/metrics", Bytes::new()).await?;
-        let text = std::str::from_utf8(&text)?;
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        Ok(value.map_or(Ok(0.0), str::parse)?)
+        let mut sum = 0.0;
+        for client in &mut self.clients {
+            let text = client.send(Method::GET, "/metrics", Bytes::new()).await?;
+            let text = std::str::from_utf8(&text)?;
+            let value = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            sum += value.map_or(Ok(0.0), str::parse::<f64>)?;
+        }
+        Ok(sum)
     }
 
     /// Waits until so many have completed; when that was.

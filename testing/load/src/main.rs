@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 
+use dormouse_testing_postgres::Cluster;
 use report::Report;
 
 /// Measure a server beside its machine
@@ -51,6 +52,15 @@ struct Arguments {
     /// How many finished runs are stored before the comparison with an empty store
     #[arg(long, default_value_t = 100_000, value_name = "RUNS")]
     finished: u64,
+    /// Measure on this Postgres instead of SQLite: an empty database
+    #[arg(long, value_name = "URL", conflicts_with = "postgres")]
+    database_url: Option<String>,
+    /// Measure on a throw-away Postgres of this machine instead of SQLite
+    #[arg(long)]
+    postgres: bool,
+    /// How many nodes share the database
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
     /// Only these; all when not given
     #[arg(long, value_delimiter = ',', value_name = "WORK")]
     only: Vec<String>,
@@ -71,6 +81,9 @@ struct Bench {
     rounds: usize,
     sleeping: u64,
     finished: u64,
+    database_url: Option<String>,
+    postgres: Option<Cluster>,
+    nodes: usize,
     report: Report,
 }
 
@@ -107,6 +120,10 @@ async fn measure(arguments: Arguments) -> Result<()> {
     {
         anyhow::bail!("\"{unknown}\" is none of {}", work::NAMES.join(", "));
     }
+    anyhow::ensure!(
+        arguments.nodes <= 1 || arguments.postgres || arguments.database_url.is_some(),
+        "several nodes need a database that they share: --postgres or --database-url"
+    );
     let beside = std::env::current_exe()?
         .parent()
         .context("a directory of this binary")?
@@ -128,6 +145,9 @@ async fn measure(arguments: Arguments) -> Result<()> {
         rounds: arguments.rounds.max(1),
         sleeping: arguments.sleeping,
         finished: arguments.finished,
+        nodes: arguments.nodes.max(1),
+        postgres: arguments.postgres.then(Cluster::start),
+        database_url: arguments.database_url,
         report: Report::default(),
     };
     let mut failed = Vec::new();

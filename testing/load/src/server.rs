@@ -5,10 +5,12 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
+use dormouse_testing_postgres::Cluster;
 use http::Method;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -28,11 +30,28 @@ pub(crate) struct Server {
     extra: Vec<String>,
     address: SocketAddr,
     process: Option<Child>,
+    /// Further nodes on the same database: started and stopped with this one, their processor time counted with its.
+    others: Vec<Server>,
+    /// Whose turn it is to be connected to.
+    turn: AtomicUsize,
 }
 
 impl Server {
     /// Starts one on an empty directory and waits until it is ready.
     pub(crate) async fn start(bench: &Bench, extra: &[&str]) -> Result<Server> {
+        let mut extra = extra.to_vec();
+        let database = bench.postgres.as_ref().map(Cluster::database);
+        if let Some(url) = database.as_deref().or(bench.database_url.as_deref()) {
+            extra.extend(["--database-url", url]);
+        }
+        let mut server = Server::one(bench, &extra).await?;
+        for _ in 1..bench.nodes {
+            server.others.push(Server::one(bench, &extra).await?);
+        }
+        Ok(server)
+    }
+
+    async fn one(bench: &Bench, extra: &[&str]) -> Result<Server> {
         let dir = tempfile::Builder::new()
             .prefix("data-")
             .tempdir_in(&bench.dir)?
@@ -45,6 +64,8 @@ impl Server {
             extra,
             address,
             process: None,
+            others: Vec::new(),
+            turn: AtomicUsize::new(0),
         };
         server.boot().await?;
         Ok(server)
@@ -135,9 +156,20 @@ impl Server {
         Ok(())
     }
 
-    /// A connection to it.
+    /// A connection to it; with several nodes, to each in turn.
     pub(crate) async fn client(&self) -> Result<Client> {
-        Client::connect(self.address).await
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % (1 + self.others.len());
+        let node = turn.checked_sub(1).map_or(self, |other| &self.others[other]);
+        Client::connect(node.address).await
+    }
+
+    /// A connection to each node.
+    pub(crate) async fn clients(&self) -> Result<Vec<Client>> {
+        let mut clients = vec![Client::connect(self.address).await?];
+        for node in &self.others {
+            clients.push(Client::connect(node.address).await?);
+        }
+        Ok(clients)
     }
 
     /// Where its data are.
@@ -150,8 +182,16 @@ impl Server {
         self.address
     }
 
-    /// Processor time it has taken so far, user's and system's, of all its threads that ever were.
+    /// Processor time it has taken so far, user's and system's, of all its threads that ever were; of all nodes.
     pub(crate) fn cpu(&self) -> Result<Duration> {
+        let mut all = self.cpu_of_one()?;
+        for node in &self.others {
+            all += node.cpu_of_one()?;
+        }
+        Ok(all)
+    }
+
+    fn cpu_of_one(&self) -> Result<Duration> {
         let text = self.proc("stat")?;
         // The name, in parentheses, may hold anything; after it, utime is the 12th field and stime the next.
         let fields = text.rsplit_once(')').context("no name in stat")?.1;

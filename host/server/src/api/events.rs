@@ -16,7 +16,6 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::body::{self, Limit};
-use super::detached::detached;
 use super::envelope::{status, with_retry_after};
 use crate::app::{App, Sent};
 use crate::problem::Problem;
@@ -82,25 +81,22 @@ async fn accept(app: App, headers: &HeaderMap, body: Body) -> Result<Sent, Probl
                 .trim()
                 .eq_ignore_ascii_case("application/x-www-form-urlencoded")
         });
-    // Whoever asked may be gone before the events are stored; then they are stored all the same, and begin.
-    detached(async move {
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|error| body::malformed(format!("it is not UTF-8: {error}")))?;
-        let text = text.trim_start_matches('\u{feff}').trim();
-        if form && !text.starts_with(['{', '[']) {
-            let event = from_form(bytes.clone()).await?;
-            return app.send_events(&[&event], seed).await;
-        }
-        let texts = split(text)?;
-        if texts.is_empty() {
-            return Ok(Sent {
-                ids: Vec::new(),
-                runs: Vec::new(),
-            });
-        }
-        app.send_events(&texts, seed).await
-    })
-    .await
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|error| body::malformed(format!("it is not UTF-8: {error}")))?
+        .trim_start_matches('\u{feff}')
+        .trim();
+    if form && !text.starts_with(['{', '[']) {
+        let event = from_form(bytes.clone()).await?;
+        return app.send_events(&[&event], seed).await;
+    }
+    let texts = split(text)?;
+    if texts.is_empty() {
+        return Ok(Sent {
+            ids: Vec::new(),
+            runs: Vec::new(),
+        });
+    }
+    app.send_events(&texts, seed).await
 }
 
 /// The texts of the events in a body: one object, or an array of them. Each stays as it was written.

@@ -9,13 +9,12 @@
 //! | [`node`] | `/health`, `/ready`, `/metrics`, `/dev`, nodes |
 //! | [`absent`] | what a later release brings, answered as data |
 //! | [`view`], [`steps`] | what is shown of a run: pure |
-//! | [`envelope`], [`query`], [`body`], [`guard`], [`detached`] | shapes, parameters, bodies, other sites, vanishing clients |
+//! | [`envelope`], [`query`], [`body`], [`guard`] | shapes, parameters, bodies, other sites |
 //!
 //! Absent on purpose: decisions (the commands of [`App`]), pages ([`crate::ui`]) and keys.
 
 mod absent;
 mod body;
-mod detached;
 mod envelope;
 mod events;
 mod guard;
@@ -31,7 +30,7 @@ mod view;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware::{from_fn, map_response};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
@@ -41,7 +40,6 @@ use tower_http::cors::{Any, CorsLayer};
 use crate::app::App;
 use crate::problem::Problem;
 
-pub(crate) use detached::detached;
 pub(crate) use envelope::Failed;
 pub(crate) use guard::same_site;
 pub(crate) use query::{Params, run_id};
@@ -80,6 +78,7 @@ pub fn routes(app: App) -> Router {
         .route("/modules/{name}/activate", post(modules::activate))
         .route("/modules/{name}/preflight", post(absent::preflight))
         .route("/nodes", get(node::nodes))
+        .route("/nodes/{node}/drain", post(node::drain))
         .route(
             "/cancellations",
             get(absent::cancellations).post(absent::cancellations),
@@ -109,15 +108,14 @@ pub fn routes(app: App) -> Router {
                 .allow_headers(Any)
                 .expose_headers([SERVER_KIND]),
         );
-    guarded
-        .merge(open)
-        .fallback(no_route)
-        .layer(map_response(finish))
-        .with_state(app)
+    guarded.merge(open).fallback(no_route).with_state(app)
 }
 
-/// Every answer of the API says what kind of server this is, and is nobody's to keep or to guess at.
-async fn finish(mut response: Response) -> Response {
+/// Every answer says what kind of server this is, and is nobody's to keep or to guess at unless it says otherwise.
+///
+/// It is put on where requests are served, around all routes, since each layer of a router costs every request a few
+/// allocations.
+pub(crate) fn finish(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(SERVER_KIND, HeaderValue::from_static("dev"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -125,6 +123,11 @@ async fn finish(mut response: Response) -> Response {
         .entry(CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// What is said when answering panicked.
+pub(crate) fn panicked() -> Response {
+    Failed(Problem::internal()).into_response()
 }
 
 async fn no_route(request: Request) -> Response {

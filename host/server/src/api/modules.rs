@@ -12,7 +12,6 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::body::{self, Limit};
-use super::detached::detached;
 use super::envelope::{Answer, data};
 use super::query::{self, Params};
 use crate::app::App;
@@ -175,9 +174,7 @@ pub(super) async fn upload(
     policy(params.get("policy"))?;
     let message = message(&headers)?;
     let component = body::read(&headers, body, COMPONENT).await?;
-    let command = app.clone();
-    let deployed =
-        detached(async move { command.deploy(&module, component, UPLOADER, message).await }).await?;
+    let deployed = app.deploy(&module, component, UPLOADER, message).await?;
     let status = if deployed.new {
         StatusCode::CREATED
     } else {
@@ -228,8 +225,7 @@ pub(super) async fn activate(
     let asked: Activate = body::json(&headers, body, None).await?;
     policy(asked.policy.as_deref())?;
     let version = query::digest(&asked.version)?;
-    let (command, of) = (app.clone(), module.clone());
-    let changed = detached(async move { command.activate(&of, version).await }).await?;
+    let changed = app.activate(&module, version).await?;
     let changed = matches!(changed, Changed::Done(_));
     Ok(data(
         app.now(),
@@ -258,8 +254,7 @@ pub(super) async fn delete(
     params.only(&[])?;
     let module = query::module(&name)?.to_owned();
     let version = query::digest(&version)?;
-    let (command, of) = (app.clone(), module.clone());
-    detached(async move { command.delete_version(&of, version).await }).await?;
+    app.delete_version(&module, version).await?;
     Ok(data(
         app.now(),
         DeletedView {
@@ -297,8 +292,7 @@ pub(super) async fn invoke(
         );
         return Err(Problem::new(400, "event-too-big", message).into());
     }
-    let (command, function) = (app.clone(), name.clone());
-    let (run_id, event_id) = detached(async move { command.invoke(&function, invoked).await }).await?;
+    let (run_id, event_id) = app.invoke(&name, invoked).await?;
     let view = InvokedView {
         run_id,
         event_id,

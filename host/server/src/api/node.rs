@@ -1,9 +1,10 @@
 //! The server itself: whether it lives, whether it can take work, its metrics, and its nodes.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use dormouse_core::Timestamp;
+use dormouse_store::schedule::Node;
 use serde::Serialize;
 
 use super::envelope::{Answer, Failed, data};
@@ -90,27 +91,46 @@ pub(super) async fn dev(State(app): State<App>) -> Response {
     .into_response()
 }
 
-/// `GET /v1/nodes`.
-pub(super) async fn nodes(State(app): State<App>, params: Params) -> Answer {
-    #[derive(Serialize)]
-    struct NodeView {
-        incarnation: String,
-        name: String,
-        version: String,
-        joined_at: Timestamp,
-        heartbeat_at: Timestamp,
-    }
-    params.only(&[])?;
-    let nodes = app.store().nodes().await?;
-    let views: Vec<NodeView> = nodes
-        .into_iter()
-        .map(|node| NodeView {
+#[derive(Serialize)]
+struct NodeView {
+    incarnation: String,
+    name: String,
+    version: String,
+    url: String,
+    draining: bool,
+    runs: u64,
+    joined_at: Timestamp,
+    heartbeat_at: Timestamp,
+    silent_ms: u64,
+}
+
+impl From<Node> for NodeView {
+    fn from(node: Node) -> NodeView {
+        NodeView {
             incarnation: node.incarnation.to_string(),
             name: node.name,
             version: node.release,
+            url: node.url,
+            draining: node.draining,
+            runs: node.runs,
             joined_at: node.joined_at,
             heartbeat_at: node.heartbeat_at,
-        })
-        .collect();
+            silent_ms: u64::try_from(node.silent_for.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// `GET /v1/nodes`.
+pub(super) async fn nodes(State(app): State<App>, params: Params) -> Answer {
+    params.only(&[])?;
+    let nodes = app.store().nodes(app.now()).await?;
+    let views: Vec<NodeView> = nodes.into_iter().map(NodeView::from).collect();
     Ok(data(app.now(), views))
+}
+
+/// `POST /v1/nodes/{node}/drain`: asks a node to hand its runs to the others and to end.
+pub(super) async fn drain(State(app): State<App>, Path(node): Path<String>, params: Params) -> Answer {
+    params.only(&[])?;
+    let node = app.drain(&node).await?;
+    Ok(data(app.now(), NodeView::from(node)))
 }

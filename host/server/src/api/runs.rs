@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use axum::extract::{Path, State};
+use axum::response::Response;
 use dormouse_core::journal::Entry;
+use dormouse_core::run::State as RunState;
 use dormouse_core::{RunId, Timestamp};
 use dormouse_store::execute::LogLine;
 use dormouse_store::read::{Run, RunFilter};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::detached::detached;
 use super::envelope::{Answer, data, page as page_of};
 use super::query::{self, Params};
 use super::steps::Steps;
@@ -123,48 +124,33 @@ struct Commanded {
     at: Timestamp,
 }
 
+fn commanded(app: &App, run_id: RunId, state: RunState) -> Response {
+    let at = app.now();
+    data(
+        at,
+        Commanded {
+            run_id,
+            status: state.status.as_str(),
+            phase: state.phase.map(|phase| phase.as_str()),
+            at,
+        },
+    )
+}
+
 /// `DELETE /v1/runs/{id}`: ends it.
 pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>, params: Params) -> Answer {
     params.only(&[])?;
     let run_id = query::run_id(&id)?;
-    let command = app.clone();
-    let state = detached(async move { command.cancel(run_id).await }).await?;
-    let (status, phase, at) = (
-        state.status.as_str(),
-        state.phase.map(|phase| phase.as_str()),
-        app.now(),
-    );
-    Ok(data(
-        at,
-        Commanded {
-            run_id,
-            status,
-            phase,
-            at,
-        },
-    ))
+    let state = app.cancel(run_id).await?;
+    Ok(commanded(&app, run_id, state))
 }
 
 /// `POST /v1/runs/{id}/wake`: ends its wait for a time now, or tries a blocked run again.
 pub(super) async fn wake(State(app): State<App>, Path(id): Path<String>, params: Params) -> Answer {
     params.only(&[])?;
     let run_id = query::run_id(&id)?;
-    let command = app.clone();
-    let state = detached(async move { command.wake(run_id).await }).await?;
-    let (status, phase, at) = (
-        state.status.as_str(),
-        state.phase.map(|phase| phase.as_str()),
-        app.now(),
-    );
-    Ok(data(
-        at,
-        Commanded {
-            run_id,
-            status,
-            phase,
-            at,
-        },
-    ))
+    let state = app.wake(run_id).await?;
+    Ok(commanded(&app, run_id, state))
 }
 
 /// A run's row.

@@ -7,7 +7,6 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
 use super::body;
-use super::detached::detached;
 use super::envelope::{Answer, data};
 use super::query::Params;
 use crate::app::App;
@@ -28,8 +27,6 @@ struct SignalledView {
 pub(super) async fn send(State(app): State<App>, params: Params, headers: HeaderMap, body: Body) -> Answer {
     params.only(&[])?;
     let Signal { signal, data: sent } = body::json(&headers, body, None).await?;
-    let command = app.clone();
-    let run_id =
-        detached(async move { command.signal(&signal, sent.unwrap_or_else(Json::null)).await }).await?;
+    let run_id = app.signal(signal, sent.unwrap_or_else(Json::null)).await?;
     Ok(data(app.now(), SignalledView { run_id }))
 }

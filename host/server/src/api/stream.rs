@@ -25,7 +25,7 @@ use super::runs;
 use super::steps::Steps;
 use super::view::{LogView, RunView};
 use crate::app::App;
-use crate::feed::Change;
+use crate::feed::{Change, Following};
 use crate::problem::Problem;
 
 /// Changes within this time of the last look are looked at together.
@@ -34,7 +34,7 @@ const COALESCE: Duration = Duration::from_millis(100);
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How often to see whether the node stops.
 const TICK: Duration = Duration::from_secs(1);
-/// After how many ticks to look without a nudge: another node may have moved the run.
+/// After how many ticks to look without a nudge: one may have been missed.
 const LOOK_EVERY: u32 = 5;
 /// Log lines in one read.
 const LOG_BATCH: u32 = 500;
@@ -44,6 +44,8 @@ pub(super) struct Nudges {
     app: App,
     run: RunId,
     changes: broadcast::Receiver<Change>,
+    /// Has this node look at the run when another one drives it.
+    _following: Following,
     tick: tokio::time::Interval,
     ticks: u32,
     looked: Instant,
@@ -60,6 +62,7 @@ impl Nudges {
             app: app.clone(),
             run,
             changes: app.changes(),
+            _following: app.inner().feed.follow(run),
             tick,
             ticks: 0,
             looked: Instant::now() - COALESCE,

@@ -245,18 +245,42 @@ impl Registry {
             return Ok((module.clone(), definition));
         }
         let store = Arc::clone(&self.store);
+        // A store that has trouble is not a version that is gone: that would block the run.
+        let trouble = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&trouble);
         let fetch = move || async move {
             match store.component(version).await {
                 Ok(Some(bytes)) => Ok(Bytes::from(bytes)),
                 Ok(None) => Err(format!("the component {version} is not in the store")),
-                Err(error) => Err(error.to_string()),
+                Err(error) => {
+                    let message = error.to_string();
+                    *lock(&told) = Some(error);
+                    Err(message)
+                }
             }
         };
-        let module = self.engine.load_cached(version, fetch).await.map_err(|error| {
-            Unloadable::Version(format!("version {} cannot be loaded: {error}", version.short()))
+        let module = self.engine.load_cached(version, fetch).await;
+        let module = module.map_err(|error| match lock(&trouble).take() {
+            Some(trouble) => Unloadable::Store(trouble),
+            None => Unloadable::Version(format!("version {} cannot be loaded: {error}", version.short())),
         })?;
         lock(&self.loaded).insert(version, module.clone());
         Ok((module, definition))
+    }
+
+    /// Loads every active version that is not loaded: another node may have compiled it, and runs of it come here too.
+    pub(crate) async fn preload(&self) {
+        for (module, active) in &self.snapshot().modules {
+            let Some(function) = active.manifest.functions.first() else {
+                continue;
+            };
+            let Ok(name) = FunctionName::new(module, &function.id) else {
+                continue;
+            };
+            if let Err(error) = self.load(&name, active.version.digest).await {
+                tracing::warn!(module, version = %active.version.digest, %error, "an active version is not loaded");
+            }
+        }
     }
 
     async fn manifest(&self, module: &str, version: Digest) -> Result<Arc<Manifest>, Unloadable> {

@@ -12,6 +12,7 @@ use dormouse_store::schedule::{Claim, FireTimers};
 use std::sync::PoisonError;
 
 use super::{SLOTS, Scheduler};
+use crate::clock::Clock as _;
 
 /// How many due times are held in memory at most; the rest is read when the window moves on.
 pub(super) const DUE_MAX: usize = 100_000;
@@ -23,10 +24,16 @@ const WINDOW_EVERY: Duration = Duration::from_secs(30);
 const CLAIM_BATCH: usize = 128;
 /// How many timers fire in one commit.
 const FIRE_BATCH: u32 = 1_000;
-/// How often the ready queue is looked at without a nudge: what a lost nudge may cost.
-const CLAIM_POLL: Duration = Duration::from_millis(500);
+/// How soon the ready queue is looked at again without a nudge, after there was something in it,
+const CLAIM_POLL_MIN: Duration = Duration::from_millis(100);
+/// and, twice as late each time, after there was nothing: what a lost nudge may cost.
+const CLAIM_POLL_MAX: Duration = Duration::from_secs(1);
+/// How often timers are looked at where other nodes set some too: how late one may fire whose node has died.
+const FIRE_POLL: Duration = Duration::from_secs(1);
 /// How often a node says that it lives.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
+/// How often it is looked what other nodes have deployed.
+const KEEP_UP_EVERY: Duration = Duration::from_secs(2);
 /// How often dead nodes' runs are looked for.
 const TAKEOVER_EVERY: Duration = Duration::from_secs(5);
 /// How many runs are taken over in one commit.
@@ -34,7 +41,7 @@ const TAKEOVER_BATCH: u32 = 1_000;
 /// How long to wait after the store had trouble.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(250);
 
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 pub(super) fn all(scheduler: &Scheduler) -> Vec<Task> {
     let of = |task: fn(Scheduler) -> Task| task(scheduler.clone());
@@ -50,6 +57,7 @@ pub(super) fn all(scheduler: &Scheduler) -> Vec<Task> {
 
 /// Claims what is ready, as long as there are slots.
 async fn claiming(scheduler: Scheduler) {
+    let mut poll = CLAIM_POLL_MIN;
     loop {
         let Some(slot) = scheduler.slot().await else {
             return;
@@ -70,6 +78,10 @@ async fn claiming(scheduler: Scheduler) {
             Ok(batch) => {
                 blocked(&batch.blocked);
                 let full = batch.claimed.len() as u32 == limit;
+                poll = match batch.claimed.is_empty() {
+                    true => CLAIM_POLL_MAX.min(poll * 2),
+                    false => CLAIM_POLL_MIN,
+                };
                 for (run, slot) in batch.claimed.into_iter().zip(slots) {
                     scheduler.dispatch(run, slot);
                 }
@@ -87,7 +99,7 @@ async fn claiming(scheduler: Scheduler) {
         }
         tokio::select! {
             () = scheduler.0.ready.notified() => {}
-            () = tokio::time::sleep(CLAIM_POLL) => {}
+            () = tokio::time::sleep(poll) => {}
             () = scheduler.0.stop.cancelled() => return,
         }
     }
@@ -113,8 +125,11 @@ async fn firing(scheduler: Scheduler) {
             .unwrap_or_else(PoisonError::into_inner)
             .first()
             .copied();
+        let shared = scheduler.0.lease.is_shared();
         tokio::select! {
             () = scheduler.0.clock.sleep_until(next.unwrap_or(Timestamp::MAX)) => {}
+            // A timer that another node set and no longer fires is known to nobody else until it is read ahead.
+            () = tokio::time::sleep(FIRE_POLL), if shared => {}
             () = scheduler.0.due_changed.notified() => continue,
             () = scheduler.0.stop.cancelled() => return,
         }
@@ -193,21 +208,33 @@ async fn reading_ahead(scheduler: Scheduler) {
 /// Says that the node lives.
 async fn beating(scheduler: Scheduler) {
     loop {
-        match scheduler
-            .0
-            .store
-            .heartbeat(scheduler.0.node, scheduler.0.clock.now())
-            .await
-        {
+        match scheduler.beat().await {
             Ok(()) => {}
             Err(error) => {
                 if !trouble(&scheduler, "say that the node lives", error).await {
                     return;
                 }
+                continue;
             }
         }
         tokio::select! {
             () = tokio::time::sleep(HEARTBEAT_EVERY) => {}
+            () = scheduler.0.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Keeps up with what is deployed at other nodes, so that its code is here before its runs are.
+pub(super) async fn keeping_up(scheduler: Scheduler) {
+    loop {
+        if let Some(worker) = scheduler.0.worker.get() {
+            match worker.registry.refresh().await {
+                Ok(_) => worker.registry.preload().await,
+                Err(error) => tracing::warn!(%error, "what is active could not be read"),
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(KEEP_UP_EVERY) => {}
             () = scheduler.0.stop.cancelled() => return,
         }
     }
@@ -250,7 +277,7 @@ fn blocked(runs: &[dormouse_core::RunId]) {
 }
 
 /// What to do about the store's trouble: wait a moment and go on, or stop. False when the node stops.
-async fn trouble(scheduler: &Scheduler, what: &str, error: Error) -> bool {
+pub(super) async fn trouble(scheduler: &Scheduler, what: &str, error: Error) -> bool {
     if matches!(error, Error::DeclaredDead | Error::Fatal(_)) {
         scheduler.fatal(format!("could not {what}: {error}"));
         return false;

@@ -9,7 +9,9 @@
 //! A claimed run always comes with a slot, so no more than [`SLOTS`] bodies and stretches execute at once. A run that
 //! waits has no slot. Absent on purpose: what a leg does, and deciding what is due (the store's, in its commits).
 
+mod lease;
 mod loops;
+mod others;
 mod table;
 
 use std::collections::BTreeSet;
@@ -24,10 +26,12 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clock::Clock;
+use crate::clock::{Clock as _, SharedClock};
+use crate::feed::Feed;
 use crate::router::Routed;
 use crate::worker::Worker;
 
+use lease::Lease;
 pub(crate) use table::{Mail, Mailbox, Table};
 
 /// How many runs may execute at once on a node. Bodies wait on networks more than they compute.
@@ -42,8 +46,10 @@ pub(crate) struct Scheduler(Arc<Inner>);
 
 struct Inner {
     store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
+    clock: SharedClock,
+    feed: Feed,
     node: Incarnation,
+    lease: Lease,
     slots: Arc<Semaphore>,
     table: Table,
     /// Timers due soon, as far as this node knows: a reason to look, not the truth.
@@ -57,6 +63,8 @@ struct Inner {
     draining: AtomicBool,
     /// Stops the loops.
     stop: CancellationToken,
+    /// Somebody asked the node to drain.
+    asked_to_drain: Mutex<Option<oneshot::Sender<()>>>,
     /// The node can't go on: why.
     fatal: Mutex<Option<oneshot::Sender<String>>>,
 }
@@ -64,11 +72,16 @@ struct Inner {
 impl Scheduler {
     pub(crate) fn new(
         store: Arc<dyn Store>,
-        clock: Arc<dyn Clock>,
+        clock: SharedClock,
+        feed: Feed,
         node: Incarnation,
         fatal: oneshot::Sender<String>,
+        asked_to_drain: oneshot::Sender<()>,
     ) -> Scheduler {
         Scheduler(Arc::new(Inner {
+            lease: Lease::new(store.lease()),
+            feed,
+            asked_to_drain: Mutex::new(Some(asked_to_drain)),
             store,
             clock,
             node,
@@ -89,7 +102,7 @@ impl Scheduler {
     pub(crate) fn start(&self, worker: Worker) {
         let first = self.0.worker.set(worker).is_ok();
         debug_assert!(first, "a scheduler is started once");
-        for task in loops::all(self) {
+        for task in loops::all(self).into_iter().chain(others::all(self)) {
             self.0.tasks.spawn(task);
         }
     }
@@ -167,7 +180,8 @@ impl Scheduler {
             let Some(worker) = self.0.worker.get().cloned() else {
                 return;
             };
-            self.0.tasks.spawn(worker.drive(*run, slot, mailbox));
+            // Boxed: a future of this size is otherwise copied several times on its way into its task.
+            self.0.tasks.spawn(Box::pin(worker.drive(*run, slot, mailbox)));
         }
     }
 

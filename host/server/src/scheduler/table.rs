@@ -34,6 +34,8 @@ pub(crate) struct Mailbox {
 }
 
 struct Resident {
+    /// The epoch under which it was last claimed.
+    epoch: i64,
     sender: UnboundedSender<Mail>,
     interrupt: Interrupt,
 }
@@ -51,15 +53,19 @@ impl Table {
         slot: Slot,
     ) -> Option<(Box<ClaimedRun>, Slot, Mailbox)> {
         let mut residents = self.lock();
-        let (run, slot) = match residents.get(&id) {
-            Some(resident) => match resident.sender.send(Mail::Claimed(run, slot)) {
-                Ok(()) => return None,
-                // The task has died without leaving (a panic): another takes its place.
-                Err(lost) => match lost.0 {
-                    Mail::Claimed(run, slot) => (run, slot),
-                    Mail::Cancelled | Mail::Drain => return None,
-                },
-            },
+        let epoch = run.epoch;
+        let (run, slot) = match residents.get_mut(&id) {
+            Some(resident) => {
+                resident.epoch = epoch;
+                match resident.sender.send(Mail::Claimed(run, slot)) {
+                    Ok(()) => return None,
+                    // The task has died without leaving (a panic): another takes its place.
+                    Err(lost) => match lost.0 {
+                        Mail::Claimed(run, slot) => (run, slot),
+                        Mail::Cancelled | Mail::Drain => return None,
+                    },
+                }
+            }
             None => (run, slot),
         };
         let (sender, receiver) = unbounded_channel();
@@ -67,6 +73,7 @@ impl Table {
         residents.insert(
             id,
             Resident {
+                epoch,
                 sender,
                 interrupt: interrupt.clone(),
             },
@@ -98,6 +105,25 @@ impl Table {
                 interrupt.trap_now();
             });
         }
+    }
+
+    /// As [`Table::cancel`], unless the run has been claimed anew since.
+    pub(super) fn cancel_lease(&self, id: RunId, epoch: i64) {
+        let still = self
+            .lock()
+            .get(&id)
+            .is_some_and(|resident| resident.epoch == epoch);
+        if still {
+            self.cancel(id);
+        }
+    }
+
+    /// The runs with a task here, each with the epoch under which it was last claimed.
+    pub(super) fn leases(&self) -> Vec<(RunId, i64)> {
+        self.lock()
+            .iter()
+            .map(|(run, resident)| (*run, resident.epoch))
+            .collect()
     }
 
     /// Tells all tasks that the node is shutting down.

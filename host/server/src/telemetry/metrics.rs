@@ -37,7 +37,7 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, meaning.
-const ALL: [(&str, Kind, Unit, &str); 15] = [
+const ALL: [(&str, Kind, Unit, &str); 16] = [
     (
         "dormouse_runs_total",
         Kind::Counter,
@@ -85,6 +85,12 @@ const ALL: [(&str, Kind, Unit, &str); 15] = [
         Kind::Histogram(&SECONDS),
         Unit::Seconds,
         "How long feeding a journal back took.",
+    ),
+    (
+        "dormouse_leg_cpu_seconds",
+        Kind::Histogram(&SECONDS),
+        Unit::Seconds,
+        "Processor time that one leg took, its instance included.",
     ),
     (
         "dormouse_commit_seconds",

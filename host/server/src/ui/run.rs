@@ -45,8 +45,7 @@ pub(super) async fn fragment(State(app): State<App>, Path(id): Path<String>) -> 
 
 pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Failed> {
     let run = id_of(&id)?;
-    let command = app.clone();
-    match api::detached(async move { command.cancel(run).await }).await {
+    match app.cancel(run).await {
         // It ended while the button was on its way: the page says how.
         Ok(_) => {}
         Err(problem) if problem.code == "already-ended" => {}
@@ -57,8 +56,7 @@ pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Re
 
 pub(super) async fn wake(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Failed> {
     let run = id_of(&id)?;
-    let command = app.clone();
-    match api::detached(async move { command.wake(run).await }).await {
+    match app.wake(run).await {
         // It woke by itself while the button was on its way.
         Ok(_) => {}
         Err(problem) if matches!(problem.code, "already-ended" | "nothing-to-wake") => {}

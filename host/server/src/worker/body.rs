@@ -31,6 +31,11 @@ impl LegHost {
             return Err(self.end(Ending::Gone));
         }
         self.flush().await?;
+        if !self.worker.scheduler.assure_lease().await {
+            return Err(self.end(Ending::Gone));
+        }
+        // The lease was proven anew: another node may have had the run in between.
+        self.check_mail()?;
         let function = &self.program.function;
         let timeout = options
             .timeout()

@@ -83,7 +83,6 @@ impl LegHost {
             then,
             now: self.worker.clock.now(),
         };
-        let began = std::time::Instant::now();
         let appended = loop {
             append.ingest = self.carried(append.now);
             match self.worker.store.append(append.clone()).await {
@@ -105,7 +104,6 @@ impl LegHost {
                 }
             }
         };
-        metrics::histogram!("dormouse_commit_seconds").record(began.elapsed().as_secs_f64());
         match appended {
             Appended::Lost(why) => {
                 tracing::info!(run_id = %self.run.id, ?why, "the lease is gone: what this leg did is discarded");

@@ -200,7 +200,12 @@ impl LegHost {
             operation,
         };
         let databases = self.worker.databases.clone();
+        let scheduler = self.worker.scheduler.clone();
         let handle = self.performing.tasks.spawn(async move {
+            if !scheduler.assure_lease().await {
+                // The node stops, and with it the leg that would take an answer.
+                std::future::pending::<()>().await;
+            }
             let outcome =
                 perform_until_available(&databases, &database, key, &input.statements, timeout).await;
             (operation, outcome)

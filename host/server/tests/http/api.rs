@@ -351,6 +351,14 @@ async fn a_signal_that_nobody_waits_for_or_that_is_none_is_refused() {
             format!(r#"{{"signal":"go","data":"{}"}}"#, "x".repeat(4 << 20)),
             (400, "output-too-large"),
         ),
+        (
+            format!(
+                r#"{{"signal":"go","data":{}{}}}"#,
+                "[".repeat(128),
+                "]".repeat(128)
+            ),
+            (400, "invalid-body"),
+        ),
     ] {
         let answer = server.send("POST", "/v1/signals", &json, body.as_bytes()).await;
         assert_eq!(

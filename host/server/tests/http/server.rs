@@ -206,6 +206,7 @@ async fn fill(store: &dyn Store) -> Runs {
                 incarnation: node,
                 name: "former".to_owned(),
                 release: "test".to_owned(),
+                url: String::new(),
             },
             now,
         )

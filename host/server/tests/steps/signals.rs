@@ -24,7 +24,11 @@ async fn waiting(running: &Running, data: &str) -> RunId {
 }
 
 async fn signal(running: &Running, data: &str) -> Result<RunId, u16> {
-    let sent = running.server.app().signal("go", Json::trusted(data)).await;
+    let sent = running
+        .server
+        .app()
+        .signal("go".to_owned(), Json::trusted(data))
+        .await;
     sent.map_err(|problem| problem.status)
 }
 

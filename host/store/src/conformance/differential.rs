@@ -7,21 +7,18 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use dormouse_core::journal::{Entry, Event, OperationKind, Record, RecordKind};
-use dormouse_core::run::{Phase, RunError, Wait};
-use dormouse_core::{Digest, EventId, Failure, Json, RunId, Seq, Timestamp};
+use dormouse_core::run::Phase;
+use dormouse_core::{Digest, EventId, Json, RunId, Timestamp};
 
 use super::fixture::{at, function, json, node, version};
 use super::random::Random;
 use crate::command::Commanded;
 use crate::contract::Store;
 use crate::error::Error;
-use crate::execute::{Append, Appended, LogLine, Lost, Then};
 use crate::ingest::{Created, Ingest, NewEvent, NewRun};
 use crate::read::{Run, RunFilter};
 use crate::registry::Changed;
-use crate::schedule::{Claim, FireTimers};
-use crate::wait::{NewWait, WaitOn};
+use crate::schedule::{Claim, FireTimers, Incarnation, NewNode, Node, Standing};
 
 /// How often each kind of operation has to succeed.
 const SUCCESSES: u32 = 3;
@@ -35,10 +32,11 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 41] = [
+const KINDS: [&str; 42] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
+    "drain",
     "leave",
     "take-over",
     "ingest",
@@ -143,6 +141,8 @@ macro_rules! both {
     }};
 }
 
+// After the macro, which it uses.
+mod appending;
 mod carried;
 mod reads;
 
@@ -203,8 +203,8 @@ impl Pair {
     }
 
     async fn begin(&mut self) {
+        self.join(node(1)).await;
         let now = self.time();
-        both!(self, join(node(1), now)).expect("joins");
         for (number, module) in MODULES.into_iter().enumerate() {
             let stored = both!(
                 self,
@@ -212,6 +212,49 @@ impl Pair {
             );
             self.generation = stored.expect("stores").generation;
         }
+    }
+
+    /// Joins. The time in the answer may be the store's own.
+    async fn join(&mut self, node: NewNode) {
+        let now = self.time();
+        let model = self.model.join(node.clone(), now).await;
+        let store = self.store.join(node, now).await;
+        let draining = |standing: Standing| standing.draining;
+        self.same("join", model.map(draining), store.map(draining))
+            .expect("joins");
+    }
+
+    async fn heartbeat(&mut self, node: Incarnation) -> Result<bool, Error> {
+        let now = self.time();
+        let model = self.model.heartbeat(node, now).await;
+        let store = self.store.heartbeat(node, now).await;
+        let draining = |standing: Standing| standing.draining;
+        self.same("heartbeat", model.map(draining), store.map(draining))
+    }
+
+    /// Nodes without their times, in an order that does not follow from these.
+    async fn compare_nodes(&mut self) {
+        let now = self.time();
+        let seen = |nodes: Vec<Node>| {
+            let mut seen: Vec<_> = nodes
+                .into_iter()
+                .map(|node| {
+                    (
+                        node.incarnation,
+                        node.name,
+                        node.release,
+                        node.url,
+                        node.draining,
+                        node.runs,
+                    )
+                })
+                .collect();
+            seen.sort();
+            seen
+        };
+        let model = self.model.nodes(now).await.map(seen);
+        let store = self.store.nodes(now).await.map(seen);
+        self.same("nodes", model, store).expect("reads");
     }
 
     async fn operate(&mut self) {
@@ -234,22 +277,25 @@ impl Pair {
     async fn nodes(&mut self) {
         let now = self.time();
         let this = node(self.node).incarnation;
-        if both!(self, heartbeat(this, now)).is_ok() {
+        if self.heartbeat(this).await.is_ok() {
             self.succeeded("heartbeat");
+        }
+        if self.random.one_in(3) && both!(self, drain(this, now)).expect("answers") {
+            self.succeeded("drain");
         }
         // A node ends and another comes: several times in a row, now and then, which is what a crash loop looks like.
         let rounds = if self.random.one_in(3) { 6 } else { 1 };
         for _ in 0..rounds {
             let this = node(self.node).incarnation;
-            if self.random.one_in(2) {
+            if rounds > 1 || self.random.one_in(2) {
                 both!(self, leave(this, now)).expect("leaves");
                 self.succeeded("leave");
             } else {
                 self.node = self.node % 100 + 1;
-                both!(self, join(node(self.node), now)).expect("joins");
+                self.join(node(self.node)).await;
                 self.succeeded("join");
             }
-            if both!(self, heartbeat(this, now)).is_err() {
+            if self.heartbeat(this).await.is_err() {
                 self.succeeded("heartbeat-dead");
             }
             let limit = 1 + self.random.below(40) as u32;
@@ -257,7 +303,7 @@ impl Pair {
                 self.succeeded("take-over");
             }
             self.node = self.node % 100 + 1;
-            both!(self, join(node(self.node), now)).expect("joins");
+            self.join(node(self.node)).await;
             let claim = Claim {
                 node: node(self.node).incarnation,
                 limit: 500,
@@ -321,13 +367,13 @@ impl Pair {
         if ingest.runs.iter().any(|run| run.start_at > now) {
             flags.push("ingest-delayed");
         }
-        let queued = both!(self, counts()).expect("counts").live[Phase::Queued as usize];
+        // Only the model's: a store may answer with counts that are a moment old.
+        let queued = self.model.counts().await.expect("counts").live[Phase::Queued as usize];
         match both!(self, ingest(ingest.clone())) {
             Ok(created) => {
                 self.succeeded("ingest");
-                if both!(self, counts()).expect("counts").live[Phase::Queued as usize]
-                    > queued + created.len() as u64
-                {
+                let now_queued = self.model.counts().await.expect("counts").live[Phase::Queued as usize];
+                if now_queued > queued + created.len() as u64 {
                     self.succeeded("wait-ends");
                 }
                 if created
@@ -415,204 +461,6 @@ impl Pair {
         }
         if fired.readied > 0 {
             self.succeeded("fire-ready");
-        }
-    }
-
-    async fn append(&mut self) {
-        let phase = if self.random.one_in(15) {
-            None
-        } else {
-            Some(Phase::Executing)
-        };
-        let Some(mut run) = self.some_run(phase).await else {
-            return;
-        };
-        if self.random.one_in(60) {
-            run.id = RunId::from_parts(at(0), [9; 10]);
-        }
-        let epoch = if self.random.one_in(25) {
-            run.epoch + 1
-        } else {
-            run.epoch
-        };
-        let owner = run.owner.unwrap_or(node(self.node).incarnation);
-        let open = self.open_operations(run.id).await;
-        let first = match self.random.below(30) {
-            // Again, or with a gap.
-            0 => run.journal_next.saturating_sub(1),
-            1 => run.journal_next + 1,
-            _ => run.journal_next,
-        };
-        let records = self.records(first, open.clone());
-        let fresh = !records.is_empty();
-        let logs = (0..self.random.below(3) as u32)
-            .map(|number| self.log(number))
-            .collect();
-        let (kind, then) = self.then(&open);
-        let append = Append {
-            run: run.id,
-            owner,
-            epoch,
-            records,
-            logs,
-            ingest: None,
-            waits: Vec::new(),
-            then,
-            now: self.time(),
-        };
-        let append = Append {
-            ingest: self.random.one_in(6).then(|| self.sends()),
-            ..append
-        };
-        let waits = self.waits(&append);
-        let append = Append { waits, ..append };
-        let waits = !append.waits.is_empty() && first == run.journal_next;
-        let sends = append.ingest.is_some() && fresh && first == run.journal_next;
-        match both!(self, append(append.clone())) {
-            Ok(Appended::Done) => {
-                if sends {
-                    self.succeeded("append-sends");
-                }
-                if waits {
-                    self.succeeded("append-waits");
-                }
-                self.succeeded(kind);
-            }
-            Ok(Appended::Completions(_)) => {
-                self.succeeded("completions");
-                let looks_back =
-                    |wait: &NewWait| matches!(&wait.on, WaitOn::Event(on) if on.lookback_from.is_some());
-                if append.waits.iter().any(looks_back) {
-                    self.succeeded("wait-looks-back");
-                }
-            }
-            Ok(Appended::Lost(Lost::Cancelled)) => self.succeeded("cancelled"),
-            Ok(Appended::Lost(Lost::TakenOver)) => self.succeeded("lost"),
-            Ok(Appended::Lost(Lost::Gone)) => self.succeeded("gone"),
-            Err(Error::StaleRegistry) => self.succeeded("ingest-stale"),
-            Err(_) if fresh => self.succeeded("refused-append"),
-            Err(error) => panic!("seed {} step {}: {error}", self.seed, self.step),
-        }
-    }
-
-    async fn open_operations(&mut self, run: RunId) -> Vec<Seq> {
-        let journal = both!(self, journal(run, 0)).expect("reads");
-        let closed: Vec<Seq> = journal.iter().filter_map(closes).collect();
-        let opened = journal
-            .iter()
-            .filter(|record| matches!(record.kind, RecordKind::Started | RecordKind::Deferred));
-        opened
-            .map(|record| record.seq)
-            .filter(|seq| !closed.contains(seq))
-            .collect()
-    }
-
-    fn records(&mut self, first: Seq, mut open: Vec<Seq>) -> Vec<Record> {
-        let now = self.time();
-        let mut records = Vec::new();
-        for offset in 0..self.random.below(4) as u32 {
-            let seq = first + offset;
-            let name = format!("step {seq}");
-            let event = match self.random.below(5) {
-                0 => Event::Step {
-                    name,
-                    occurrence: 0,
-                    attempt: 1,
-                    started_at: now,
-                    outcome: Ok(self.payload()),
-                },
-                1 => Event::Deferred {
-                    name,
-                    occurrence: 0,
-                    attempt: 1,
-                    started_at: now,
-                    failure: Failure::new("boom", "boom"),
-                    due_at: now,
-                },
-                2 | 3 if !open.is_empty() => {
-                    let operation = open.remove(self.random.below(open.len() as u64) as usize);
-                    match self.random.one_in(2) {
-                        true => Event::Delivered {
-                            operation,
-                            outcome: Ok(json("1")),
-                        },
-                        false => Event::Cancelled { operation },
-                    }
-                }
-                _ => Event::Started {
-                    kind: OperationKind::Sleep,
-                    name,
-                    occurrence: 0,
-                    input_hash: 1,
-                    input: json("1"),
-                    due_at: None,
-                },
-            };
-            records.push(Entry { seq, at: now, event }.encode());
-        }
-        records
-    }
-
-    fn log(&mut self, number: u32) -> LogLine {
-        LogLine {
-            number: number + self.random.below(10) as u32,
-            at: self.time(),
-            level: "info".to_owned(),
-            step: None,
-            message: format!("at {}", self.step),
-            fields: None,
-        }
-    }
-
-    fn then(&mut self, open: &[Seq]) -> (&'static str, Then) {
-        match self.random.below(24) {
-            0..=6 => ("continue", Then::Continue),
-            7..=15 => {
-                let waits = [Wait::Sleep, Wait::External, Wait::BackOff, Wait::Limit];
-                let wait = waits[self.random.below(4) as usize];
-                let wake = self.now + self.random.below(1500) as i64;
-                let wake_at = (!self.random.one_in(4)).then(|| at(wake));
-                let known = if self.random.one_in(2) {
-                    open.to_vec()
-                } else {
-                    Vec::new()
-                };
-                (
-                    "suspend",
-                    Then::Suspend {
-                        wait,
-                        reason: "waits".to_owned(),
-                        wake_at,
-                        known,
-                    },
-                )
-            }
-            16 => ("release", Then::Release { host_trap: false }),
-            17 => ("host-trap", Then::Release { host_trap: true }),
-            18 | 19 => (
-                "complete",
-                Then::Complete {
-                    output: self.payload(),
-                },
-            ),
-            20 => (
-                "fail",
-                Then::Fail {
-                    error: RunError::new("boom", "it failed"),
-                },
-            ),
-            21 => (
-                "continue-with",
-                Then::ContinueWith {
-                    continued: self.payload(),
-                },
-            ),
-            _ => (
-                "block",
-                Then::Block {
-                    error: RunError::new("diverged", "it diverged"),
-                },
-            ),
         }
     }
 
@@ -715,13 +563,5 @@ impl Pair {
         if both!(self, prune(before, limit)).expect("prunes") > 0 {
             self.succeeded("prune");
         }
-    }
-}
-
-/// The operation a record closes.
-fn closes(record: &Record) -> Option<Seq> {
-    match Entry::decode(record.clone()).ok()?.event {
-        Event::Delivered { operation, .. } | Event::Cancelled { operation } => Some(operation),
-        _ => None,
     }
 }

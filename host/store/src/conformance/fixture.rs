@@ -35,6 +35,7 @@ pub(super) fn node(number: u8) -> NewNode {
         incarnation: Incarnation([number; 16]),
         name: format!("host-{number}:1"),
         release: "0.1.0".to_owned(),
+        url: format!("http://host-{number}:8288"),
     }
 }
 

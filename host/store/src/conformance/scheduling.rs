@@ -1,16 +1,17 @@
 //! Claims, timers, takeover, nodes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dormouse_core::RunId;
-use dormouse_core::run::Phase;
+use dormouse_core::run::{Phase, State, Status};
 
 use super::fixture::{Fixture, at, node, sleep, step, suspend};
 use crate::command::Commanded;
 use crate::contract::Store;
 use crate::error::Error;
-use crate::execute::{Appended, Lost, Then};
-use crate::schedule::{Claim, ClaimedRun, FireTimers, crash_loop};
+use crate::execute::{Appended, LogLine, Lost, Then};
+use crate::schedule::{Claim, ClaimedRun, FireTimers, Glance, crash_loop};
 
 fn ids(claimed: &[ClaimedRun]) -> Vec<RunId> {
     claimed.iter().map(|run| run.id).collect()
@@ -197,20 +198,9 @@ pub(super) async fn runs_of_nodes_that_left_are_taken_over(store: Arc<dyn Store>
 
 pub(super) async fn a_node_that_left_gets_nothing(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
-    fixture
-        .store
-        .heartbeat(fixture.node, at(77))
-        .await
-        .expect("lives");
-    let nodes = fixture.store.nodes().await.expect("reads");
-    assert_eq!(nodes.len(), 1);
-    assert_eq!(
-        (nodes[0].incarnation, nodes[0].heartbeat_at, nodes[0].joined_at),
-        (fixture.node, at(77), at(0))
-    );
     let id = fixture.ready(at(0)).await;
     fixture.store.leave(fixture.node, at(78)).await.expect("leaves");
-    assert_eq!(fixture.store.nodes().await.expect("reads"), []);
+    assert_eq!(fixture.store.nodes(at(78)).await.expect("reads"), []);
     let claim = Claim {
         node: fixture.node,
         limit: 10,
@@ -235,4 +225,117 @@ pub(super) async fn a_node_that_left_gets_nothing(store: Arc<dyn Store>) {
         Err(Error::DeclaredDead)
     ));
     assert_eq!(fixture.get(id).await.state.phase, Some(Phase::Queued));
+}
+
+/// The times are the store's own: on a database that nodes share, they are not the ones that were given.
+pub(super) async fn a_node_is_told_how_it_stands(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let store = &fixture.store;
+    let first = store.heartbeat(fixture.node, at(70)).await.expect("lives");
+    let second = store.heartbeat(fixture.node, at(77)).await.expect("lives");
+    assert!(second.now >= first.now && !first.draining && !second.draining);
+    fixture.leased(at(1)).await;
+    fixture.leased(at(2)).await;
+    fixture.ready(at(3)).await;
+    let nodes = store.nodes(at(80)).await.expect("reads");
+    assert_eq!(nodes.len(), 1);
+    let expected = node(1);
+    assert_eq!(
+        (
+            nodes[0].incarnation,
+            &nodes[0].name,
+            &nodes[0].release,
+            &nodes[0].url
+        ),
+        (
+            expected.incarnation,
+            &expected.name,
+            &expected.release,
+            &expected.url
+        )
+    );
+    assert_eq!(nodes[0].heartbeat_at, second.now);
+    assert!(nodes[0].joined_at <= first.now && nodes[0].silent_for < Duration::from_secs(60));
+    assert_eq!((nodes[0].draining, nodes[0].runs), (false, 2));
+    assert!(
+        store.hints().has_changed().is_ok(),
+        "whoever waits for hints waits"
+    );
+}
+
+pub(super) async fn a_draining_node_is_told_so(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let store = &fixture.store;
+    assert!(!store.drain(node(9).incarnation, at(1)).await.expect("answers"));
+    assert!(store.drain(fixture.node, at(2)).await.expect("answers"));
+    assert!(store.drain(fixture.node, at(3)).await.expect("again is fine"));
+    assert!(store.nodes(at(4)).await.expect("reads")[0].draining);
+    let standing = store.heartbeat(fixture.node, at(5)).await.expect("lives");
+    assert!(standing.draining);
+    let standing = store.join(node(2), at(6)).await.expect("joins");
+    assert!(!standing.draining, "it is another node");
+    store.leave(fixture.node, at(7)).await.expect("leaves");
+    assert!(!store.drain(fixture.node, at(8)).await.expect("answers"));
+}
+
+pub(super) async fn a_glance_sees_what_others_change(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let (first, second, third) = (
+        fixture.leased(at(0)).await,
+        fixture.leased(at(0)).await,
+        fixture.ready(at(0)).await,
+    );
+    let missing = RunId::from_parts(at(0), [9; 10]);
+    let asked = [third, missing, second, first, first];
+    let mut append = fixture.append_of(first, 1, vec![step(0, "1"), step(1, "2")], Then::Continue, at(5));
+    append.logs = vec![LogLine {
+        number: 4,
+        at: at(5),
+        level: "info".to_owned(),
+        step: None,
+        message: "hello".to_owned(),
+        fields: None,
+    }];
+    fixture.store.append(append).await.expect("appends");
+    fixture.store.cancel(second, at(6)).await.expect("cancels");
+    let mut expected = vec![
+        Glance {
+            id: first,
+            state: State::live(Status::Running, Phase::Executing),
+            owner: Some(fixture.node),
+            epoch: 1,
+            journal_next: 2,
+            log_lines: 5,
+        },
+        Glance {
+            id: second,
+            state: fixture.get(second).await.state,
+            owner: None,
+            epoch: 2,
+            journal_next: 0,
+            log_lines: 0,
+        },
+        Glance {
+            id: third,
+            state: State::NEW,
+            owner: None,
+            epoch: 0,
+            journal_next: 0,
+            log_lines: 0,
+        },
+    ];
+    expected.sort_by_key(|glance| glance.id);
+    assert_eq!(fixture.store.glance(&asked).await.expect("reads"), expected);
+    assert_eq!(fixture.store.glance(&[]).await.expect("reads"), []);
+    let many: Vec<RunId> = (0..1000)
+        .map(|number: u16| {
+            let mut random = [7; 10];
+            random[..2].copy_from_slice(&number.to_be_bytes());
+            RunId::from_parts(at(1), random)
+        })
+        .chain([second])
+        .collect();
+    let seen = fixture.store.glance(&many).await.expect("reads");
+    assert_eq!(seen.iter().map(|glance| glance.id).collect::<Vec<_>>(), [second]);
+    assert_eq!(seen[0].state.status, Status::Cancelled);
 }

@@ -8,12 +8,14 @@ mod runs;
 mod versions;
 mod waits;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
+use tokio::sync::watch;
 
 use self::runs::ModelRun;
 use crate::command::Commanded;
@@ -23,12 +25,16 @@ use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
 use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
-use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNode, Node};
+use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
 
 /// A [`Store`] that forgets everything when it is dropped.
 #[derive(Default)]
 pub struct MemoryStore {
     world: Mutex<World>,
+    /// As on a database that nodes share: a node that joins declares no other dead.
+    shared: bool,
+    /// Never sent to: there is no other node that could have something to say.
+    hints: watch::Sender<u64>,
 }
 
 /// Everything a store knows.
@@ -61,9 +67,17 @@ impl World {
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// An empty store for one node at a time, as SQLite's.
     pub fn new() -> MemoryStore {
         MemoryStore::default()
+    }
+
+    /// An empty store for many nodes at once, as Postgres'. Nodes do not expire in it.
+    pub fn shared() -> MemoryStore {
+        MemoryStore {
+            shared: true,
+            ..MemoryStore::default()
+        }
     }
 
     fn world(&self) -> Result<MutexGuard<'_, World>> {
@@ -81,30 +95,43 @@ impl MemoryStore {
 
 #[async_trait]
 impl Store for MemoryStore {
-    async fn join(&self, node: NewNode, now: Timestamp) -> Result<()> {
+    async fn join(&self, node: NewNode, now: Timestamp) -> Result<Standing> {
         let mut world = self.world()?;
-        world.nodes.clear();
+        if !self.shared {
+            world.nodes.clear();
+        }
         world.nodes.insert(
             node.incarnation,
             Node {
                 incarnation: node.incarnation,
                 name: node.name,
                 release: node.release,
+                url: node.url,
                 joined_at: now,
                 heartbeat_at: now,
+                silent_for: Duration::ZERO,
+                draining: false,
+                runs: 0,
             },
         );
-        Ok(())
+        Ok(Standing { now, draining: false })
     }
 
-    async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<()> {
+    async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<Standing> {
         match self.world()?.nodes.get_mut(&node) {
             Some(node) => {
                 node.heartbeat_at = now;
-                Ok(())
+                let draining = node.draining;
+                Ok(Standing { now, draining })
             }
             None => Err(Error::DeclaredDead),
         }
+    }
+
+    async fn drain(&self, node: Incarnation, _now: Timestamp) -> Result<bool> {
+        let mut world = self.world()?;
+        let found = world.nodes.get_mut(&node);
+        Ok(found.map(|node| node.draining = true).is_some())
     }
 
     async fn take_over(&self, limit: u32, now: Timestamp) -> Result<u32> {
@@ -116,10 +143,24 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn nodes(&self) -> Result<Vec<Node>> {
-        let mut nodes: Vec<Node> = self.world()?.nodes.values().cloned().collect();
+    async fn nodes(&self, now: Timestamp) -> Result<Vec<Node>> {
+        let world = self.world()?;
+        let mut nodes: Vec<Node> = world.nodes.values().cloned().collect();
+        for node in &mut nodes {
+            node.silent_for = now.since(node.heartbeat_at);
+            let owned = |run: &&ModelRun| run.shown.owner == Some(node.incarnation);
+            node.runs = world.runs.values().filter(owned).count() as u64;
+        }
         nodes.sort_by_key(|node| (node.joined_at, node.incarnation));
         Ok(nodes)
+    }
+
+    fn lease(&self) -> Option<Duration> {
+        None
+    }
+
+    fn hints(&self) -> watch::Receiver<u64> {
+        self.hints.subscribe()
     }
 
     async fn ingest(&self, ingest: Ingest) -> Result<Vec<Created>> {
@@ -243,6 +284,13 @@ impl Store for MemoryStore {
         let world = self.world()?;
         let index = usize::try_from(revision - 1).ok();
         Ok(index.and_then(|index| world.configs.get(index)).cloned())
+    }
+
+    async fn glance(&self, runs: &[RunId]) -> Result<Vec<Glance>> {
+        let world = self.world()?;
+        let asked: BTreeSet<&RunId> = runs.iter().collect();
+        let found = asked.into_iter().filter_map(|id| world.runs.get(id));
+        Ok(found.map(ModelRun::glance).collect())
     }
 
     async fn run(&self, run: RunId) -> Result<Option<Run>> {

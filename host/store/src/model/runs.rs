@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine, Lost, Then};
 use crate::ingest::{Created, Ingest, NewRun};
 use crate::read::{Counts, Run, StoredEvent};
-use crate::schedule::{Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, crash_loop};
+use crate::schedule::{Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, crash_loop};
 use crate::wait::NewWait;
 
 /// A run and all that belongs to it.
@@ -114,6 +114,21 @@ impl ModelRun {
         self.shown.started_at = self.shown.started_at.or(Some(now));
         self.claims += 1;
         Ok(true)
+    }
+
+    fn log_lines(&self) -> u32 {
+        self.logs.last_key_value().map_or(0, |(number, _)| number + 1)
+    }
+
+    pub(super) fn glance(&self) -> Glance {
+        Glance {
+            id: self.shown.id,
+            state: self.shown.state,
+            owner: self.shown.owner,
+            epoch: self.shown.epoch,
+            journal_next: self.shown.journal_next,
+            log_lines: self.log_lines(),
+        }
     }
 
     fn is_open(&self, operation: Seq) -> bool {
@@ -320,7 +335,7 @@ impl World {
             queued_at: run.shown.queued_at,
             journal_base: run.shown.journal_base,
             journal_next: run.shown.journal_next,
-            log_lines: run.logs.last_key_value().map_or(0, |(number, _)| number + 1),
+            log_lines: run.log_lines(),
             journal_bytes: run.journal_bytes,
             host_traps: run.host_traps,
         })

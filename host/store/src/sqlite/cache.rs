@@ -7,6 +7,8 @@ use dormouse_core::{Digest, FunctionName};
 use sqlx::SqliteConnection;
 
 use super::sql::{Cells, fetch};
+use crate::batch::ingest::Small;
+use crate::batch::runs::function_name;
 use crate::error::{Error, Result};
 use crate::schedule::Incarnation;
 
@@ -83,14 +85,14 @@ impl Cache {
         self.functions.insert(id, name);
     }
 
-    /// A function's number, given out now if it has none.
-    pub(super) async fn function_id(
+    /// Gives a function a number if it has none.
+    pub(super) async fn number_function(
         &mut self,
         conn: &mut SqliteConnection,
         name: &FunctionName,
-    ) -> Result<i64> {
-        if let Some(id) = self.function_ids.get(name) {
-            return Ok(*id);
+    ) -> Result<()> {
+        if self.function_ids.contains_key(name) {
+            return Ok(());
         }
         let rows = fetch(
             conn,
@@ -105,16 +107,7 @@ impl Cache {
             .ok_or_else(|| Error::Corrupt("an insert answered nothing".to_owned()))?;
         let id = Cells::of(row).int()?;
         self.remember_function(id, name.clone());
-        Ok(id)
-    }
-
-    /// The number of a version that is not deleted.
-    pub(super) fn version_id(&self, module: &str, digest: Digest) -> Option<i64> {
-        // Versions are few, and runs of a batch are mostly of one.
-        self.versions
-            .iter()
-            .find(|(_, version)| !version.deleted && version.digest == digest && version.module == module)
-            .map(|(id, _)| *id)
+        Ok(())
     }
 
     /// A function's name.
@@ -134,7 +127,31 @@ impl Cache {
     }
 }
 
-/// A function's name from its parts as stored.
-pub(super) fn function_name(module: &str, function: &str) -> Result<FunctionName> {
-    FunctionName::new(module, function).map_err(|error| Error::Corrupt(error.to_string()))
+impl Small for Cache {
+    fn generation(&self) -> i64 {
+        self.generation
+    }
+
+    fn lives(&self, node: Incarnation) -> bool {
+        self.nodes.contains(&node)
+    }
+
+    fn version_id(&self, module: &str, digest: Digest) -> Option<i64> {
+        // Versions are few, and runs of a batch are mostly of one.
+        self.versions
+            .iter()
+            .find(|(_, version)| !version.deleted && version.digest == digest && version.module == module)
+            .map(|(id, _)| *id)
+    }
+
+    fn wait_paths(&self, name: &str) -> &[String] {
+        self.wait_paths.get(name).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn function_id(&self, name: &FunctionName) -> Result<i64> {
+        self.function_ids
+            .get(name)
+            .copied()
+            .ok_or_else(|| Error::Corrupt(format!("function {name} has no number")))
+    }
 }

@@ -1,36 +1,23 @@
 //! Cancel, wake, unblock.
 
-use dormouse_core::run::{Event, Phase, Status};
-use dormouse_core::{Json, RunId, Seq, Timestamp};
+use dormouse_core::run::Phase;
+use dormouse_core::{RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
 
-use super::execute::is_open;
-use super::runs::{RunRow, Work, hot_columns};
+use super::execute::Writing;
+use super::runs::{flush, hot_columns, load, read_row};
 use super::sql::{Cells, fetch};
+use crate::batch;
+use crate::batch::runs::Work;
 use crate::command::Commanded;
 use crate::error::Result;
-use crate::execute::Completion;
 
 pub(super) async fn cancel(conn: &mut SqliteConnection, run: RunId, now: Timestamp) -> Result<Commanded> {
     let mut work = Work::default();
-    work.load(conn, vec![run]).await?;
-    let Some(row) = work.get(run) else {
-        return Ok(Commanded::NotFound);
-    };
-    if row.state.status.is_terminal() {
-        return Ok(Commanded::Refused(row.state));
-    }
-    let state = work.change(run, |row| {
-        row.on(Event::Cancel, None)?;
-        row.owner = None;
-        row.epoch += 1;
-        row.ended_at = Some(now);
-        Ok(row.state)
-    })?;
-    work.clear_completions(run);
-    work.clear_waits(run);
-    work.flush(conn).await?;
-    Ok(Commanded::Done(state))
+    load(conn, &mut work, vec![run]).await?;
+    let commanded = batch::command::cancel(&mut work, run, now)?;
+    flush(conn, &mut work).await?;
+    Ok(commanded)
 }
 
 pub(super) async fn wake(
@@ -40,68 +27,10 @@ pub(super) async fn wake(
     now: Timestamp,
 ) -> Result<Commanded> {
     let mut work = Work::default();
-    work.load(conn, vec![run]).await?;
-    let Some(row) = work.get(run) else {
-        return Ok(Commanded::NotFound);
-    };
-    let state = row.state;
-    let Some(phase) = state.phase else {
-        return Ok(Commanded::Refused(state));
-    };
-    match phase {
-        Phase::Paused => return Ok(Commanded::Refused(state)),
-        Phase::Blocked => unblock_row(&mut work, run, now)?,
-        Phase::Queued
-        | Phase::Executing
-        | Phase::Sleeping
-        | Phase::Waiting
-        | Phase::BackingOff
-        | Phase::Limited => {
-            match operation {
-                // A completion of an operation that is no longer open would never be taken away.
-                Some(operation) if !is_open(conn, run, operation).await? => {
-                    return Ok(Commanded::Refused(state));
-                }
-                Some(operation) => {
-                    let outcome = Ok(Json::null());
-                    work.complete(
-                        run,
-                        Completion {
-                            operation,
-                            at: now,
-                            outcome,
-                        },
-                    );
-                }
-                None if matches!(phase, Phase::Queued | Phase::Executing) => {
-                    return Ok(Commanded::Refused(state));
-                }
-                None => {}
-            }
-            if !matches!(phase, Phase::Queued | Phase::Executing) {
-                work.change(run, |row| {
-                    row.ready(Event::Wake, now)?;
-                    // A delayed run that is begun early begins now.
-                    if row.state.status == Status::Scheduled {
-                        row.queued_at = now;
-                    }
-                    Ok(())
-                })?;
-            }
-        }
-    }
-    let state = work.get(run).map_or(state, |row| row.state);
-    work.flush(conn).await?;
-    Ok(Commanded::Done(state))
-}
-
-fn unblock_row(work: &mut Work, run: RunId, now: Timestamp) -> Result<()> {
-    work.change(run, |row| {
-        row.ready(Event::Unblock, now)?;
-        row.claims = 0;
-        row.host_traps = 0;
-        Ok(())
-    })
+    load(conn, &mut work, vec![run]).await?;
+    let commanded = batch::command::wake(&mut Writing(conn), &mut work, run, operation, now).await?;
+    flush(conn, &mut work).await?;
+    Ok(commanded)
 }
 
 pub(super) async fn unblock(conn: &mut SqliteConnection, module: &str, now: Timestamp) -> Result<u64> {
@@ -119,12 +48,12 @@ pub(super) async fn unblock(conn: &mut SqliteConnection, module: &str, now: Time
     .await?;
     let mut work = Work::default();
     for row in &rows {
-        let row = RunRow::read(&mut Cells::of(row))?;
+        let row = read_row(&mut Cells::of(row))?;
         let id = row.id;
         work.add(row);
-        unblock_row(&mut work, id, now)?;
+        batch::command::unblock(&mut work, id, now)?;
     }
-    work.flush(conn).await?;
+    flush(conn, &mut work).await?;
     Ok(rows.len() as u64)
 }
 

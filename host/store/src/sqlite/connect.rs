@@ -21,15 +21,23 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Texts of multi-row statements come in a handful of sizes each; all of them stay prepared.
 const STATEMENTS: usize = 400;
-/// Rows that may be under way from a connection's thread: a batch of claims in one go.
-const ROW_BUFFER: usize = 1024;
+/// Rows that may be under way from a connection's thread: a whole journal in one go. With fewer, thread and reader wake
+/// each other for every row once the buffer is full. It holds what is on its way and no more.
+const ROW_BUFFER: usize = 1 << 15;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(
-    1,
-    "initial",
-    include_str!("../../../../migrations/sqlite/0001_initial.sql"),
-)];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (
+        1,
+        "initial",
+        include_str!("../../../../migrations/sqlite/0001_initial.sql"),
+    ),
+    (
+        2,
+        "nodes",
+        include_str!("../../../../migrations/sqlite/0002_nodes.sql"),
+    ),
+];
 
 fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()

@@ -1,259 +1,53 @@
-//! Appending to journals: the fence, then the entries, then what the run does next.
+//! Reading journals and completions.
 
-use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
-use dormouse_core::run::{End, Event, Status};
-use dormouse_core::{Failure, Json, RunId, Seq};
+use dormouse_core::journal::Record;
+use dormouse_core::{Json, RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
 
-use super::cache::Cache;
-use super::runs::{RunRow, Work, place};
+use super::journal::journal;
+use super::runs::load;
 use super::sql::{Cells, fetch};
 use super::waits;
-use crate::error::{Error, Result};
-use crate::execute::{Append, Appended, Completion, Lost, Then};
-
-/// The cells of [`read_record`].
-const JOURNAL_FROM: &str = "SELECT j.seq, j.kind, j.name, j.at_ms, j.meta, \
-     CASE WHEN j.large THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = j.run_id AND b.seq = j.seq) \
-     ELSE j.payload END \
-     FROM journal j WHERE j.run_id = ? AND j.seq >= ? ORDER BY j.seq";
+use crate::batch::execute::{Look, completion_outcome};
+use crate::batch::runs::Work;
+use crate::error::Result;
+use crate::execute::Completion;
 
 const COMPLETIONS: &str =
     "SELECT operation, at_ms, failed, payload FROM completions WHERE run_id = ? ORDER BY at_ms, operation";
 
-/// Applies one append to the batch. True: what comes with the entries is to be stored too.
-pub(super) async fn append(
-    conn: &mut SqliteConnection,
-    cache: &mut Cache,
-    work: &mut Work,
-    append: &Append,
-) -> Result<(Appended, bool)> {
-    let id = append.run;
-    let row = match fence(work.get(id), append) {
-        Ok(row) => row,
-        Err(lost) => return Ok((Appended::Lost(lost), false)),
-    };
-    let known = row.journal_next;
-    let repeated = append.records.first().is_some_and(|first| first.seq != known);
-    let fresh = if repeated {
-        already_stored(conn, work, append).await?;
-        &[]
-    } else {
-        append.records.as_slice()
-    };
-    if let Some((place, record)) = (known..).zip(fresh).find(|(place, record)| *place != record.seq) {
-        return Err(Error::Corrupt(format!(
-            "run {id}: entry {} where entry {place} belongs",
-            record.seq
-        )));
-    }
-    let (completions, waits) = (row.completions, row.waits);
-    if completions || waits {
-        for operation in fresh.iter().filter_map(closes) {
-            if completions {
-                work.delivered(id, operation);
-            }
-            if waits {
-                work.end_wait(id, operation);
-            }
-        }
-    }
-    store(work, append, fresh)?;
-    if !repeated {
-        waits::register(conn, cache, work, append).await?;
-    }
-    let completions = work.get(id).is_some_and(|row| row.completions);
-    if let Then::Suspend { known, .. } = &append.then
-        && completions
-    {
-        // What is left after this append's deliveries, and is news, keeps the run from waiting.
-        let left = completions_left(conn, work, id).await?;
-        if left
-            .iter()
-            .any(|completion| !known.contains(&completion.operation))
-        {
-            return Ok((Appended::Completions(left), !repeated));
-        }
-    }
-    follow(work, append)?;
-    Ok((Appended::Done, !repeated))
-}
+/// The writer's connection, for decisions that have to look something up.
+pub(super) struct Writing<'c>(pub(super) &'c mut SqliteConnection);
 
-/// Proves the lease.
-fn fence<'w>(row: Option<&'w RunRow>, append: &Append) -> std::result::Result<&'w RunRow, Lost> {
-    let row = row.ok_or(Lost::Gone)?;
-    if row.state.status == Status::Cancelled {
-        return Err(Lost::Cancelled);
+impl Look for Writing<'_> {
+    async fn journal(&mut self, run: RunId, from: Seq) -> Result<Vec<Record>> {
+        journal(self.0, run, from).await
     }
-    if row.owner != Some(append.owner) || row.epoch != append.epoch {
-        return Err(Lost::TakenOver);
-    }
-    Ok(row)
-}
 
-/// The operation that an entry closes.
-fn closes(record: &Record) -> Option<Seq> {
-    if !matches!(record.kind, RecordKind::Delivered | RecordKind::Cancelled) {
-        return None;
+    async fn completions(&mut self, run: RunId) -> Result<Vec<Completion>> {
+        completions(self.0, run).await
     }
-    match Entry::decode(record.clone()).ok()?.event {
-        Recorded::Delivered { operation, .. } | Recorded::Cancelled { operation } => Some(operation),
-        _ => None,
-    }
-}
 
-/// Writes an append's entries and log lines.
-fn store(work: &mut Work, append: &Append, fresh: &[Record]) -> Result<()> {
-    let id = append.run;
-    let bytes: usize = fresh.iter().map(record_bytes).sum();
-    let lines = append.logs.iter().map(|line| line.number + 1).max().unwrap_or(0);
-    for record in fresh {
-        work.journal(id, record.clone());
+    async fn received(&mut self, name: &str, from: Timestamp, limit: u32) -> Result<Vec<Json>> {
+        waits::received(self.0, name, from, limit).await
     }
-    for line in &append.logs {
-        work.log(id, line.clone());
-    }
-    if fresh.is_empty() && append.logs.is_empty() {
-        return Ok(());
-    }
-    work.advance(id, |row| {
-        row.journal_next += fresh.len() as u32;
-        row.journal_bytes += bytes as u64;
-        row.log_lines = row.log_lines.max(lines);
-        if !fresh.is_empty() {
-            row.claims = 0;
-            row.host_traps = 0;
-        }
-    })
-}
 
-/// What an entry counts towards the size of its journal.
-fn record_bytes(record: &Record) -> usize {
-    record.name.len() + record.meta.len() + record.payload.as_ref().map_or(0, Json::len)
-}
-
-/// Does what follows the entries.
-fn follow(work: &mut Work, append: &Append) -> Result<()> {
-    let id = append.run;
-    let now = append.now;
-    match &append.then {
-        Then::Continue => Ok(()),
-        Then::Suspend {
-            wait,
-            reason,
-            wake_at,
-            known: _,
-        } => work.change(id, |row| {
-            row.on(Event::Suspend(*wait), Some(reason.clone()))?;
-            row.owner = None;
-            row.due = *wake_at;
-            row.claims = 0;
-            Ok(())
-        }),
-        Then::Release { host_trap } => work.change(id, |row| {
-            row.ready(Event::Release, now)?;
-            if *host_trap {
-                row.host_traps += 1;
-            } else {
-                row.claims = 0;
-            }
-            Ok(())
-        }),
-        Then::Complete { output } => {
-            end(work, append, End::Completed)?;
-            work.outcome(id, Some(output.clone()), None);
-            Ok(())
-        }
-        Then::Fail { error } => {
-            end(work, append, End::Failed)?;
-            work.outcome(id, None, Some(error.clone()));
-            Ok(())
-        }
-        Then::ContinueWith { continued } => {
-            work.change(id, |row| {
-                row.ready(Event::Release, now)?;
-                row.journal_base = row.journal_next;
-                row.journal_bytes = 0;
-                row.claims = 0;
-                row.host_traps = 0;
-                row.continued = true;
-                row.queued_at = now;
-                row.completions = false;
-                row.waits = false;
-                Ok(())
-            })?;
-            work.clear_waits(id);
-            work.clear_journal(id);
-            work.clear_completions(id);
-            work.blob(id.to_bytes(), place::CONTINUED, continued.clone());
-            Ok(())
-        }
-        Then::Block { error } => {
-            work.change(id, |row| {
-                row.on(Event::Block, Some(error.message.clone()))?;
-                row.owner = None;
-                Ok(())
-            })?;
-            work.outcome(id, None, Some(error.clone()));
-            Ok(())
-        }
+    async fn started_by(&mut self, run: RunId) -> Result<Option<Json>> {
+        waits::started_by(self.0, run).await
     }
-}
 
-fn end(work: &mut Work, append: &Append, end: End) -> Result<()> {
-    let id = append.run;
-    let (completions, waits) = work.change(id, |row| {
-        row.on(Event::Finish(end), None)?;
-        row.owner = None;
-        row.ended_at = Some(append.now);
-        Ok((row.completions, row.waits))
-    })?;
-    if completions {
-        work.clear_completions(id);
+    async fn signal_holder(&mut self, signal: &str) -> Result<Option<(RunId, Seq)>> {
+        waits::signal_holder(self.0, signal).await
     }
-    if waits {
-        work.clear_waits(id);
-    }
-    Ok(())
-}
 
-/// Entries that don't follow on are a repetition, after an unknown commit, of what is stored; or a mistake.
-async fn already_stored(conn: &mut SqliteConnection, work: &Work, append: &Append) -> Result<()> {
-    let id = append.run;
-    let first = append.records.first().map_or(0, |record| record.seq);
-    let mut stored = journal(conn, id, first).await?;
-    stored.extend(work.unwritten(id).filter(|record| record.seq >= first).cloned());
-    if stored.starts_with(&append.records) {
-        return Ok(());
+    async fn load(&mut self, work: &mut Work, run: RunId) -> Result<()> {
+        load(self.0, work, vec![run]).await
     }
-    Err(Error::Corrupt(format!(
-        "run {id}: its owner appends entry {first} again, with another content than is stored"
-    )))
-}
-
-/// The completions that stay after what the batch delivers, earliest first.
-async fn completions_left(conn: &mut SqliteConnection, work: &Work, run: RunId) -> Result<Vec<Completion>> {
-    let mut left = completions(conn, run).await?;
-    left.extend(work.completions_of(run).cloned());
-    left.retain(|completion| {
-        !work
-            .delivered_of(run)
-            .any(|operation| operation == completion.operation)
-    });
-    left.sort_by_key(|completion| (completion.at, completion.operation));
-    Ok(left)
 }
 
 fn read_completion(cells: &mut Cells<'_>) -> Result<Completion> {
     let (operation, at, failed) = (cells.number()?, cells.time()?, cells.flag()?);
-    let payload = Json::trusted(cells.text()?);
-    let outcome = if failed {
-        Err(payload
-            .read::<Failure>()
-            .map_err(|error| Error::Corrupt(format!("a completion of operation {operation}: {error}")))?)
-    } else {
-        Ok(payload)
-    };
+    let outcome = completion_outcome(operation, failed, Json::trusted(cells.text()?))?;
     Ok(Completion {
         operation,
         at,
@@ -270,41 +64,4 @@ pub(super) async fn completions(conn: &mut SqliteConnection, run: RunId) -> Resu
     rows.iter()
         .map(|row| read_completion(&mut Cells::of(row)))
         .collect()
-}
-
-/// A run's journal from an entry on.
-pub(super) async fn journal(conn: &mut SqliteConnection, run: RunId, from: Seq) -> Result<Vec<Record>> {
-    let rows = fetch(conn, JOURNAL_FROM, |args| {
-        args.run(run).int(from.into());
-    })
-    .await?;
-    rows.iter().map(|row| read_record(&mut Cells::of(row))).collect()
-}
-
-fn read_record(cells: &mut Cells<'_>) -> Result<Record> {
-    let seq = cells.number()?;
-    let kind = cells.int()?;
-    Ok(Record {
-        seq,
-        kind: RecordKind::from_number(kind)
-            .ok_or_else(|| Error::Corrupt(format!("journal entry {seq} has the unknown kind {kind}")))?,
-        name: cells.text()?.to_owned(),
-        at: cells.time()?,
-        meta: cells.text()?.to_owned(),
-        payload: cells.text_or_null()?.map(Json::trusted),
-    })
-}
-
-/// Whether an operation is open: started, neither delivered nor cancelled.
-pub(super) async fn is_open(conn: &mut SqliteConnection, run: RunId, operation: Seq) -> Result<bool> {
-    let entries = journal(conn, run, operation).await?;
-    Ok(opens(&entries, operation))
-}
-
-/// Whether a journal, from the operation's entry on, leaves the operation open.
-fn opens(entries: &[Record], operation: Seq) -> bool {
-    let opened = entries.first().is_some_and(|first| {
-        first.seq == operation && matches!(first.kind, RecordKind::Started | RecordKind::Deferred)
-    });
-    opened && !entries.iter().any(|record| closes(record) == Some(operation))
 }

@@ -3,16 +3,20 @@
 use std::collections::{HashMap, HashSet};
 
 use dormouse_core::limit::EVENT_DEDUPE;
-use dormouse_core::run::{Phase, State, Status};
 use dormouse_core::{EventId, Json, RunId, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::cache::Cache;
-use super::runs::{INLINE_BYTES_MAX, insert_ready, insert_timers, place};
+use super::runs::{insert_ready, insert_timers};
 use super::sql::{Cells, Rows, execute};
 use super::waits;
-use crate::error::{Error, Result};
-use crate::ingest::{Created, Ingest, NewEvent, NewRun};
+use crate::batch::ingest::{
+    Additions, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places,
+};
+use crate::batch::runs::{inline, is_large, place};
+use crate::batch::waits::Arrivals;
+use crate::error::Result;
+use crate::ingest::{Created, Ingest};
 
 /// An event that is there already stays as it is, but for having runs.
 static EVENTS: Rows = Rows::new(
@@ -51,27 +55,6 @@ static DEDUPE: Rows = Rows::insert(
 /// Sweep out twice as many as came in, so that the table does not outgrow a day.
 const SWEEP_EVERY: usize = 64;
 
-type DedupeKey<'i> = (i64, &'i str);
-
-/// A run that will be created.
-struct Creation<'i> {
-    run: &'i NewRun,
-    function_id: i64,
-    version_id: i64,
-    leased: bool,
-    now: Timestamp,
-}
-
-/// Everything the requests of one batch add.
-#[derive(Default)]
-struct Additions<'i> {
-    events: Vec<(&'i NewEvent, bool)>,
-    runs: Vec<Creation<'i>>,
-    dedupe: HashMap<DedupeKey<'i>, (RunId, Timestamp)>,
-    /// Events stored before that now have a run.
-    referred: Vec<EventId>,
-}
-
 /// Stores several ingests, and ends the waits that their events end. An answer that is an error has stored nothing of its
 /// request. True: some waiting run was made ready.
 pub(super) async fn ingest(
@@ -79,109 +62,33 @@ pub(super) async fn ingest(
     cache: &mut Cache,
     requests: &[&Ingest],
 ) -> Result<(Vec<Result<Vec<Created>>>, bool)> {
-    let mut known = known_dedupe(conn, cache, requests).await?;
-    let own: Vec<HashSet<EventId>> = requests
-        .iter()
-        .map(|request| request.events.iter().map(|event| event.id).collect())
-        .collect();
-    let stored_events = stored_events(conn, requests, &own).await?;
-    let mut additions = Additions::default();
-    let mut answers = Vec::with_capacity(requests.len());
-    for (request, own) in requests.iter().zip(&own) {
-        answers.push(match check(cache, request, own, &stored_events) {
-            Ok(()) => Ok(add(conn, cache, request, own, &mut known, &mut additions).await?),
-            Err(error) => Err(error),
-        });
+    for run in requests.iter().flat_map(|request| &request.runs) {
+        cache.number_function(conn, &run.function).await?;
     }
+    let mut known = Known {
+        dedupe: known_dedupe(conn, &dedupe_keys(cache, requests)?).await?,
+        events: stored_events(conn, &foreign_events(requests)).await?,
+    };
+    let (answers, additions) = decide(cache, &mut known, requests)?;
     let now = requests
         .iter()
         .map(|request| request.now)
         .max()
         .unwrap_or_default();
-    let awaited = awaited(conn, cache, &additions).await?;
+    let mut arrivals = Arrivals::of(cache, accepted(requests, &answers));
+    waits::keep_news(conn, &mut arrivals).await?;
     write(conn, cache, additions, now).await?;
-    let woken = !awaited.is_empty() && waits::end_by_events(conn, cache, &awaited).await?;
+    let woken = !arrivals.is_empty() && waits::end(conn, &arrivals).await?;
     Ok((answers, woken))
 }
 
-/// Of the events that are about to be stored, those that are new and of a name that somebody may wait for.
-async fn awaited<'i>(
+/// What the dedupe table knows of keys.
+async fn known_dedupe(
     conn: &mut SqliteConnection,
-    cache: &Cache,
-    additions: &Additions<'i>,
-) -> Result<Vec<(&'i NewEvent, Timestamp)>> {
-    let mut awaited: Vec<(&NewEvent, Timestamp)> = additions
-        .events
-        .iter()
-        .filter(|(event, _)| cache.wait_paths.contains_key(&event.name))
-        .map(|(event, _)| (*event, event.received_at))
-        .collect();
-    if awaited.is_empty() {
-        return Ok(awaited);
-    }
-    let rows = EVENTS_KNOWN
-        .fetch(conn, &awaited, |args, (event, _)| {
-            args.event(event.id);
-        })
-        .await?;
-    let mut known: HashSet<EventId> = rows
-        .iter()
-        .map(|row| Cells::of(row).event())
-        .collect::<Result<_>>()?;
-    // Of two with one id, the second is no news either.
-    awaited.retain(|(event, _)| known.insert(event.id));
-    Ok(awaited)
-}
-
-/// What would make an ingest fail that comes with an append. Its runs name its own events alone.
-pub(super) fn check_carried(cache: &Cache, ingest: &Ingest) -> Result<()> {
-    let own = ingest.events.iter().map(|event| event.id).collect();
-    check(cache, ingest, &own, &HashSet::new())
-}
-
-/// What would make a request fail, before anything of it is written.
-fn check(
-    cache: &Cache,
-    request: &Ingest,
-    own: &HashSet<EventId>,
-    stored_events: &HashSet<EventId>,
-) -> Result<()> {
-    if request.generation != cache.generation {
-        return Err(Error::StaleRegistry);
-    }
-    for run in &request.runs {
-        if cache.version_id(run.function.module(), run.version).is_none() {
-            return Err(Error::Corrupt(format!(
-                "run {} of {} names a version that is not stored",
-                run.id, run.function
-            )));
-        }
-        if !own.contains(&run.event_id) && !stored_events.contains(&run.event_id) {
-            return Err(Error::Corrupt(format!(
-                "run {} names event {}, which is not stored",
-                run.id, run.event_id
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// What the dedupe table knows of the keys the requests name.
-async fn known_dedupe<'i>(
-    conn: &mut SqliteConnection,
-    cache: &mut Cache,
-    requests: &[&'i Ingest],
+    keys: &[DedupeKey<'_>],
 ) -> Result<HashMap<(i64, String), (RunId, Timestamp)>> {
-    let mut keys: Vec<DedupeKey<'i>> = Vec::new();
-    for run in requests.iter().flat_map(|request| &request.runs) {
-        if let Some(key) = &run.dedupe {
-            keys.push((cache.function_id(conn, &run.function).await?, key));
-        }
-    }
-    keys.sort_unstable();
-    keys.dedup();
     let rows = DEDUPE_KNOWN
-        .fetch(conn, &keys, |args, (function_id, key)| {
+        .fetch(conn, keys, |args, (function_id, key)| {
             args.int(*function_id).text(key);
         })
         .await?;
@@ -196,110 +103,41 @@ async fn known_dedupe<'i>(
     Ok(known)
 }
 
-/// Which of the events that runs name, beside those they come with, are stored.
-async fn stored_events(
+/// Which events are stored.
+pub(super) async fn stored_events(
     conn: &mut SqliteConnection,
-    requests: &[&Ingest],
-    own: &[HashSet<EventId>],
+    named: &[EventId],
 ) -> Result<HashSet<EventId>> {
-    let mut named = Vec::new();
-    for (request, own) in requests.iter().zip(own) {
-        named.extend(
-            request
-                .runs
-                .iter()
-                .map(|run| run.event_id)
-                .filter(|id| !own.contains(id)),
-        );
-    }
     let rows = EVENTS_KNOWN
-        .fetch(conn, &named, |args, id| {
+        .fetch(conn, named, |args, id| {
             args.event(*id);
         })
         .await?;
     rows.iter().map(|row| Cells::of(row).event()).collect()
 }
 
-async fn add<'i>(
-    conn: &mut SqliteConnection,
-    cache: &mut Cache,
-    request: &'i Ingest,
-    own: &HashSet<EventId>,
-    known: &mut HashMap<(i64, String), (RunId, Timestamp)>,
-    additions: &mut Additions<'i>,
-) -> Result<Vec<Created>> {
-    let now = request.now;
-    let mut with_runs: HashSet<EventId> = HashSet::new();
-    let mut created = Vec::with_capacity(request.runs.len());
-    for run in &request.runs {
-        let function_id = cache.function_id(conn, &run.function).await?;
-        if let Some(key) = &run.dedupe {
-            let found = known.get(&(function_id, key.clone())).copied();
-            if let Some((earlier, _)) = found.filter(|(_, at)| at.after(EVENT_DEDUPE) > now) {
-                created.push(Created::Duplicate(earlier));
-                continue;
-            }
-            known.insert((function_id, key.clone()), (run.id, now));
-            additions.dedupe.insert((function_id, key), (run.id, now));
-        }
-        let Some(version_id) = cache.version_id(run.function.module(), run.version) else {
-            return Err(Error::Corrupt(format!(
-                "run {} names a version that is not stored",
-                run.id
-            )));
-        };
-        let leased = run.start_at <= now && run.lease.is_some_and(|node| cache.nodes.contains(&node));
-        if own.contains(&run.event_id) {
-            with_runs.insert(run.event_id);
-        } else {
-            additions.referred.push(run.event_id);
-        }
-        additions.runs.push(Creation {
-            run,
-            function_id,
-            version_id,
-            leased,
-            now,
-        });
-        created.push(Created::New { leased });
-    }
-    additions.events.extend(
-        request
-            .events
-            .iter()
-            .map(|event| (event, with_runs.contains(&event.id))),
-    );
-    Ok(created)
-}
-
 async fn write(
     conn: &mut SqliteConnection,
     cache: &mut Cache,
-    mut additions: Additions<'_>,
+    additions: Additions<'_>,
     now: Timestamp,
 ) -> Result<()> {
-    // In order of the key, so that rows that land side by side are written side by side. Of two with one id, the first
-    // stays the first.
-    additions.events.sort_by_key(|(event, _)| event.id);
-    additions.runs.sort_unstable_by_key(|creation| creation.run.id);
-    let large = |event: &NewEvent| event.payload.len() > INLINE_BYTES_MAX;
     EVENTS
         .apply(conn, &additions.events, |args, (event, has_runs)| {
-            let inline = Some(event.payload.as_str()).filter(|_| !large(event));
             args.event(event.id)
                 .text(&event.name)
                 .text_or_null(event.external_id.as_deref())
                 .time(event.ts)
                 .time(event.received_at)
                 .int((*has_runs).into())
-                .int(large(event).into())
-                .text_or_null(inline);
+                .int(is_large(&event.payload).into())
+                .text_or_null(inline(Some(&event.payload)));
         })
         .await?;
     let blobs: Vec<(EventId, &Json)> = additions
         .events
         .iter()
-        .filter(|(event, _)| large(event))
+        .filter(|(event, _)| is_large(&event.payload))
         .map(|(event, _)| (event.id, &event.payload))
         .collect();
     EVENT_BLOBS
@@ -337,86 +175,36 @@ async fn write(
 }
 
 async fn write_runs(conn: &mut SqliteConnection, creations: &[Creation<'_>]) -> Result<()> {
-    RUNS.apply(
-        conn,
-        creations,
-        |args,
-         Creation {
-             run,
-             function_id,
-             version_id,
-             leased,
-             now,
-         }| {
-            let birth = Birth::of(run, *leased, *now);
-            args.run(run.id)
-                .int(*function_id)
-                .int(*version_id)
-                .int(run.config_revision)
-                .event(run.event_id)
-                .run_or_null(run.rerun_of)
-                .bytes(&run.seed)
-                .int(birth.state.status as i64)
-                .int_or_null(birth.state.phase.map(|phase| phase as i64))
-                .node_or_null(run.lease.filter(|_| *leased))
-                .int((*leased).into())
-                .int_or_null(birth.due.map(Timestamp::as_millis))
-                .time(run.start_at.max(*now))
-                .int_or_null(leased.then_some(now.as_millis()))
-                .int((*leased).into())
-                .text_or_null(birth.reason.as_deref());
-        },
-    )
+    RUNS.apply(conn, creations, |args, creation| {
+        let Creation {
+            run,
+            function_id,
+            version_id,
+            leased,
+            now,
+        } = creation;
+        let birth = creation.birth();
+        args.run(run.id)
+            .int(*function_id)
+            .int(*version_id)
+            .int(run.config_revision)
+            .event(run.event_id)
+            .run_or_null(run.rerun_of)
+            .bytes(&run.seed)
+            .int(birth.state.status as i64)
+            .int_or_null(birth.state.phase.map(|phase| phase as i64))
+            .node_or_null(run.lease.filter(|_| *leased))
+            .int((*leased).into())
+            .int_or_null(birth.due.map(Timestamp::as_millis))
+            .time(run.start_at.max(*now))
+            .int_or_null(leased.then_some(now.as_millis()))
+            .int((*leased).into())
+            .text_or_null(birth.reason.as_deref());
+    })
     .await?;
-    let mut ready = Vec::new();
-    let mut timers = Vec::new();
-    for creation in creations {
-        let birth = Birth::of(creation.run, creation.leased, creation.now);
-        match birth.due {
-            Some(due) if birth.state == State::NEW => ready.push((due, creation.run.id)),
-            Some(due) => timers.push((due, creation.run.id)),
-            None => {}
-        }
-    }
+    let (ready, timers) = places(creations);
     insert_ready(conn, &ready).await?;
     insert_timers(conn, &timers).await
-}
-
-/// How a run comes into the world.
-struct Birth {
-    /// Its state.
-    state: State,
-    /// Its place in the ready queue or among the timers.
-    due: Option<Timestamp>,
-    /// Why it is in that phase.
-    reason: Option<String>,
-}
-
-impl Birth {
-    /// Leased, delayed or ready.
-    fn of(run: &NewRun, leased: bool, now: Timestamp) -> Birth {
-        if leased {
-            let state = State::live(Status::Running, Phase::Executing);
-            return Birth {
-                state,
-                due: None,
-                reason: None,
-            };
-        }
-        if run.start_at > now {
-            // It is no part of the queue yet, so it must not look as if it were.
-            return Birth {
-                state: State::live(Status::Scheduled, Phase::Sleeping),
-                due: Some(run.start_at),
-                reason: Some(format!("starts at {}", run.start_at)),
-            };
-        }
-        Birth {
-            state: State::NEW,
-            due: Some(now),
-            reason: None,
-        }
-    }
 }
 
 /// All multi-row statements of this room, for the check of their plans.

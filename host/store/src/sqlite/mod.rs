@@ -3,12 +3,15 @@
 //! | room | what it owns |
 //! |---|---|
 //! | `connect`, `lock` | opening: settings, schema, one process per data directory |
-//! | `writer`, `request`, `cache` | the one writer and its transactions |
+//! | `writer`, `cache` | the one writer and its transactions |
 //! | `runs` | the rows of runs and everything that follows from them |
 //! | `ingest`, `execute`, `schedule`, `command`, `registry`, `upkeep` | what each write does |
+//! | `journal` | reading what a run recorded |
 //! | `read` | what pages show |
 //! | `components` | components as files |
 //! | `sql`, `fault` | how statements are put together; what their errors mean |
+//!
+//! Decisions are not here: they are in `batch`, the same for every database.
 
 mod cache;
 mod command;
@@ -17,12 +20,12 @@ mod connect;
 mod execute;
 mod fault;
 mod ingest;
+mod journal;
 mod lock;
 #[cfg(test)]
 mod plans;
 mod read;
 mod registry;
-mod request;
 mod runs;
 mod schedule;
 mod sql;
@@ -31,6 +34,7 @@ mod waits;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
@@ -38,10 +42,12 @@ use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqlitePool;
+use tokio::sync::watch;
 
 use self::components::Components;
-use self::request::{Answer, Request};
-use self::writer::{Queue, Writer};
+use self::writer::Writer;
+use crate::batch::queue::Queue;
+use crate::batch::request::{Answer, Request};
 use crate::command::Commanded;
 use crate::contract::Store;
 use crate::error::{Error, Result};
@@ -49,7 +55,7 @@ use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
 use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
-use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNode, Node};
+use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
 
 /// How to open a SQLite store.
 #[derive(Clone, Debug)]
@@ -78,6 +84,8 @@ pub struct SqliteStore {
     queue: Queue,
     readers: SqlitePool,
     components: Components,
+    /// Never sent to: there is no other node.
+    hints: watch::Sender<u64>,
 }
 
 impl SqliteStore {
@@ -109,6 +117,7 @@ impl SqliteStore {
             queue,
             readers,
             components,
+            hints: watch::Sender::new(0),
         })
     }
 
@@ -156,12 +165,16 @@ macro_rules! expect {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn join(&self, node: NewNode, now: Timestamp) -> Result<()> {
-        expect!(self.queue.submit(Request::Join(node, now)).await, Answer::Done => ())
+    async fn join(&self, node: NewNode, now: Timestamp) -> Result<Standing> {
+        expect!(self.queue.submit(Request::Join(node, now)).await, Answer::Standing(standing) => standing)
     }
 
-    async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<()> {
-        expect!(self.queue.submit(Request::Heartbeat(node, now)).await, Answer::Done => ())
+    async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<Standing> {
+        expect!(self.queue.submit(Request::Heartbeat(node, now)).await, Answer::Standing(standing) => standing)
+    }
+
+    async fn drain(&self, node: Incarnation, _now: Timestamp) -> Result<bool> {
+        expect!(self.queue.submit(Request::Drain(node)).await, Answer::Count(count) => count > 0)
     }
 
     async fn take_over(&self, limit: u32, now: Timestamp) -> Result<u32> {
@@ -172,8 +185,16 @@ impl Store for SqliteStore {
         expect!(self.queue.submit(Request::Leave(node)).await, Answer::Done => ())
     }
 
-    async fn nodes(&self) -> Result<Vec<Node>> {
-        self.read(async |conn| schedule::nodes(conn).await).await
+    async fn nodes(&self, now: Timestamp) -> Result<Vec<Node>> {
+        self.read(async |conn| schedule::nodes(conn, now).await).await
+    }
+
+    fn lease(&self) -> Option<Duration> {
+        None
+    }
+
+    fn hints(&self) -> watch::Receiver<u64> {
+        self.hints.subscribe()
     }
 
     async fn ingest(&self, ingest: Ingest) -> Result<Vec<Created>> {
@@ -198,7 +219,7 @@ impl Store for SqliteStore {
     }
 
     async fn journal(&self, run: RunId, from: Seq) -> Result<Vec<Record>> {
-        self.read(async |conn| execute::journal(conn, run, from).await)
+        self.read(async |conn| journal::journal(conn, run, from).await)
             .await
     }
 
@@ -276,6 +297,10 @@ impl Store for SqliteStore {
     async fn config(&self, revision: i64) -> Result<Option<Json>> {
         self.read(async |conn| registry::config(conn, revision).await)
             .await
+    }
+
+    async fn glance(&self, runs: &[RunId]) -> Result<Vec<Glance>> {
+        self.read(async |conn| read::glance(conn, runs).await).await
     }
 
     async fn run(&self, run: RunId) -> Result<Option<Run>> {

@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
-use super::{connect, ingest, runs, schedule, upkeep, waits};
+use super::{connect, ingest, journal, read, runs, schedule, upkeep, waits};
 
 /// Tables that grow with use.
 const LARGE: [&str; 11] = [
@@ -27,7 +27,7 @@ fn scans(plan: &[String]) -> Vec<&String> {
         words.next() == Some("SCAN")
             && words
                 .next()
-                .is_some_and(|name| LARGE.contains(&name) || ["r", "e", "b", "c", "w"].contains(&name))
+                .is_some_and(|name| LARGE.contains(&name) || ["r", "e", "b", "c", "j", "w"].contains(&name))
     };
     plan.iter().filter(scans).collect()
 }
@@ -44,12 +44,14 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         ingest::statements(),
         schedule::statements(),
         upkeep::statements(),
+        read::statements(),
         waits::statements(),
     ]
     .concat();
     assert!(rows.len() > 25);
     let texts = rows.iter().map(|rows: &&Rows| rows.text(3).to_owned()).chain(
         [
+            journal::PACKED,
             "SELECT at_ms, run_id FROM ready WHERE shard = 0 ORDER BY at_ms, run_id LIMIT 5",
             "SELECT due_ms, run_id FROM timers WHERE shard = 0 AND due_ms <= 7 ORDER BY due_ms, run_id LIMIT 5",
             "SELECT id, event_id FROM runs WHERE ended_ms IS NOT NULL AND ended_ms < 7 ORDER BY ended_ms, id LIMIT 5",

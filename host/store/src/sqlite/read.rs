@@ -5,12 +5,12 @@ use dormouse_core::{EventId, Json, RunId, Timestamp};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use super::cache::function_name;
-use super::runs::{SHARD, place, state};
-use super::sql::{Cells, fetch, fetch_dynamic};
+use super::sql::{Cells, Rows, fetch, fetch_dynamic};
+use crate::batch::runs::{SHARD, function_name, place, state};
 use crate::error::{Error, Result};
 use crate::execute::LogLine;
 use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};
+use crate::schedule::Glance;
 
 /// The cells of [`read_run`], but for the output, which comes last.
 const RUN_COLUMNS: &str = "r.id, f.module, f.function, v.digest, r.event_id, r.status, r.phase, r.reason, r.due_ms, \
@@ -57,6 +57,37 @@ fn read_run(row: &SqliteRow) -> Result<Run> {
             .map_err(|error| Error::Corrupt(format!("run {id}: its error: {error}")))?,
         output: cells.text_or_null()?.map(Json::trusted),
     })
+}
+
+static GLANCE: Rows = Rows::new(
+    "SELECT id, status, phase, owner, epoch, journal_next, log_lines FROM runs WHERE id IN (VALUES ",
+    1,
+    ")",
+);
+
+/// What others change about runs.
+pub(super) async fn glance(conn: &mut SqliteConnection, runs: &[RunId]) -> Result<Vec<Glance>> {
+    let rows = GLANCE
+        .fetch(conn, runs, |args, id| {
+            args.run(*id);
+        })
+        .await?;
+    let mut glances = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let mut cells = Cells::of(row);
+        glances.push(Glance {
+            id: cells.run()?,
+            state: state(cells.int()?, cells.int_or_null()?)?,
+            owner: cells.node_or_null()?,
+            epoch: cells.int()?,
+            journal_next: cells.number()?,
+            log_lines: cells.number()?,
+        });
+    }
+    glances.sort_unstable_by_key(|glance| glance.id);
+    // A run that was asked for twice, in different statements, is answered once.
+    glances.dedup_by_key(|glance| glance.id);
+    Ok(glances)
 }
 
 pub(super) async fn run(conn: &mut SqliteConnection, id: RunId) -> Result<Option<Run>> {
@@ -322,4 +353,10 @@ pub(super) async fn counts(conn: &mut SqliteConnection) -> Result<Counts> {
     .await?;
     counts.oldest_ready = rows.first().map(|row| Cells::of(row).time()).transpose()?;
     Ok(counts)
+}
+
+/// All multi-row statements of this room, for the check of their plans.
+#[cfg(test)]
+pub(super) fn statements() -> Vec<&'static Rows> {
+    vec![&GLANCE]
 }

@@ -6,6 +6,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::cache::Cache;
 use super::sql::{Cells, execute, fetch};
+use crate::batch::ingest::Small;
 use crate::error::{Error, Result};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 

@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 
-use dormouse_core::run::Event;
 use dormouse_core::{Json, RunId, Timestamp};
 use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
 
 use super::cache::Cache;
-use super::runs::{RunRow, SHARD, Work, hot_columns, place};
+use super::runs::{flush, hot_columns, read_row};
 use super::sql::{Cells, Rows, execute, fetch};
+use crate::batch;
+use crate::batch::runs::{SHARD, Work, place};
+use crate::batch::schedule::Details;
 use crate::error::{Error, Result};
 use crate::schedule::{
-    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, NewNode, Node, crash_loop,
+    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, NewNode, Node, Standing,
 };
 
 /// What a claimed run has beside its row.
@@ -31,15 +34,16 @@ pub(super) async fn join(
     cache: &mut Cache,
     node: &NewNode,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<Standing> {
     execute(conn, "DELETE FROM nodes", |_| {}).await?;
     execute(
         conn,
-        "INSERT INTO nodes (incarnation, name, release, joined_ms, heartbeat_ms) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO nodes (incarnation, name, release, url, joined_ms, heartbeat_ms) VALUES (?, ?, ?, ?, ?, ?)",
         |args| {
             args.bytes(&node.incarnation.0)
                 .text(&node.name)
                 .text(&node.release)
+                .text(&node.url)
                 .time(now)
                 .time(now);
         },
@@ -47,7 +51,7 @@ pub(super) async fn join(
     .await?;
     cache.nodes.clear();
     cache.nodes.insert(node.incarnation);
-    Ok(())
+    Ok(Standing { now, draining: false })
 }
 
 pub(super) async fn heartbeat(
@@ -55,17 +59,31 @@ pub(super) async fn heartbeat(
     cache: &Cache,
     node: Incarnation,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<Standing> {
     lives(cache, node)?;
-    execute(
+    let rows = fetch(
         conn,
-        "UPDATE nodes SET heartbeat_ms = ? WHERE incarnation = ?",
+        "UPDATE nodes SET heartbeat_ms = ? WHERE incarnation = ? RETURNING draining",
         |args| {
             args.time(now).bytes(&node.0);
         },
     )
     .await?;
-    Ok(())
+    let row = rows.first().ok_or(Error::DeclaredDead)?;
+    let draining = Cells::of(row).flag()?;
+    Ok(Standing { now, draining })
+}
+
+/// Marks a node as draining. Returns how many nodes that were.
+pub(super) async fn drain(conn: &mut SqliteConnection, node: Incarnation) -> Result<u64> {
+    execute(
+        conn,
+        "UPDATE nodes SET draining = 1 WHERE incarnation = ?",
+        |args| {
+            args.bytes(&node.0);
+        },
+    )
+    .await
 }
 
 pub(super) async fn leave(conn: &mut SqliteConnection, cache: &mut Cache, node: Incarnation) -> Result<()> {
@@ -100,18 +118,11 @@ pub(super) async fn take_over(conn: &mut SqliteConnection, limit: u32, now: Time
         },
     )
     .await?;
-    let mut work = Work::default();
-    for row in &rows {
-        let row = RunRow::read(&mut Cells::of(row))?;
-        let id = row.id;
-        work.add(row);
-        work.change(id, |row| {
-            row.ready(Event::Release, now)?;
-            row.epoch += 1;
-            Ok(())
-        })?;
+    let (mut work, ids) = take(&rows)?;
+    for id in &ids {
+        batch::schedule::take_over(&mut work, *id, now)?;
     }
-    work.flush(conn).await?;
+    flush(conn, &mut work).await?;
     Ok(rows.len() as u64)
 }
 
@@ -131,22 +142,10 @@ pub(super) async fn claim(conn: &mut SqliteConnection, cache: &Cache, claim: &Cl
         },
     )
     .await?;
-    let mut work = Work::default();
-    let mut claimed = Vec::with_capacity(rows.len());
-    let mut blocked = Vec::new();
-    for row in &rows {
-        let row = RunRow::read(&mut Cells::of(row))?;
-        let id = row.id;
-        work.add(row);
-        if work.change(id, |row| row.claim(claim.node, claim.now))? {
-            claimed.push(id);
-        } else {
-            work.outcome(id, None, Some(crash_loop()));
-            blocked.push(id);
-        }
-    }
+    let (mut work, ids) = take(&rows)?;
+    let (claimed, blocked) = batch::schedule::claim(&mut work, &ids, claim)?;
     let claimed = describe(conn, cache, &work, &claimed).await?;
-    work.flush(conn).await?;
+    flush(conn, &mut work).await?;
     Ok(ClaimedBatch { claimed, blocked })
 }
 
@@ -170,29 +169,23 @@ pub(super) async fn fire_timers(
         },
     )
     .await?;
-    let mut work = Work::default();
-    let mut fired = Fired {
-        fired: rows.len() as u32,
-        ..Fired::default()
-    };
-    let mut claimed = Vec::new();
-    for row in &rows {
-        let row = RunRow::read(&mut Cells::of(row))?;
-        let id = row.id;
-        work.add(row);
-        if claimed.len() >= fire.claim_limit as usize {
-            work.change(id, |row| row.ready(Event::Wake, fire.now))?;
-            fired.readied += 1;
-        } else if work.change(id, |row| row.claim(fire.node, fire.now))? {
-            claimed.push(id);
-        } else {
-            work.outcome(id, None, Some(crash_loop()));
-            fired.blocked.push(id);
-        }
-    }
+    let (mut work, ids) = take(&rows)?;
+    let (claimed, mut fired) = batch::schedule::fire(&mut work, &ids, fire)?;
     fired.claimed = describe(conn, cache, &work, &claimed).await?;
-    work.flush(conn).await?;
+    flush(conn, &mut work).await?;
     Ok(fired)
+}
+
+/// The runs that a statement found, in the order in which it found them.
+fn take(rows: &[SqliteRow]) -> Result<(Work, Vec<RunId>)> {
+    let mut work = Work::default();
+    let mut ids = Vec::with_capacity(rows.len());
+    for row in rows {
+        let row = read_row(&mut Cells::of(row))?;
+        ids.push(row.id);
+        work.add(row);
+    }
+    Ok((work, ids))
 }
 
 /// Claimed runs with all that a node needs to drive them, in the order given.
@@ -215,48 +208,54 @@ async fn describe(
         let function = cache.function(cells.int()?)?;
         found.insert(
             id,
-            ClaimedRun {
-                id,
-                epoch: row.epoch,
-                function,
-                version: cache.digest(row.version_id)?,
-                config_revision: cells.int()?,
-                event_id: cells.event()?,
-                seed: cells.bytes()?,
-                continued: cells.text_or_null()?.map(Json::trusted),
-                event: cells
-                    .text_or_null()?
-                    .map(Json::trusted)
-                    .ok_or_else(|| Error::Corrupt(format!("run {id}: its event is not stored")))?,
-                queued_at: row.queued_at,
-                journal_base: row.journal_base,
-                journal_next: row.journal_next,
-                log_lines: row.log_lines,
-                journal_bytes: row.journal_bytes,
-                host_traps: row.host_traps,
-            },
+            batch::schedule::claimed_run(
+                row,
+                Details {
+                    function,
+                    version: cache.digest(row.version_id)?,
+                    config_revision: cells.int()?,
+                    event_id: cells.event()?,
+                    seed: cells.bytes()?,
+                    continued: cells.text_or_null()?.map(Json::trusted),
+                    event: cells.text_or_null()?.map(Json::trusted),
+                },
+            )?,
         );
     }
     Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
 }
 
 /// All nodes that live.
-pub(super) async fn nodes(conn: &mut SqliteConnection) -> Result<Vec<Node>> {
+pub(super) async fn nodes(conn: &mut SqliteConnection, now: Timestamp) -> Result<Vec<Node>> {
     let rows = fetch(
         conn,
-        "SELECT incarnation, name, release, joined_ms, heartbeat_ms FROM nodes ORDER BY joined_ms, incarnation",
+        "SELECT n.incarnation, n.name, n.release, n.url, n.joined_ms, n.heartbeat_ms, n.draining, \
+         (SELECT count(*) FROM runs r WHERE r.phase = 1 AND r.version_id IN (SELECT id FROM versions) \
+         AND r.owner = n.incarnation) \
+         FROM nodes n ORDER BY n.joined_ms, n.incarnation",
         |_| {},
     )
     .await?;
     rows.iter()
         .map(|row| {
             let mut cells = Cells::of(row);
+            let incarnation = Incarnation(cells.bytes()?);
+            let (name, release, url) = (
+                cells.text()?.to_owned(),
+                cells.text()?.to_owned(),
+                cells.text()?.to_owned(),
+            );
+            let (joined_at, heartbeat_at) = (cells.time()?, cells.time()?);
             Ok(Node {
-                incarnation: Incarnation(cells.bytes()?),
-                name: cells.text()?.to_owned(),
-                release: cells.text()?.to_owned(),
-                joined_at: cells.time()?,
-                heartbeat_at: cells.time()?,
+                incarnation,
+                name,
+                release,
+                url,
+                joined_at,
+                heartbeat_at,
+                silent_for: now.since(heartbeat_at),
+                draining: cells.flag()?,
+                runs: cells.int()?.unsigned_abs(),
             })
         })
         .collect()

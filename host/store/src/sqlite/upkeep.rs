@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use dormouse_core::{Digest, EventId, RunId, Timestamp};
 use sqlx::SqliteConnection;
 
-use super::runs::place;
 use super::sql::{Cells, Rows, execute, fetch};
+use crate::batch::runs::place;
 use crate::error::Result;
 
 pub(super) async fn probe(conn: &mut SqliteConnection, now: Timestamp) -> Result<()> {

@@ -5,99 +5,28 @@
 //! rolled back and done again one by one. The exception is a device that fails: then nothing can be promised any
 //! more, everybody is told so, and the writer stops.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use sqlx::{Connection as _, SqliteConnection};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::cache::Cache;
-use super::request::{Answer, Request};
-use super::runs::Work;
+use super::execute::Writing;
 use super::sql::execute;
-use super::{command, execute, ingest, registry, schedule, upkeep, waits};
+use super::{command, ingest, registry, runs, schedule, upkeep, waits};
+use crate::batch;
+use crate::batch::queue::{Inbox, Queue, queue};
+use crate::batch::request::{Answer, Request};
+use crate::batch::runs::Work;
 use crate::error::{Error, Result};
 use crate::ingest::Ingest;
-
-/// At most this many requests share a commit,
-const BATCH_REQUESTS: usize = 1024;
-/// and about this many rows, so that no commit takes long.
-const BATCH_ROWS: usize = 8192;
-
-type Reply = oneshot::Sender<Result<Answer>>;
-
-/// A write and who waits for it. None asks the writer to finish what is queued and end.
-type Message = Option<(Request, Reply)>;
-
-/// Where writes are handed in.
-#[derive(Clone)]
-pub(super) struct Queue {
-    sender: mpsc::Sender<Message>,
-    closed: Arc<AtomicBool>,
-    fatal: Arc<OnceLock<Error>>,
-    /// Told after each commit that has made waiting runs ready.
-    woken: Arc<Notify>,
-    ended: watch::Receiver<bool>,
-}
-
-impl Queue {
-    /// Hands in a write and waits for its commit. Dropping the future doesn't stop the write.
-    pub(super) async fn submit(&self, request: Request) -> Result<Answer> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(self.refusal());
-        }
-        let (reply, answer) = oneshot::channel();
-        match self.sender.try_send(Some((request, reply))) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => return Err(Error::Busy),
-            Err(mpsc::error::TrySendError::Closed(_)) => return Err(self.refusal()),
-        }
-        match answer.await {
-            Ok(answer) => answer,
-            // The writer ended without an answer: it got no further than the queue.
-            Err(_) => Err(self.refusal()),
-        }
-    }
-
-    /// Waits for a commit that has made waiting runs ready.
-    pub(super) async fn woken(&self) {
-        self.woken.notified().await;
-    }
-
-    /// Writes that wait.
-    pub(super) fn len(&self) -> usize {
-        self.sender.max_capacity() - self.sender.capacity()
-    }
-
-    fn refusal(&self) -> Error {
-        match self.fatal.get() {
-            Some(error) => error.clone(),
-            None => Error::Unavailable("the store is closed".to_owned()),
-        }
-    }
-
-    /// Lets the writer finish what is queued, and waits for its end.
-    pub(super) async fn close(&self) {
-        if !self.closed.swap(true, Ordering::AcqRel) {
-            let _ = self.sender.send(None).await;
-        }
-        let mut ended = self.ended.clone();
-        let _ = ended.wait_for(|ended| *ended).await;
-    }
-}
 
 /// The writer's own state.
 pub(super) struct Writer {
     conn: SqliteConnection,
     cache: Cache,
-    receiver: mpsc::Receiver<Message>,
-    closed: Arc<AtomicBool>,
-    fatal: Arc<OnceLock<Error>>,
+    inbox: Inbox,
     /// The transaction at work has made waiting runs ready.
     woke: bool,
-    /// Somebody who claims listens here.
-    woken: Arc<Notify>,
     /// Held until the connection is closed.
     _lock: super::lock::DirectoryLock,
 }
@@ -110,88 +39,36 @@ impl Writer {
         capacity: usize,
     ) -> Result<Queue> {
         let cache = Cache::load(&mut conn).await?;
-        let (sender, receiver) = mpsc::channel(capacity.max(1));
-        let closed = Arc::new(AtomicBool::new(false));
-        let fatal = Arc::new(OnceLock::new());
-        let (end, ended) = watch::channel(false);
-        let queue = Queue {
-            sender,
-            closed: Arc::clone(&closed),
-            fatal: Arc::clone(&fatal),
-            woken: Arc::default(),
-            ended,
-        };
+        let (queue, inbox) = queue(capacity);
         let writer = Writer {
             conn,
             cache,
-            receiver,
-            closed,
-            fatal,
+            inbox,
             woke: false,
-            woken: Arc::clone(&queue.woken),
             _lock: lock,
         };
         // A task of its own: no caller's cancellation reaches into a transaction.
-        tokio::spawn(async move {
-            writer.run().await;
-            let _ = end.send(true);
-        });
+        tokio::spawn(writer.run());
         Ok(queue)
     }
 
     async fn run(mut self) {
-        let mut requests = Vec::new();
-        let mut replies = Vec::new();
-        let mut closing = false;
-        while !closing {
-            let Some(first) = self.receiver.recv().await else {
-                break;
-            };
-            let mut next = Some(first);
-            let mut rows = 0;
-            while let Some(message) = next {
-                match message {
-                    Some((request, reply)) => {
-                        rows += request.weight();
-                        requests.push(request);
-                        replies.push(reply);
-                    }
-                    None => {
-                        closing = true;
-                        self.receiver.close();
-                    }
-                }
-                let full = requests.len() >= BATCH_REQUESTS || rows >= BATCH_ROWS;
-                next = if full && !closing {
-                    None
-                } else {
-                    self.receiver.try_recv().ok()
-                };
-            }
-            if requests.is_empty() {
-                continue;
-            }
-            let answers = self.commit(&requests, rows).await;
-            requests.clear();
-            for (reply, answer) in replies.drain(..).zip(answers) {
-                // Nobody waits any more: the write was made all the same.
-                let _ = reply.send(answer);
-            }
-            if let Some(error) = self.fatal.get() {
+        while let Some(batch) = self.inbox.next().await {
+            let answers = self.commit(&batch.requests, batch.rows).await;
+            batch.answer(answers);
+            if let Some(error) = self.inbox.fatal().cloned() {
                 tracing::error!(%error, "a write could not be made durable: the store stops");
-                self.closed.store(true, Ordering::Release);
-                self.receiver.close();
-                while let Ok(message) = self.receiver.try_recv() {
-                    if let Some((_, reply)) = message {
-                        let _ = reply.send(Err(error.clone()));
-                    }
-                }
-                return;
+                self.inbox.stop(&error);
+                break;
             }
         }
-        if let Err(error) = self.conn.close().await {
+        if self.inbox.fatal().is_none()
+            && let Err(error) = self.conn.close().await
+        {
             tracing::warn!(%error, "the database was not closed cleanly; nothing is lost");
         }
+        drop(self._lock);
+        self.inbox.ended();
     }
 
     /// One transaction for all, or one for each when they can't be together.
@@ -207,7 +84,7 @@ impl Writer {
                 tracing::debug!(%error, "a batch was rolled back; its requests are done one by one");
                 let mut answers = Vec::with_capacity(requests.len());
                 for request in requests {
-                    answers.push(match self.fatal.get() {
+                    answers.push(match self.inbox.fatal() {
                         Some(error) => Err(error.clone()),
                         None => match self.transaction(&[request]).await {
                             Ok(mut answers) => answers.pop().unwrap_or(Err(Error::Busy)),
@@ -230,7 +107,7 @@ impl Writer {
     fn is_final(&self, error: &Error) -> bool {
         match error {
             Error::Fatal(_) => {
-                let _ = self.fatal.set(error.clone());
+                self.inbox.set_fatal(error.clone());
                 true
             }
             Error::Full(_) | Error::Unavailable(_) => true,
@@ -246,7 +123,7 @@ impl Writer {
             Err(error) => Err(error),
         };
         if std::mem::take(&mut self.woke) && done.is_ok() {
-            self.woken.notify_one();
+            self.inbox.wake();
         }
         if done.is_err() {
             // SQLite has rolled back by itself after some errors; then this one says so, which is fine.
@@ -255,7 +132,7 @@ impl Writer {
                 Ok(cache) => self.cache = cache,
                 // What is remembered may not be what is stored, so nothing more may be decided on it.
                 Err(error) => {
-                    let _ = self.fatal.set(Error::Fatal(format!(
+                    self.inbox.set_fatal(Error::Fatal(format!(
                         "after a rollback the database cannot be read: {error}"
                     )));
                 }
@@ -292,7 +169,7 @@ impl Writer {
         requests: &[&'r Request],
         answers: &mut [Option<Result<Answer>>],
     ) -> Result<Vec<&'r Ingest>> {
-        let runs: Vec<_> = requests
+        let ids: Vec<_> = requests
             .iter()
             .filter_map(|request| match request {
                 Request::Append(append) => Some(append.run),
@@ -300,28 +177,29 @@ impl Writer {
             })
             .collect();
         let mut carried = Vec::new();
-        if runs.is_empty() {
+        if ids.is_empty() {
             return Ok(carried);
         }
         let mut work = Work::default();
-        work.load(&mut self.conn, runs).await?;
+        runs::load(&mut self.conn, &mut work, ids).await?;
         for (request, answer) in requests.iter().zip(answers) {
             let Request::Append(append) = request else {
                 continue;
             };
             if let Some(ingest) = &append.ingest
-                && let Err(error) = ingest::check_carried(&self.cache, ingest)
+                && let Err(error) = batch::ingest::check_carried(&self.cache, ingest)
             {
                 *answer = Some(Err(error));
                 continue;
             }
             let (appended, fresh) =
-                execute::append(&mut self.conn, &mut self.cache, &mut work, append).await?;
+                batch::execute::append(&mut Writing(&mut self.conn), &mut work, append).await?;
             carried.extend(append.ingest.as_ref().filter(|_| fresh));
             *answer = Some(Ok(Answer::Appended(appended)));
         }
+        waits::remember_paths(&mut self.conn, &mut self.cache, &work).await?;
         self.woke |= work.woke;
-        work.flush(&mut self.conn).await?;
+        runs::flush(&mut self.conn, &mut work).await?;
         Ok(carried)
     }
 
@@ -367,14 +245,11 @@ impl Writer {
             }
             Request::Claim(claim) => Answer::Claimed(schedule::claim(conn, cache, claim).await?),
             Request::FireTimers(fire) => Answer::Fired(schedule::fire_timers(conn, cache, fire).await?),
-            Request::Join(node, now) => {
-                schedule::join(conn, cache, node, *now).await?;
-                Answer::Done
-            }
+            Request::Join(node, now) => Answer::Standing(schedule::join(conn, cache, node, *now).await?),
             Request::Heartbeat(node, now) => {
-                schedule::heartbeat(conn, cache, *node, *now).await?;
-                Answer::Done
+                Answer::Standing(schedule::heartbeat(conn, cache, *node, *now).await?)
             }
+            Request::Drain(node) => Answer::Count(schedule::drain(conn, *node).await?),
             Request::Leave(node) => {
                 schedule::leave(conn, cache, *node).await?;
                 Answer::Done

@@ -75,6 +75,7 @@ impl Worker {
                     incarnation: node,
                     name: "child".to_owned(),
                     release: "0".to_owned(),
+                    url: String::new(),
                 },
                 now(),
             )

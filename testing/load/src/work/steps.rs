@@ -40,7 +40,7 @@ pub(crate) async fn many_clients(bench: &mut Bench) -> Result<()> {
         let outcome = drive::closed(&server, one_step(bench)).await?;
         cpu.0.push(outcome.cpu_per_run());
         rate.0.push(outcome.rate());
-        let looks = outcome.elapsed.as_secs_f64() / 0.01;
+        let looks = outcome.elapsed.as_secs_f64() / drive::LOOK_EVERY.as_secs_f64();
         share.0.push(looks * looking / outcome.runs as f64);
         answered.0.extend(outcome.answered.0);
         whole

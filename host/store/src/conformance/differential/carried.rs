@@ -4,7 +4,8 @@ use dormouse_core::Seq;
 use dormouse_core::journal::RecordKind;
 use dormouse_core::wait::{EventWait, SignalWait};
 
-use super::{Pair, at, closes};
+use super::appending::closes;
+use super::{Pair, at};
 use crate::execute::Append;
 use crate::ingest::{Ingest, NewRun};
 use crate::wait::{NewWait, WaitOn};

@@ -1,7 +1,7 @@
 //! Comparing what two stores hold.
 
-use dormouse_core::Timestamp;
 use dormouse_core::run::{Phase, Status};
+use dormouse_core::{RunId, Timestamp};
 
 use super::{MODULES, Pair, RUNS_MAX};
 use crate::read::{EventFilter, RunFilter};
@@ -10,7 +10,7 @@ impl Pair {
     /// Everything that can be read, by every way of reading it.
     pub(super) async fn compare(&mut self, sample: u64) {
         both!(self, counts()).expect("counts");
-        both!(self, nodes()).expect("reads");
+        self.compare_nodes().await;
         both!(self, registry()).expect("reads");
         both!(self, upcoming_timers(Timestamp::MAX, 10_000)).expect("reads");
         for module in MODULES {
@@ -21,6 +21,8 @@ impl Pair {
             ..RunFilter::default()
         };
         let runs = both!(self, runs(all.clone())).expect("lists");
+        let ids: Vec<RunId> = runs.iter().rev().map(|run| run.id).collect();
+        both!(self, glance(&ids)).expect("reads");
         let chance = (runs.len() as u64 / sample).max(1);
         for run in &runs {
             if !self.random.one_in(chance) {

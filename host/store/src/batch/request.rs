@@ -6,11 +6,11 @@ use crate::command::Commanded;
 use crate::execute::{Append, Appended};
 use crate::ingest::{Created, Ingest};
 use crate::registry::{Changed, NewVersion, Stored};
-use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNode};
+use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNode, Standing};
 
 /// A write.
 #[derive(Debug)]
-pub(super) enum Request {
+pub(crate) enum Request {
     Append(Append),
     Ingest(Ingest),
     Claim(Claim),
@@ -18,6 +18,7 @@ pub(super) enum Request {
     Join(NewNode, Timestamp),
     Heartbeat(Incarnation, Timestamp),
     Leave(Incarnation),
+    Drain(Incarnation),
     TakeOver(u32, Timestamp),
     Cancel(RunId, Timestamp),
     Wake(RunId, Option<Seq>, Timestamp),
@@ -33,10 +34,13 @@ pub(super) enum Request {
 
 impl Request {
     /// About how many rows it touches: what a commit is bounded by.
-    pub(super) fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         match self {
             Request::Append(append) => {
-                1 + append.records.len() + append.logs.len() + append.ingest.as_ref().map_or(0, ingested)
+                1 + append.records.len()
+                    + append.logs.len()
+                    + append.waits.len()
+                    + append.ingest.as_ref().map_or(0, ingested)
             }
             Request::Ingest(ingest) => 1 + ingested(ingest),
             Request::Claim(claim) => 1 + claim.limit as usize,
@@ -47,7 +51,7 @@ impl Request {
     }
 
     /// Whether it is decided in memory together with others of its kind.
-    pub(super) fn is_grouped(&self) -> bool {
+    pub(crate) fn is_grouped(&self) -> bool {
         matches!(self, Request::Append(_) | Request::Ingest(_))
     }
 }
@@ -58,8 +62,9 @@ fn ingested(ingest: &Ingest) -> usize {
 
 /// The writer's answer to the request of the same name.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Done,
+    Standing(Standing),
     Appended(Appended),
     Created(Vec<Created>),
     Claimed(ClaimedBatch),

@@ -1,0 +1,261 @@
+//! Several servers on one Postgres, in this process: what is asked of one is true at all, whatever their clocks say.
+//!
+//! Deaths, cuts and restarts are the process tests' (host/cli/tests).
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dormouse_core::run::{Phase, Status};
+use dormouse_core::{FunctionName, Json, RunId, Timestamp};
+use dormouse_server::app::App;
+use dormouse_server::clock::{Clock, SystemClock};
+use dormouse_server::{Options, Server, StartError, Tuning};
+use dormouse_store::read::Run;
+use dormouse_testing_postgres::Cluster;
+use futures::future::BoxFuture;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use support::component;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// This machine's clock, wrong by so many milliseconds.
+struct Wrong(i64);
+
+impl Clock for Wrong {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(SystemClock.now().as_millis() + self.0)
+    }
+
+    fn sleep_until(&self, time: Timestamp) -> BoxFuture<'static, ()> {
+        SystemClock.sleep_until(Timestamp::from_millis(time.as_millis().saturating_sub(self.0)))
+    }
+}
+
+/// A node with its address, and its end.
+struct Node {
+    app: App,
+    url: String,
+    stop: CancellationToken,
+    ended: JoinHandle<Result<(), StartError>>,
+    _dir: TempDir,
+}
+
+impl Node {
+    async fn start(database: &str, wrong_by: i64) -> Node {
+        let dir = TempDir::new().expect("a directory");
+        let options = Options {
+            database_url: Some(database.to_owned()),
+            listen: vec!["127.0.0.1:0".parse::<SocketAddr>().expect("an address")],
+            park_idle: Duration::ZERO,
+            ..Options::new(dir.path().join("data"))
+        };
+        let tuning = Tuning {
+            clock: Arc::new(Wrong(wrong_by)),
+            ..Tuning::default()
+        };
+        let server = Server::start(options, tuning).await.expect("it starts");
+        let (app, url) = (server.app().clone(), server.url());
+        let stop = CancellationToken::new();
+        let ended = tokio::spawn(server.run(stop.clone()));
+        Node {
+            app,
+            url,
+            stop,
+            ended,
+            _dir: dir,
+        }
+    }
+
+    async fn pair(wrong_by: [i64; 2]) -> [Node; 2] {
+        let database = Cluster::shared().database();
+        [
+            Node::start(&database, wrong_by[0]).await,
+            Node::start(&database, wrong_by[1]).await,
+        ]
+    }
+
+    async fn deploy(&self, guest: &str) {
+        let deployed = self.app.deploy(guest, component(guest), "test", None).await;
+        deployed.unwrap_or_else(|problem| panic!("{guest}: {problem:?}"));
+    }
+
+    /// Starts a function; a node that has not heard of its module yet is asked again.
+    async fn invoke(&self, function: &str, data: &str) -> RunId {
+        let function: FunctionName = function.parse().expect("a name");
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match self.app.invoke(&function, Json::parse(data).expect("JSON")).await {
+                Ok((run, _)) => return run,
+                Err(problem) => {
+                    assert!(
+                        problem.code == "not-found" && Instant::now() < deadline,
+                        "{problem:?}"
+                    );
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+    }
+
+    async fn until(&self, run: RunId, what: &str, holds: impl Fn(&Run) -> bool) -> Run {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let found = self.app.store().run(run).await.expect("read").expect("there");
+            if holds(&found) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "the run never was {what}: {found:#?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn ended(&self, run: RunId) -> Run {
+        self.until(run, "ended", |run| run.state.status.is_terminal())
+            .await
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.ended.await.expect("no panic").expect("it ends in order");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_deployed_at_one_node_runs_at_every_other() {
+    let [first, second] = Node::pair([0, 0]).await;
+    first.deploy("bench").await;
+    let run = second.invoke("bench/ten", "{}").await;
+    let run = first.ended(run).await;
+    assert_eq!(run.state.status, Status::Completed, "{:?}", run.error);
+    first.stop().await;
+    // What the one that deployed had compiled is gone with it.
+    let run = second.invoke("bench/sleeper", r#"{"ms":50}"#).await;
+    assert_eq!(second.ended(run).await.state.status, Status::Completed);
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_that_are_minutes_apart_neither_hurry_nor_delay_a_run() {
+    let [early, late] = Node::pair([-7 * 60_000, 5 * 60_000]).await;
+    early.deploy("bench").await;
+    for node in [&early, &late] {
+        let asked = Instant::now();
+        let mut runs = Vec::new();
+        for _ in 0..20 {
+            runs.push(node.invoke("bench/sleeper", r#"{"ms":1500}"#).await);
+        }
+        for run in runs {
+            let run = late.ended(run).await;
+            assert_eq!(run.state.status, Status::Completed, "{:?}", run.error);
+            let took = run.ended_at.expect("ended").since(run.queued_at);
+            assert!(took >= Duration::from_millis(1500), "{took:?}");
+            let journal = early.app.store().journal(run.id, 0).await.expect("read");
+            assert!(
+                journal.windows(2).all(|pair| pair[0].at <= pair[1].at),
+                "{journal:?}"
+            );
+        }
+        assert!(asked.elapsed() >= Duration::from_millis(1500));
+        // Minutes would pass if a node went by its own clock; the deadline of this test is one.
+        let difference = early.app.now().as_millis() - late.app.now().as_millis();
+        assert!(difference.abs() < 1_000, "{difference}");
+    }
+    early.stop().await;
+    late.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_cancelled_and_woken_from_any_node() {
+    let [first, second] = Node::pair([0, 0]).await;
+    first.deploy("bench").await;
+    first.deploy("hostile").await;
+    // Asleep for an hour: woken from elsewhere.
+    let run = first.invoke("bench/sleeper", r#"{"ms":3600000}"#).await;
+    first
+        .until(run, "asleep", |run| run.state.phase == Some(Phase::Sleeping))
+        .await;
+    second.app.wake(run).await.expect("it wakes");
+    assert_eq!(first.ended(run).await.state.status, Status::Completed);
+    // In a body that never ends: cancelled from elsewhere, and the guest is ended where it is.
+    let run = first.invoke("hostile/loop-long", "{}").await;
+    first
+        .until(run, "executing", |run| run.state.phase == Some(Phase::Executing))
+        .await;
+    assert_eq!(first.app.instances().live + second.app.instances().live, 1);
+    second.app.cancel(run).await.expect("it is cancelled");
+    assert_eq!(second.ended(run).await.state.status, Status::Cancelled);
+    let deadline = Instant::now() + DEADLINE;
+    while first.app.instances().live + second.app.instances().live > 0 {
+        assert!(Instant::now() < deadline, "the guest goes on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_followed_from_a_node_that_does_not_drive_it() {
+    let [first, second] = Node::pair([0, 0]).await;
+    first.deploy("bench").await;
+    let at = first.app.now().as_millis() + 2_000;
+    let run = first.invoke("bench/until", &format!(r#"{{"at":{at}}}"#)).await;
+    // Without a proxy or TLS: nothing of either is needed on loopback.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::new();
+    let poll = client
+        .get(format!("{}/v1/runs/{run}?wait=30s", second.url))
+        .send();
+    let stream = client.get(format!("{}/v1/runs/{run}/stream", second.url)).send();
+    let (poll, stream) = tokio::join!(poll, stream);
+    let poll: serde_json::Value =
+        serde_json::from_str(&poll.expect("answers").text().await.expect("whole")).expect("JSON");
+    assert_eq!(poll["data"]["status"], "Completed", "{poll}");
+    let stream = stream.expect("answers").text().await.expect("whole");
+    assert!(
+        stream.contains("event: done") && stream.contains("\"Completed\""),
+        "{stream}"
+    );
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_ends_and_the_others_finish_its_runs() {
+    let [first, second] = Node::pair([0, 0]).await;
+    first.deploy("bench").await;
+    let mut runs = Vec::new();
+    for ms in 0..40 {
+        let data = format!(r#"{{"ms":{}}}"#, 50 * ms);
+        runs.push(first.invoke("bench/sleeper", &data).await);
+    }
+    let nodes = second.app.store().nodes(second.app.now()).await.expect("read");
+    let found = nodes
+        .iter()
+        .find(|node| node.url == first.url)
+        .expect("it has joined");
+    let asked = second
+        .app
+        .drain(&found.incarnation.to_string())
+        .await
+        .expect("asked");
+    assert!(asked.draining);
+    first.ended.await.expect("no panic").expect("it ends in order");
+    for run in runs {
+        assert_eq!(second.ended(run).await.state.status, Status::Completed);
+    }
+    let left = second.app.store().nodes(second.app.now()).await.expect("read");
+    assert_eq!(left.len(), 1);
+    let problem = second
+        .app
+        .drain("nobody")
+        .await
+        .expect_err("there is no such node");
+    assert_eq!(problem.code, "not-found");
+    second.stop().await;
+}

@@ -1,0 +1,101 @@
+//! What cancel, wake and unblock do to a run. The same on every database.
+
+use dormouse_core::run::{Event, Phase, Status};
+use dormouse_core::{Json, RunId, Seq, Timestamp};
+
+use super::execute::{Look, is_open};
+use super::runs::Work;
+use crate::command::Commanded;
+use crate::error::Result;
+use crate::execute::Completion;
+
+/// Ends a run that is loaded, if it is there.
+pub(crate) fn cancel(work: &mut Work, run: RunId, now: Timestamp) -> Result<Commanded> {
+    let Some(row) = work.get(run) else {
+        return Ok(Commanded::NotFound);
+    };
+    if row.state.status.is_terminal() {
+        return Ok(Commanded::Refused(row.state));
+    }
+    let state = work.change(run, |row| {
+        row.on(Event::Cancel, None)?;
+        row.owner = None;
+        row.epoch += 1;
+        row.ended_at = Some(now);
+        Ok(row.state)
+    })?;
+    work.clear_completions(run);
+    work.clear_waits(run);
+    Ok(Commanded::Done(state))
+}
+
+/// Wakes a run that is loaded, if it is there.
+pub(crate) async fn wake(
+    look: &mut impl Look,
+    work: &mut Work,
+    run: RunId,
+    operation: Option<Seq>,
+    now: Timestamp,
+) -> Result<Commanded> {
+    let Some(row) = work.get(run) else {
+        return Ok(Commanded::NotFound);
+    };
+    let state = row.state;
+    let Some(phase) = state.phase else {
+        return Ok(Commanded::Refused(state));
+    };
+    match phase {
+        Phase::Paused => return Ok(Commanded::Refused(state)),
+        Phase::Blocked => unblock(work, run, now)?,
+        Phase::Queued
+        | Phase::Executing
+        | Phase::Sleeping
+        | Phase::Waiting
+        | Phase::BackingOff
+        | Phase::Limited => {
+            match operation {
+                // A completion of an operation that is no longer open would never be taken away.
+                Some(operation) if !is_open(look, run, operation).await? => {
+                    return Ok(Commanded::Refused(state));
+                }
+                Some(operation) => {
+                    let outcome = Ok(Json::null());
+                    work.complete(
+                        run,
+                        Completion {
+                            operation,
+                            at: now,
+                            outcome,
+                        },
+                    );
+                }
+                None if matches!(phase, Phase::Queued | Phase::Executing) => {
+                    return Ok(Commanded::Refused(state));
+                }
+                None => {}
+            }
+            if !matches!(phase, Phase::Queued | Phase::Executing) {
+                work.change(run, |row| {
+                    row.ready(Event::Wake, now)?;
+                    // A delayed run that is begun early begins now.
+                    if row.state.status == Status::Scheduled {
+                        row.queued_at = now;
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+    }
+    let state = work.get(run).map_or(state, |row| row.state);
+    Ok(Commanded::Done(state))
+}
+
+/// Makes a blocked run that is loaded ready again.
+pub(crate) fn unblock(work: &mut Work, run: RunId, now: Timestamp) -> Result<()> {
+    work.change(run, |row| {
+        row.ready(Event::Unblock, now)?;
+        row.claims = 0;
+        row.host_traps = 0;
+        Ok(())
+    })
+}

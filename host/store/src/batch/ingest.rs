@@ -1,0 +1,269 @@
+//! What becomes of events and runs that are handed in together. The same on every database.
+
+use std::collections::{HashMap, HashSet};
+
+use dormouse_core::limit::EVENT_DEDUPE;
+use dormouse_core::run::{Phase, State, Status};
+use dormouse_core::{Digest, EventId, FunctionName, RunId, Timestamp};
+
+use crate::error::{Error, Result};
+use crate::ingest::{Created, Ingest, NewEvent, NewRun};
+use crate::schedule::Incarnation;
+
+/// A function and the key of the sender's event.
+pub(crate) type DedupeKey<'i> = (i64, &'i str);
+
+/// A run that will be created.
+pub(crate) struct Creation<'i> {
+    pub(crate) run: &'i NewRun,
+    pub(crate) function_id: i64,
+    pub(crate) version_id: i64,
+    pub(crate) leased: bool,
+    pub(crate) now: Timestamp,
+}
+
+impl Creation<'_> {
+    pub(crate) fn birth(&self) -> Birth {
+        Birth::of(self.run, self.leased, self.now)
+    }
+}
+
+/// Everything the requests of one batch add.
+#[derive(Default)]
+pub(crate) struct Additions<'i> {
+    /// Events, in order of their ids, and whether they have runs.
+    pub(crate) events: Vec<(&'i NewEvent, bool)>,
+    /// Runs, in order of their ids.
+    pub(crate) runs: Vec<Creation<'i>>,
+    /// What will be known for dedupe.
+    pub(crate) dedupe: HashMap<DedupeKey<'i>, (RunId, Timestamp)>,
+    /// Events stored before that now have a run.
+    pub(crate) referred: Vec<EventId>,
+}
+
+/// What the small tables say.
+pub(crate) trait Small {
+    /// The registry's generation.
+    fn generation(&self) -> i64;
+    /// Whether a node lives.
+    fn lives(&self, node: Incarnation) -> bool;
+    /// The number of a version that is not deleted.
+    fn version_id(&self, module: &str, digest: Digest) -> Option<i64>;
+    /// A function's number; all functions of the requests have one by now.
+    fn function_id(&self, name: &FunctionName) -> Result<i64>;
+    /// The paths that waits for events of a name have ever had, if that was asked for.
+    fn wait_paths(&self, name: &str) -> &[String];
+}
+
+/// What the large tables say, read for these requests.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// Runs by function and key, and since when.
+    pub(crate) dedupe: HashMap<(i64, String), (RunId, Timestamp)>,
+    /// Events that runs name without bringing them.
+    pub(crate) events: HashSet<EventId>,
+}
+
+/// The dedupe keys that requests name, each once, in order.
+pub(crate) fn dedupe_keys<'i>(small: &impl Small, requests: &[&'i Ingest]) -> Result<Vec<DedupeKey<'i>>> {
+    let mut keys = Vec::new();
+    for run in requests.iter().flat_map(|request| &request.runs) {
+        if let Some(key) = &run.dedupe {
+            keys.push((small.function_id(&run.function)?, key.as_str()));
+        }
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    Ok(keys)
+}
+
+/// The events that runs name without bringing them.
+pub(crate) fn foreign_events(requests: &[&Ingest]) -> Vec<EventId> {
+    let mut named = Vec::new();
+    for request in requests {
+        let own = own_events(request);
+        named.extend(
+            request
+                .runs
+                .iter()
+                .map(|run| run.event_id)
+                .filter(|id| !own.contains(id)),
+        );
+    }
+    named.sort_unstable();
+    named.dedup();
+    named
+}
+
+fn own_events(request: &Ingest) -> HashSet<EventId> {
+    request.events.iter().map(|event| event.id).collect()
+}
+
+/// Decides about several requests at once. An answer that is an error adds nothing.
+pub(crate) fn decide<'i>(
+    small: &impl Small,
+    known: &mut Known,
+    requests: &[&'i Ingest],
+) -> Result<(Vec<Result<Vec<Created>>>, Additions<'i>)> {
+    let mut additions = Additions::default();
+    let mut answers = Vec::with_capacity(requests.len());
+    for request in requests {
+        let own = own_events(request);
+        answers.push(match check(small, request, &own, &known.events) {
+            Ok(()) => Ok(add(small, request, &own, known, &mut additions)?),
+            Err(error) => Err(error),
+        });
+    }
+    // In order of the key, so that rows that land side by side are written side by side. Of two with one id, the first
+    // stays the first.
+    additions.events.sort_by_key(|(event, _)| event.id);
+    additions.runs.sort_unstable_by_key(|creation| creation.run.id);
+    Ok((answers, additions))
+}
+
+/// The events of the requests that were not refused, in order.
+pub(crate) fn accepted<'i>(
+    requests: &[&'i Ingest],
+    answers: &[Result<Vec<Created>>],
+) -> impl Iterator<Item = &'i NewEvent> {
+    let accepted = requests.iter().zip(answers).filter(|(_, answer)| answer.is_ok());
+    accepted.flat_map(|(request, _)| &request.events)
+}
+
+/// What would make an ingest fail that comes with an append. Its runs name its own events alone.
+pub(crate) fn check_carried(small: &impl Small, ingest: &Ingest) -> Result<()> {
+    check(small, ingest, &own_events(ingest), &HashSet::new())
+}
+
+/// What would make a request fail, before anything of it is written.
+fn check(
+    small: &impl Small,
+    request: &Ingest,
+    own: &HashSet<EventId>,
+    stored_events: &HashSet<EventId>,
+) -> Result<()> {
+    if request.generation != small.generation() {
+        return Err(Error::StaleRegistry);
+    }
+    for run in &request.runs {
+        if small.version_id(run.function.module(), run.version).is_none() {
+            return Err(Error::Corrupt(format!(
+                "run {} of {} names a version that is not stored",
+                run.id, run.function
+            )));
+        }
+        if !own.contains(&run.event_id) && !stored_events.contains(&run.event_id) {
+            return Err(Error::Corrupt(format!(
+                "run {} names event {}, which is not stored",
+                run.id, run.event_id
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn add<'i>(
+    small: &impl Small,
+    request: &'i Ingest,
+    own: &HashSet<EventId>,
+    known: &mut Known,
+    additions: &mut Additions<'i>,
+) -> Result<Vec<Created>> {
+    let now = request.now;
+    let mut with_runs: HashSet<EventId> = HashSet::new();
+    let mut created = Vec::with_capacity(request.runs.len());
+    for run in &request.runs {
+        let function_id = small.function_id(&run.function)?;
+        if let Some(key) = &run.dedupe {
+            let found = known.dedupe.get(&(function_id, key.clone())).copied();
+            if let Some((earlier, _)) = found.filter(|(_, at)| at.after(EVENT_DEDUPE) > now) {
+                created.push(Created::Duplicate(earlier));
+                continue;
+            }
+            known.dedupe.insert((function_id, key.clone()), (run.id, now));
+            additions.dedupe.insert((function_id, key), (run.id, now));
+        }
+        let Some(version_id) = small.version_id(run.function.module(), run.version) else {
+            return Err(Error::Corrupt(format!(
+                "run {} names a version that is not stored",
+                run.id
+            )));
+        };
+        let leased = run.start_at <= now && run.lease.is_some_and(|node| small.lives(node));
+        if own.contains(&run.event_id) {
+            with_runs.insert(run.event_id);
+        } else {
+            additions.referred.push(run.event_id);
+        }
+        additions.runs.push(Creation {
+            run,
+            function_id,
+            version_id,
+            leased,
+            now,
+        });
+        created.push(Created::New { leased });
+    }
+    additions.events.extend(
+        request
+            .events
+            .iter()
+            .map(|event| (event, with_runs.contains(&event.id))),
+    );
+    Ok(created)
+}
+
+/// How a run comes into the world.
+pub(crate) struct Birth {
+    /// Its state.
+    pub(crate) state: State,
+    /// Its place in the ready queue or among the timers.
+    pub(crate) due: Option<Timestamp>,
+    /// Why it is in that phase.
+    pub(crate) reason: Option<String>,
+}
+
+impl Birth {
+    /// Leased, delayed or ready.
+    fn of(run: &NewRun, leased: bool, now: Timestamp) -> Birth {
+        if leased {
+            let state = State::live(Status::Running, Phase::Executing);
+            return Birth {
+                state,
+                due: None,
+                reason: None,
+            };
+        }
+        if run.start_at > now {
+            // It is no part of the queue yet, so it must not look as if it were.
+            return Birth {
+                state: State::live(Status::Scheduled, Phase::Sleeping),
+                due: Some(run.start_at),
+                reason: Some(format!("starts at {}", run.start_at)),
+            };
+        }
+        Birth {
+            state: State::NEW,
+            due: Some(now),
+            reason: None,
+        }
+    }
+}
+
+/// A row of `ready` or `timers`: since when, or when due, and the run.
+type Placed = (Timestamp, RunId);
+
+/// Rows of `ready` and of `timers` that new runs come with.
+pub(crate) fn places(creations: &[Creation<'_>]) -> (Vec<Placed>, Vec<Placed>) {
+    let mut ready = Vec::new();
+    let mut timers = Vec::new();
+    for creation in creations {
+        let birth = creation.birth();
+        match birth.due {
+            Some(due) if birth.state == State::NEW => ready.push((due, creation.run.id)),
+            Some(due) => timers.push((due, creation.run.id)),
+            None => {}
+        }
+    }
+    (ready, timers)
+}

@@ -1,0 +1,20 @@
+//! What every database's writer does the same way: how requests are queued and taken in batches, and what each of
+//! them does to the rows that were read for it. A decision changes a [`runs::Work`] in memory; the implementation
+//! reads before and writes after, in one transaction.
+//!
+//! | room | what it owns |
+//! |---|---|
+//! | `queue`, `request` | handing in a write, and its answer |
+//! | `runs` | rows of runs in memory, and what has to be written for a change |
+//! | `ingest`, `execute`, `schedule`, `command`, `waits` | the decisions |
+//!
+//! Absent on purpose: SQL, connections, clocks.
+
+pub(crate) mod command;
+pub(crate) mod execute;
+pub(crate) mod ingest;
+pub(crate) mod queue;
+pub(crate) mod request;
+pub(crate) mod runs;
+pub(crate) mod schedule;
+pub(crate) mod waits;

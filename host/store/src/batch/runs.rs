@@ -1,0 +1,433 @@
+//! A batch's runs: loaded together, changed in memory, written back together.
+//!
+//! What a run's row says decides where else it stands: phase queued means one row in `ready`, a waiting phase with a
+//! time means one row in `timers`. [`Work::take`] derives those rows from the change, so that no operation can forget
+//! them. Absent on purpose: SQL, and decisions about single operations, which are in their own rooms.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use dormouse_core::journal::Record;
+use dormouse_core::run::{Event, Phase, RunError, State, Status};
+use dormouse_core::{FunctionName, Json, RunId, Seq, Timestamp};
+
+use crate::error::{Error, Result};
+use crate::execute::{Completion, LogLine};
+use crate::schedule::Incarnation;
+use crate::wait::NewWait;
+
+/// Payloads longer than this go to `blobs`.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+
+/// Whether a payload goes to `blobs`.
+pub(crate) fn is_large(payload: &Json) -> bool {
+    payload.len() > INLINE_BYTES_MAX
+}
+
+/// A payload as its own row holds it: nothing when it is in `blobs`.
+pub(crate) fn inline(payload: Option<&Json>) -> Option<&str> {
+    payload.filter(|payload| !is_large(payload)).map(Json::as_str)
+}
+
+/// The one shard there is. The column is there so that queues can be spread over several without a new table.
+pub(crate) const SHARD: i64 = 0;
+
+/// Places in `blobs` that are not journal entries.
+pub(crate) mod place {
+    /// A run's output.
+    pub(crate) const OUTPUT: i64 = -1;
+    /// What `continue-with` handed on.
+    pub(crate) const CONTINUED: i64 = -2;
+    /// An event.
+    pub(crate) const EVENT: i64 = -3;
+}
+
+/// What changes in a run, without what it was created with.
+#[derive(Clone, Debug)]
+pub(crate) struct RunRow {
+    pub(crate) id: RunId,
+    pub(crate) version_id: i64,
+    pub(crate) state: State,
+    pub(crate) owner: Option<Incarnation>,
+    pub(crate) epoch: i64,
+    pub(crate) due: Option<Timestamp>,
+    pub(crate) queued_at: Timestamp,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) ended_at: Option<Timestamp>,
+    pub(crate) journal_base: u32,
+    pub(crate) journal_next: u32,
+    pub(crate) journal_bytes: u64,
+    pub(crate) log_lines: u32,
+    pub(crate) claims: u32,
+    pub(crate) host_traps: u32,
+    pub(crate) continued: bool,
+    pub(crate) reason: Option<String>,
+    /// Whether completions are stored for it.
+    pub(crate) completions: bool,
+    /// Whether waits may be stored for it.
+    pub(crate) waits: bool,
+}
+
+/// A row of `ready` or `timers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    Ready(Timestamp),
+    Timer(Timestamp),
+}
+
+impl RunRow {
+    fn place(&self) -> Place {
+        match (self.state.phase, self.due) {
+            (Some(Phase::Queued), Some(at)) => Place::Ready(at),
+            (Some(Phase::Sleeping | Phase::Waiting | Phase::BackingOff | Phase::Limited), Some(at)) => {
+                Place::Timer(at)
+            }
+            _ => Place::Nowhere,
+        }
+    }
+
+    /// Moves the run on, with its new reason.
+    ///
+    /// # Errors
+    /// When the event cannot happen to the run: the store and its caller disagree about what is stored.
+    pub(crate) fn on(&mut self, event: Event, reason: Option<String>) -> Result<()> {
+        self.state = self
+            .state
+            .on(event)
+            .map_err(|illegal| Error::Corrupt(format!("run {}: {illegal}", self.id)))?;
+        self.reason = reason;
+        self.due = None;
+        Ok(())
+    }
+
+    /// Makes the run ready for any node.
+    pub(crate) fn ready(&mut self, event: Event, now: Timestamp) -> Result<()> {
+        self.on(event, None)?;
+        self.owner = None;
+        self.due = Some(now);
+        Ok(())
+    }
+
+    /// Leases the run to a node, or blocks it when that was done too often to no effect. True: it is leased.
+    pub(crate) fn claim(&mut self, node: Incarnation, now: Timestamp) -> Result<bool> {
+        if self.claims >= dormouse_core::limit::CLAIMS_WITHOUT_ENTRY_MAX {
+            // A run is blocked from the queue: a waiting one is woken first.
+            self.on(Event::Wake, None)?;
+            self.on(Event::Block, Some(crate::schedule::crash_loop().message))?;
+            self.owner = None;
+            return Ok(false);
+        }
+        self.on(Event::Claim, None)?;
+        self.owner = Some(node);
+        self.epoch += 1;
+        self.claims += 1;
+        self.started_at = self.started_at.or(Some(now));
+        Ok(true)
+    }
+}
+
+/// A function's name from its parts as stored.
+pub(crate) fn function_name(module: &str, function: &str) -> Result<FunctionName> {
+    FunctionName::new(module, function).map_err(|error| Error::Corrupt(error.to_string()))
+}
+
+/// A state from its numbers on disk.
+pub(crate) fn state(status: i64, phase: Option<i64>) -> Result<State> {
+    let status =
+        Status::from_number(status).ok_or_else(|| Error::Corrupt(format!("{status} is not a status")))?;
+    let phase = phase
+        .map(|number| {
+            Phase::from_number(number).ok_or_else(|| Error::Corrupt(format!("{number} is not a phase")))
+        })
+        .transpose()?;
+    Ok(State { status, phase })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Change {
+    Nothing,
+    Advance,
+    Move,
+}
+
+struct Slot {
+    row: RunRow,
+    before: Place,
+    change: Change,
+}
+
+/// What one batch reads of runs and is going to write.
+#[derive(Default)]
+pub(crate) struct Work {
+    runs: HashMap<RunId, Slot>,
+    journal: Vec<(RunId, Record)>,
+    logs: Vec<(RunId, LogLine)>,
+    outcomes: Vec<(RunId, Option<Json>, Option<RunError>)>,
+    blobs: Vec<([u8; 16], i64, Json)>,
+    completions: Vec<(RunId, Completion)>,
+    delivered: Vec<(RunId, Seq)>,
+    completions_cleared: Vec<RunId>,
+    waits: Vec<(RunId, NewWait)>,
+    waits_ended: Vec<(RunId, Seq)>,
+    waits_cleared: Vec<RunId>,
+    /// A waiting run was made ready by what it waited for.
+    pub(crate) woke: bool,
+    journal_cleared: Vec<RunId>,
+}
+
+impl Work {
+    /// Of some runs, those that are not loaded yet, each once and in order of the key: neighbours are read from the
+    /// same page, and whoever locks them locks them in that order.
+    pub(crate) fn missing(&self, mut ids: Vec<RunId>) -> Vec<RunId> {
+        ids.retain(|id| !self.runs.contains_key(id));
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// Takes a run that was read by another statement.
+    pub(crate) fn add(&mut self, row: RunRow) {
+        if let Entry::Vacant(slot) = self.runs.entry(row.id) {
+            slot.insert(Slot {
+                before: row.place(),
+                row,
+                change: Change::Nothing,
+            });
+        }
+    }
+
+    /// A run as it is after what was done to it so far.
+    pub(crate) fn get(&self, id: RunId) -> Option<&RunRow> {
+        self.runs.get(&id).map(|slot| &slot.row)
+    }
+
+    /// Changes a run's state.
+    pub(crate) fn change<T>(
+        &mut self,
+        id: RunId,
+        change: impl FnOnce(&mut RunRow) -> Result<T>,
+    ) -> Result<T> {
+        self.alter(id, Change::Move, change)
+    }
+
+    /// Changes what a run may change while it keeps its state.
+    pub(crate) fn advance(&mut self, id: RunId, change: impl FnOnce(&mut RunRow)) -> Result<()> {
+        self.alter(id, Change::Advance, |row| {
+            change(row);
+            Ok(())
+        })
+    }
+
+    fn alter<T>(
+        &mut self,
+        id: RunId,
+        kind: Change,
+        change: impl FnOnce(&mut RunRow) -> Result<T>,
+    ) -> Result<T> {
+        let slot = self
+            .runs
+            .get_mut(&id)
+            .ok_or_else(|| Error::Corrupt(format!("run {id} was changed without being read")))?;
+        // A change that is refused leaves the run as it was.
+        let mut row = slot.row.clone();
+        let answer = change(&mut row)?;
+        slot.row = row;
+        slot.change = slot.change.max(kind);
+        Ok(answer)
+    }
+
+    pub(crate) fn journal(&mut self, run: RunId, record: Record) {
+        self.journal.push((run, record));
+    }
+
+    pub(crate) fn log(&mut self, run: RunId, line: LogLine) {
+        self.logs.push((run, line));
+    }
+
+    pub(crate) fn outcome(&mut self, run: RunId, output: Option<Json>, error: Option<RunError>) {
+        self.outcomes.push((run, output, error));
+    }
+
+    pub(crate) fn blob(&mut self, owner: [u8; 16], place: i64, bytes: Json) {
+        self.blobs.push((owner, place, bytes));
+    }
+
+    pub(crate) fn complete(&mut self, run: RunId, completion: Completion) {
+        self.completions.push((run, completion));
+        if let Some(slot) = self.runs.get_mut(&run) {
+            slot.row.completions = true;
+            slot.change = slot.change.max(Change::Advance);
+        }
+    }
+
+    /// The completions of a run that this batch is going to store.
+    pub(crate) fn completions_of(&self, run: RunId) -> impl Iterator<Item = &Completion> {
+        self.completions
+            .iter()
+            .filter(move |(of, _)| *of == run)
+            .map(|(_, completion)| completion)
+    }
+
+    pub(crate) fn wait(&mut self, run: RunId, wait: NewWait) {
+        self.waits.push((run, wait));
+        if let Some(slot) = self.runs.get_mut(&run) {
+            slot.row.waits = true;
+            slot.change = slot.change.max(Change::Advance);
+        }
+    }
+
+    /// The waits that this batch is going to store.
+    pub(crate) fn new_waits(&self) -> &[(RunId, NewWait)] {
+        &self.waits
+    }
+
+    /// Whether a stored wait is over by what this batch does.
+    pub(crate) fn is_over(&self, run: RunId, operation: Seq) -> bool {
+        self.waits_cleared.contains(&run) || self.waits_ended.contains(&(run, operation))
+    }
+
+    /// A wait is over: the stored one, and the one that this batch was going to store.
+    pub(crate) fn end_wait(&mut self, run: RunId, operation: Seq) {
+        self.waits
+            .retain(|(of, wait)| (*of, wait.operation) != (run, operation));
+        self.waits_ended.push((run, operation));
+    }
+
+    pub(crate) fn clear_waits(&mut self, run: RunId) {
+        self.waits.retain(|(of, _)| *of != run);
+        self.waits_cleared.push(run);
+    }
+
+    pub(crate) fn delivered(&mut self, run: RunId, operation: Seq) {
+        self.completions
+            .retain(|(of, completion)| (*of, completion.operation) != (run, operation));
+        self.delivered.push((run, operation));
+    }
+
+    pub(crate) fn clear_completions(&mut self, run: RunId) {
+        self.completions.retain(|(of, _)| *of != run);
+        self.completions_cleared.push(run);
+    }
+
+    /// Drops a run's journal: what is stored and what this batch was going to store.
+    pub(crate) fn clear_journal(&mut self, run: RunId) {
+        self.journal.retain(|(of, _)| *of != run);
+        self.blobs
+            .retain(|(owner, place, _)| *owner != run.to_bytes() || *place < 0);
+        self.journal_cleared.push(run);
+    }
+
+    /// Journal records of a run that this batch is going to store.
+    pub(crate) fn unwritten(&self, run: RunId) -> impl Iterator<Item = &Record> {
+        self.journal
+            .iter()
+            .filter(move |(of, _)| *of == run)
+            .map(|(_, record)| record)
+    }
+
+    /// The operations whose completions this batch removes for having been delivered or cancelled.
+    pub(crate) fn delivered_of(&self, run: RunId) -> impl Iterator<Item = Seq> {
+        self.delivered
+            .iter()
+            .filter(move |(of, _)| *of == run)
+            .map(|(_, operation)| *operation)
+    }
+
+    /// Everything there is to write, in the order and shape in which it is written. Forgets it.
+    pub(crate) fn take(&mut self) -> Changes {
+        let mut changes = Changes {
+            journal_cleared: std::mem::take(&mut self.journal_cleared),
+            completions_cleared: std::mem::take(&mut self.completions_cleared),
+            delivered: std::mem::take(&mut self.delivered),
+            waits_cleared: std::mem::take(&mut self.waits_cleared),
+            waits_ended: std::mem::take(&mut self.waits_ended),
+            waits: std::mem::take(&mut self.waits),
+            journal: std::mem::take(&mut self.journal),
+            logs: std::mem::take(&mut self.logs),
+            outcomes: std::mem::take(&mut self.outcomes),
+            blobs: std::mem::take(&mut self.blobs),
+            completions: std::mem::take(&mut self.completions),
+            ..Changes::default()
+        };
+        // Rows of a run side by side, runs in order of their keys: fewer pages are touched twice.
+        changes.journal.sort_by_key(|(id, record)| (*id, record.seq));
+        for (id, record) in &changes.journal {
+            if let Some(payload) = record.payload.as_ref().filter(|payload| is_large(payload)) {
+                changes
+                    .blobs
+                    .push((id.to_bytes(), record.seq.into(), payload.clone()));
+            }
+        }
+        for (id, output, _) in &changes.outcomes {
+            if let Some(output) = output.as_ref().filter(|output| is_large(output)) {
+                changes.blobs.push((id.to_bytes(), place::OUTPUT, output.clone()));
+            }
+        }
+        let mut changed: Vec<Slot> = std::mem::take(&mut self.runs)
+            .into_values()
+            .filter(|slot| slot.change != Change::Nothing)
+            .collect();
+        changed.sort_unstable_by_key(|slot| slot.row.id);
+        for Slot { row, before, change } in changed {
+            if change == Change::Advance {
+                changes.advanced.push(row);
+                continue;
+            }
+            let after = row.place();
+            if after != before {
+                match before {
+                    Place::Ready(at) => changes.unready.push((at, row.id)),
+                    Place::Timer(at) => changes.untimed.push((at, row.id)),
+                    Place::Nowhere => {}
+                }
+                match after {
+                    Place::Ready(at) => changes.ready.push((at, row.id)),
+                    Place::Timer(at) => changes.timers.push((at, row.id)),
+                    Place::Nowhere => {}
+                }
+            }
+            changes.moved.push(row);
+        }
+        changes
+    }
+}
+
+/// What a batch writes of runs.
+#[derive(Default)]
+pub(crate) struct Changes {
+    /// Runs whose journal is dropped before anything is added.
+    pub(crate) journal_cleared: Vec<RunId>,
+    /// Runs whose completions are dropped.
+    pub(crate) completions_cleared: Vec<RunId>,
+    /// Single completions to drop.
+    pub(crate) delivered: Vec<(RunId, Seq)>,
+    /// Runs whose waits are dropped.
+    pub(crate) waits_cleared: Vec<RunId>,
+    /// Single waits to drop.
+    pub(crate) waits_ended: Vec<(RunId, Seq)>,
+    /// Waits to add.
+    pub(crate) waits: Vec<(RunId, NewWait)>,
+    /// Entries, in order of their keys.
+    pub(crate) journal: Vec<(RunId, Record)>,
+    /// Log lines.
+    pub(crate) logs: Vec<(RunId, LogLine)>,
+    /// Outputs and errors.
+    pub(crate) outcomes: Vec<(RunId, Option<Json>, Option<RunError>)>,
+    /// Large payloads, those of entries and outputs among them.
+    pub(crate) blobs: Vec<([u8; 16], i64, Json)>,
+    /// Completions to add.
+    pub(crate) completions: Vec<(RunId, Completion)>,
+    /// Runs whose state changed, in order of their ids.
+    pub(crate) moved: Vec<RunRow>,
+    /// Runs that kept their state, in order of their ids.
+    pub(crate) advanced: Vec<RunRow>,
+    /// Rows of `ready` to add,
+    pub(crate) ready: Vec<(Timestamp, RunId)>,
+    /// and to drop.
+    pub(crate) unready: Vec<(Timestamp, RunId)>,
+    /// Rows of `timers` to add,
+    pub(crate) timers: Vec<(Timestamp, RunId)>,
+    /// and to drop.
+    pub(crate) untimed: Vec<(Timestamp, RunId)>,
+}

@@ -1,0 +1,87 @@
+//! What claiming, firing and taking over do to runs. The same on every database.
+
+use dormouse_core::run::Event;
+use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp};
+
+use super::runs::{RunRow, Work};
+use crate::error::{Error, Result};
+use crate::schedule::{Claim, ClaimedRun, FireTimers, Fired, crash_loop};
+
+/// Claims runs that are loaded, in order. Answers with those that are leased and those that were blocked instead.
+pub(crate) fn claim(work: &mut Work, ids: &[RunId], claim: &Claim) -> Result<(Vec<RunId>, Vec<RunId>)> {
+    let mut claimed = Vec::with_capacity(ids.len());
+    let mut blocked = Vec::new();
+    for id in ids {
+        if work.change(*id, |row| row.claim(claim.node, claim.now))? {
+            claimed.push(*id);
+        } else {
+            work.outcome(*id, None, Some(crash_loop()));
+            blocked.push(*id);
+        }
+    }
+    Ok((claimed, blocked))
+}
+
+/// Fires the timers of runs that are loaded, in order. Answers with those that are leased, and the rest of the answer.
+pub(crate) fn fire(work: &mut Work, ids: &[RunId], fire: &FireTimers) -> Result<(Vec<RunId>, Fired)> {
+    let mut fired = Fired {
+        fired: ids.len() as u32,
+        ..Fired::default()
+    };
+    let mut claimed = Vec::new();
+    for id in ids {
+        if claimed.len() >= fire.claim_limit as usize {
+            work.change(*id, |row| row.ready(Event::Wake, fire.now))?;
+            fired.readied += 1;
+        } else if work.change(*id, |row| row.claim(fire.node, fire.now))? {
+            claimed.push(*id);
+        } else {
+            work.outcome(*id, None, Some(crash_loop()));
+            fired.blocked.push(*id);
+        }
+    }
+    Ok((claimed, fired))
+}
+
+/// Takes a run that is loaded from its owner.
+pub(crate) fn take_over(work: &mut Work, id: RunId, now: Timestamp) -> Result<()> {
+    work.change(id, |row| {
+        row.ready(Event::Release, now)?;
+        row.epoch += 1;
+        Ok(())
+    })
+}
+
+/// What a claimed run has beside its row.
+pub(crate) struct Details {
+    pub(crate) function: FunctionName,
+    pub(crate) version: Digest,
+    pub(crate) config_revision: i64,
+    pub(crate) event_id: EventId,
+    pub(crate) seed: [u8; 32],
+    pub(crate) continued: Option<Json>,
+    pub(crate) event: Option<Json>,
+}
+
+/// A claimed run with all that a node needs to drive it.
+pub(crate) fn claimed_run(row: &RunRow, details: Details) -> Result<ClaimedRun> {
+    Ok(ClaimedRun {
+        id: row.id,
+        epoch: row.epoch,
+        function: details.function,
+        version: details.version,
+        config_revision: details.config_revision,
+        event_id: details.event_id,
+        event: details
+            .event
+            .ok_or_else(|| Error::Corrupt(format!("run {}: its event is not stored", row.id)))?,
+        continued: details.continued,
+        seed: details.seed,
+        queued_at: row.queued_at,
+        journal_base: row.journal_base,
+        journal_next: row.journal_next,
+        log_lines: row.log_lines,
+        journal_bytes: row.journal_bytes,
+        host_traps: row.host_traps,
+    })
+}
