@@ -345,6 +345,11 @@ impl Store for PostgresStore {
         on!(self.readers, () conn => execute::completions(conn, run)).await
     }
 
+    async fn signal(&self, signal: &str, data: Json, now: Timestamp) -> Result<Option<RunId>> {
+        let request = Request::Signal(signal.to_owned(), data, now);
+        expect!(self.queue.submit(request).await, Answer::Signalled(run) => run)
+    }
+
     async fn woken(&self) {
         self.queue.woken().await;
     }
