@@ -117,6 +117,8 @@ pub(crate) struct Parts {
     pub(crate) compiler: Compiler,
     pub(crate) ticker: Ticker,
     pub(crate) modules: Mutex<HashMap<Digest, Weak<module::Inner>>>,
+    /// What is being loaded: whoever else needs it waits for that.
+    pub(crate) loading: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
     options: EngineOptions,
     gate: Semaphore,
     waiting: AtomicUsize,
@@ -154,6 +156,7 @@ impl Engine {
             compiler: Compiler::start().map_err(EngineError::Thread)?,
             ticker: Ticker::start(wasmtime.weak(), options.tick).map_err(EngineError::Thread)?,
             modules: Mutex::default(),
+            loading: Mutex::default(),
             gate: Semaphore::new(options.instances_max as usize),
             waiting: AtomicUsize::new(0),
             memory: Arc::new(NodeMemory::new(options.node_memory_max)),

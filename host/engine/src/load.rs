@@ -1,6 +1,6 @@
 //! From a component's bytes to a module, in the order in which an upload is checked.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use dormouse_core::limit::{self, ModuleLimits};
@@ -143,6 +143,8 @@ impl Engine {
     pub async fn load(&self, bytes: Bytes) -> Result<(Module, Json), LoadError> {
         check_header(&bytes)?;
         let digest = Digest::of(&bytes);
+        let turn = self.turn(digest);
+        let _turn = turn.lock().await;
         let compiled = self.compile(digest, bytes).await?;
         let imports_http = import::check(&compiled.component)?;
         let pre = self.link(&compiled.component)?;
@@ -152,6 +154,7 @@ impl Engine {
     }
 
     /// A version that was uploaded before. When it is in use or its compiled form is in the cache, `fetch` is not called.
+    /// Where many ask for it at once, one loads it for all.
     ///
     /// # Errors
     /// `version-missing` when `fetch` fails or gives other bytes; what [`Engine::load`] says when they are refused.
@@ -160,6 +163,11 @@ impl Engine {
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<Bytes, String>> + Send,
     {
+        if let Some(module) = self.in_use(digest) {
+            return Ok(module);
+        }
+        let turn = self.turn(digest);
+        let _turn = turn.lock().await;
         if let Some(module) = self.in_use(digest) {
             return Ok(module);
         }
@@ -185,6 +193,18 @@ impl Engine {
     pub fn forget(&self, digest: Digest) {
         lock(&self.parts().modules).remove(&digest);
         self.parts().cache.remove(digest);
+    }
+
+    /// What to hold while a version is loaded, so that it is compiled once.
+    fn turn(&self, digest: Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut loading = lock(&self.parts().loading);
+        loading.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = loading.get(&digest).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::default();
+        loading.insert(digest, Arc::downgrade(&turn));
+        turn
     }
 
     fn in_use(&self, digest: Digest) -> Option<Module> {

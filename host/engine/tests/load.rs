@@ -158,8 +158,10 @@ async fn a_version_is_compiled_once() {
         "what is in use stays usable"
     );
     drop(module);
-    second.load_cached(digest, fetch).await.expect("compiled anew");
-    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    // Many runs of it may come at once.
+    let anew = futures::future::join_all((0..50).map(|_| second.load_cached(digest, fetch))).await;
+    assert!(anew.iter().all(Result::is_ok), "compiled anew");
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "for all of them");
 }
 
 #[tokio::test]
