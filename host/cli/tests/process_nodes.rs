@@ -54,7 +54,7 @@ async fn pair() -> Pair {
 
 /// A body, then a sleep.
 fn body_then_sleep(ms: u64) -> Value {
-    json!({"chapters": [{"sequence": [{"run": {"fails": 0, "pad": 0}}, {"sleep": {"ms": ms}}]}]})
+    json!({"tag": 0, "chapters": [{"sequence": [{"run": {"fails": 0, "pad": 0}}, {"sleep": {"ms": ms}}]}]})
 }
 
 impl Pair {
@@ -261,7 +261,8 @@ async fn a_run_is_cancelled_woken_and_followed_at_the_node_that_does_not_drive_i
     };
     let url = pair.other.url(&format!("/v1/runs/{run}/stream"));
     let mut stream = reqwest::get(url).await.expect("a stream").bytes_stream();
-    let poll = pair.other.get(&format!("/v1/runs/{run}?wait=30s"));
+    let path = format!("/v1/runs/{run}?wait=30s");
+    let poll = pair.other.get(&path);
     let follow = async {
         let mut text = String::new();
         while let Some(Ok(bytes)) = stream.next().await {

@@ -28,8 +28,10 @@ impl Shape {
     fn of_generation(&self, dice: &mut Dice, generation: u32) -> Task {
         let chapters = if dice.one_in(6) { dice.within((2, 3)) } else { 1 };
         let parts = if generation == 0 { (2, 5) } else { (1, 3) };
+        let tag = dice.below(1 << 53);
         let mut chapter = || Program::Sequence(self.several(dice, parts, 0, generation));
         Task {
+            tag,
             chapters: (0..chapters).map(|_| chapter()).collect(),
         }
     }

@@ -12,7 +12,8 @@
 pub(crate) mod application;
 pub(crate) mod generate;
 pub(crate) mod predict;
-#[allow(unreachable_pub)]
+// The guest uses the rest.
+#[allow(dead_code, unreachable_pub)]
 #[path = "../../../../testing/guests/interpreter/src/program.rs"]
 pub(crate) mod program;
 pub(crate) mod storm;

@@ -63,7 +63,7 @@ pub(crate) struct Account {
     pub(crate) added: Vec<(String, u32, i64)>,
     /// The events that it sent and knows of, and what each asks for.
     pub(crate) sent: Vec<(String, Task)>,
-    /// What the losers of races have sent, whose events nobody was told of.
+    /// What the losers of its races have sent, whose events it was not told of.
     pub(crate) sent_by_losers: Vec<Task>,
 }
 
@@ -152,6 +152,7 @@ mod tests {
 
     fn one(program: Program) -> Task {
         Task {
+            tag: 0,
             chapters: vec![program],
         }
     }
@@ -169,6 +170,7 @@ mod tests {
         let sent = one(Program::Sequence(vec![sql(1, 5), run(0)]));
         let by_loser = one(sql(2, 7));
         let task = Task {
+            tag: 0,
             chapters: vec![
                 Program::Join(vec![
                     sql(1, 1),
@@ -201,6 +203,7 @@ mod tests {
     #[test]
     fn an_account_lays_an_output_beside_its_task() {
         let task = Task {
+            tag: 0,
             chapters: vec![
                 Program::Sequence(vec![run(2), sql(3, 4), Program::Sleep { ms: 1 }]),
                 Program::Race {

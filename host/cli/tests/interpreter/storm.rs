@@ -77,7 +77,7 @@ impl Storm {
         let acts = plan(&mut dice, &self.appetite, self.nodes, self.length_ms);
         let mut nemesis = Nemesis::new(fleet, database, MODULE, versions.to_vec());
         let pause = Duration::from_millis(self.length_ms / self.programs);
-        let ((), roots) = tokio::join!(nemesis.work(&acts), send(&client, tasks, pause));
+        tokio::join!(nemesis.work(&acts), send(&client, &tasks, pause));
         let calm = Instant::now();
         if let Err(stuck) = ended(&client, &mut nemesis).await {
             panic!("{stuck}\n{}\n{}", nemesis.summary(), nemesis.fleet.log_tails(60));
@@ -86,7 +86,7 @@ impl Storm {
         let verdict = Verdict {
             client: &client,
             module: MODULE,
-            roots: &roots,
+            roots: &tasks,
             builds: &builds,
             woken: nemesis.woken(),
         };
@@ -99,17 +99,14 @@ impl Storm {
     }
 }
 
-/// Sends the tasks, one after the other; each acknowledged event and its task.
-async fn send(client: &Client, tasks: Vec<Task>, pause: Duration) -> Vec<(String, Task)> {
-    let mut roots = Vec::with_capacity(tasks.len());
+/// Sends the tasks, one after the other, until each is acknowledged.
+async fn send(client: &Client, tasks: &[Task], pause: Duration) {
     let mut turns = tokio::time::interval(pause.max(Duration::from_millis(1)));
-    for (number, task) in tasks.into_iter().enumerate() {
+    for task in tasks {
         turns.tick().await;
-        let data = serde_json::to_value(&task).expect("JSON");
-        let event = client.event(EVENT, &format!("program-{number}"), &data).await;
-        roots.push((event, task));
+        let data = serde_json::to_value(task).expect("JSON");
+        client.event(EVENT, &format!("program-{}", task.tag), &data).await;
     }
-    roots
 }
 
 /// Waits until all runs have ended.

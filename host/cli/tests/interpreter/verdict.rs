@@ -1,13 +1,13 @@
 //! Holds what happened against what was predicted. All that is wrong is told, not only the first.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::application::Application;
 use super::predict::{Account, Body, Prediction};
-use super::program::Task;
+use super::program::{EVENT, Task};
 use crate::support::fleet::Client;
 
 /// For how long after it went on a node that had stood still may tell of bodies that another has finished meanwhile: it
@@ -30,8 +30,8 @@ pub(crate) struct Verdict<'a> {
     pub(crate) client: &'a Client,
     /// The module.
     pub(crate) module: &'a str,
-    /// The acknowledged events, and what each asked for.
-    pub(crate) roots: &'a [(String, Task)],
+    /// What acknowledged events asked for.
+    pub(crate) roots: &'a [Task],
     /// The component of each version: its digest and what it calls itself.
     pub(crate) builds: &'a HashMap<String, &'static str>,
     /// When nodes that had been stopped went on.
@@ -46,11 +46,11 @@ impl Verdict<'_> {
     pub(crate) async fn pass(self, application: &Application, lines: Vec<(Instant, String)>) -> String {
         let mut wrong = Vec::new();
         let mut prediction = Prediction::default();
-        for (_, task) in self.roots {
+        for task in self.roots {
             prediction.add(task);
         }
         let mut told = by_step(lines);
-        let runs: HashMap<String, Vec<Value>> = self.runs_by_event().await;
+        let runs = self.runs_by_task().await;
         let number: usize = runs.values().map(Vec::len).sum();
         if number != prediction.runs {
             wrong.push(format!(
@@ -61,24 +61,23 @@ impl Verdict<'_> {
 
         let mut expected = BTreeMap::new();
         let (mut bodies, mut stale) = (0, 0);
-        let mut open: Vec<(String, Task)> = self.roots.to_vec();
-        let mut unclaimed = Vec::new();
-        let mut followed = HashSet::new();
-        loop {
-            let Some((event, task)) = open.pop() else {
-                // What losers of races have sent, nobody was told the id of: such events are known by what they ask for.
-                open = self.claimed(&runs, &followed, &mut unclaimed, &mut wrong).await;
-                if open.is_empty() {
-                    break;
-                }
+        // A task, and its event if its sender was told.
+        let mut open: Vec<(Task, Option<String>)> =
+            self.roots.iter().map(|task| (task.clone(), None)).collect();
+        while let Some((task, event)) = open.pop() {
+            let of_task = runs.get(&task.tag).map(Vec::as_slice).unwrap_or_default();
+            let [run] = of_task else {
+                wrong.push(format!(
+                    "{} runs are there for {task:?}: {of_task:?}",
+                    of_task.len()
+                ));
                 continue;
             };
-            let of_event = runs.get(&event).map(Vec::as_slice).unwrap_or_default();
-            followed.insert(event.clone());
-            let [run] = of_event else {
-                wrong.push(format!("event {event} has started {} runs", of_event.len()));
-                continue;
-            };
+            if let Some(event) = event.filter(|event| run["event_id"] != **event) {
+                wrong.push(format!(
+                    "event {event} was sent, and did not start its run: {run}"
+                ));
+            }
             let id = run["run_id"].as_str().unwrap_or_default().to_owned();
             let (whole, _) = self.client.get(&format!("/v1/runs/{id}")).await;
             let account = match self.account(&task, &whole) {
@@ -99,8 +98,8 @@ impl Verdict<'_> {
                     Err(error) => wrong.push(format!("run {id}, {}: {error}", body.step)),
                 }
             }
-            open.extend(account.sent);
-            unclaimed.extend(account.sent_by_losers);
+            open.extend(account.sent.into_iter().map(|(event, task)| (task, Some(event))));
+            open.extend(account.sent_by_losers.into_iter().map(|task| (task, None)));
         }
         if bodies != prediction.bodies {
             wrong.push(format!(
@@ -134,45 +133,24 @@ impl Verdict<'_> {
         )
     }
 
-    async fn runs_by_event(&self) -> HashMap<String, Vec<Value>> {
-        let mut by_event: HashMap<String, Vec<Value>> = HashMap::new();
+    /// The runs by the tags of their tasks.
+    async fn runs_by_task(&self) -> HashMap<u64, Vec<Value>> {
+        let events = self.client.pages(&format!("/v1/events?name={EVENT}")).await;
+        let tag = |event: &Value| event["data"]["tag"].as_u64();
+        // A sender that had no answer has sent again: the event is stored twice then, and starts one run.
+        let tags: HashMap<&str, u64> = events
+            .iter()
+            .filter_map(|event| Some((event["internal_id"].as_str()?, tag(event)?)))
+            .collect();
+        let mut by_task: HashMap<u64, Vec<Value>> = HashMap::new();
         for run in self.client.runs(self.module, "").await {
-            let event = run["event_id"].as_str().unwrap_or_default().to_owned();
-            by_event.entry(event).or_default().push(run);
+            let event = run["event_id"].as_str().unwrap_or_default();
+            let tag = tags
+                .get(event)
+                .unwrap_or_else(|| panic!("event {event} is not listed: {run}"));
+            by_task.entry(*tag).or_default().push(run);
         }
-        by_event
-    }
-
-    /// The events that nobody was told of, and what each asks for, which is taken from `unclaimed`.
-    async fn claimed(
-        &self,
-        runs: &HashMap<String, Vec<Value>>,
-        followed: &HashSet<String>,
-        unclaimed: &mut Vec<Task>,
-        wrong: &mut Vec<String>,
-    ) -> Vec<(String, Task)> {
-        let mut claimed = Vec::new();
-        // Only once: what is claimed is followed from then on.
-        for event in runs.keys().filter(|event| !followed.contains(*event)) {
-            if unclaimed.is_empty() {
-                wrong.push(format!("nothing asked for event {event}"));
-                break;
-            }
-            let (stored, _) = self.client.get(&format!("/v1/events/{event}")).await;
-            let asked = serde_json::from_value::<Task>(stored["data"].clone()).ok();
-            let task = unclaimed.iter().position(|task| asked.as_ref() == Some(task));
-            match task {
-                Some(at) => claimed.push((event.clone(), unclaimed.swap_remove(at))),
-                // It may be sent by one that is claimed now.
-                None => continue,
-            }
-        }
-        if claimed.is_empty() {
-            for task in unclaimed.drain(..) {
-                wrong.push(format!("nobody has done what a loser sent: {task:?}"));
-            }
-        }
-        claimed
+        by_task
     }
 
     /// What a run did, when it has completed on one version and its output is what the task comes to.

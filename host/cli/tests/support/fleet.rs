@@ -74,15 +74,15 @@ impl Client {
         .await
     }
 
-    /// Sends an event until it is acknowledged, as a client does that repeats the same id. Its ULID.
-    pub async fn event(&self, name: &str, id: &str, data: &Value) -> String {
+    /// Sends an event until it is acknowledged, as a client does that repeats the same id.
+    pub async fn event(&self, name: &str, id: &str, data: &Value) {
         let body = json!({ "name": name, "id": id, "data": data }).to_string();
         until(&format!("the event {id} is acknowledged"), || async {
             let (status, answer) = self.ask("POST", "/e/key", body.clone()).await?;
             assert_eq!(status, 200, "event {id}: {answer}");
-            Some(answer["ids"][0].as_str().expect("an id").to_owned())
+            Some(())
         })
-        .await
+        .await;
     }
 
     /// Deploys a component: until a node has taken it. Its digest.
@@ -99,16 +99,19 @@ impl Client {
 
     /// The runs of a module, newest first; `filter` is more of the query.
     pub async fn runs(&self, module: &str, filter: &str) -> Vec<Value> {
-        let mut runs = Vec::new();
+        self.pages(&format!("/v1/runs?module={module}{filter}")).await
+    }
+
+    /// All pages of a list; the path has a query.
+    pub async fn pages(&self, path: &str) -> Vec<Value> {
+        let mut all = Vec::new();
         let mut from = String::new();
         loop {
-            let (page, cursor) = self
-                .get(&format!("/v1/runs?module={module}&limit=100{filter}{from}"))
-                .await;
-            runs.extend(page.as_array().expect("a list").iter().cloned());
+            let (page, cursor) = self.get(&format!("{path}&limit=100{from}")).await;
+            all.extend(page.as_array().expect("a list").iter().cloned());
             match cursor {
                 Some(cursor) => from = format!("&cursor={cursor}"),
-                None => return runs,
+                None => return all,
             }
         }
     }

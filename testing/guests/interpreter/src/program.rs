@@ -11,6 +11,8 @@ pub const EVENT: &str = "test/program";
 /// What one run does: its chapters one after the other, each with a journal of its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {
+    /// What it is known by among all tasks.
+    pub tag: u64,
     /// At least one.
     pub chapters: Vec<Program>,
 }
