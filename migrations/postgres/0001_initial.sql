@@ -89,6 +89,8 @@ CREATE TABLE events (
 );
 -- For the list of events of one name, newest first.
 CREATE INDEX events_by_name ON events (name, id);
+-- For waits that look back: what was received of a name since some time.
+CREATE INDEX events_by_arrival ON events (name, received_ms, id);
 -- For pruning events that started nothing. Empty where every event starts a run.
 CREATE INDEX events_without_runs ON events (received_ms) WHERE NOT has_runs;
 
@@ -105,8 +107,8 @@ CREATE INDEX dedupe_by_age ON dedupe (at_ms);
 
 -- Runs: narrow. Outputs and errors are in outcomes. `phase` is null once the run has ended. (owner, epoch) is the
 -- lease. `due_ms` is the run's place in ready (phase queued) or in timers (a waiting phase), null when it is in
--- neither. `completions` says that rows of that table may be there: it stands here because whoever waits for this
--- row's lock is given the row as it is then, but sees other tables as they were when its statement began.
+-- neither. `completions` and `waits` say that rows of these tables may be there: it stands here because whoever waits
+-- for this row's lock is given the row as it is then, but sees other tables as they were when its statement began.
 CREATE TABLE runs (
     id              uuid     NOT NULL PRIMARY KEY,
     function_id     bigint   NOT NULL,
@@ -133,6 +135,7 @@ CREATE TABLE runs (
     host_traps      bigint   NOT NULL,
     continued       boolean  NOT NULL,
     completions     boolean  NOT NULL,
+    waits           boolean  NOT NULL,
     reason          text
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 -- Only runs that have not ended: counts, runs that need a version, takeover, unblocking, lists by phase.
@@ -176,6 +179,29 @@ CREATE TABLE completions (
     payload   text    NOT NULL,
     PRIMARY KEY (run_id, operation)
 ) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
+
+-- What runs wait for that others bring. `kind` 1: an event of that name, whose field at `path` has that `key` (both empty
+-- when any will do), and for which `condition` (CEL) holds. Whoever adds or removes a row holds the lock of the run's.
+CREATE TABLE waits (
+    run_id    uuid     NOT NULL,
+    operation bigint   NOT NULL,
+    kind      smallint NOT NULL,
+    name      text     NOT NULL,
+    path      text     NOT NULL,
+    key       text     NOT NULL,
+    condition text,
+    PRIMARY KEY (run_id, operation)
+) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
+-- For finding who waits for what is brought, among millions that wait for something else.
+CREATE INDEX waits_by_name ON waits (kind, name, path, key);
+
+-- The paths that waits for events of a name have ever had: what an event of that name has to be asked for. As many rows
+-- as there are such steps in code. Rows are never deleted, so that nodes may remember them.
+CREATE TABLE wait_paths (
+    name text NOT NULL,
+    path text NOT NULL,
+    PRIMARY KEY (name, path)
+);
 
 -- Payloads over 64 KiB, so that tables that are scanned stay small. `owner_id` is the run's id, or the event's.
 -- seq >= 0: that journal entry's payload. -1: the run's output. -2: what continue-with handed on. -3: an event's.

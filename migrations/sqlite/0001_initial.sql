@@ -71,6 +71,8 @@ CREATE TABLE events (
 -- For the list of events of one name: a rare name among millions. Its key ends in the id, so it grows at one place
 -- per name.
 CREATE INDEX events_by_name ON events (name);
+-- For waits that look back: what was received of a name since some time.
+CREATE INDEX events_by_arrival ON events (name, received_ms);
 -- For pruning events that started nothing. Empty where every event starts a run.
 CREATE INDEX events_without_runs ON events (received_ms) WHERE has_runs = 0;
 
@@ -154,6 +156,29 @@ CREATE TABLE completions (
     failed    INTEGER NOT NULL,
     payload   TEXT    NOT NULL,
     PRIMARY KEY (run_id, operation)
+) STRICT, WITHOUT ROWID;
+
+-- What runs wait for that others bring. `kind` 1: an event of that name, whose field at `path` has that `key` (both empty
+-- when any will do), and for which `condition` (CEL) holds.
+CREATE TABLE waits (
+    run_id    BLOB    NOT NULL,
+    operation INTEGER NOT NULL,
+    kind      INTEGER NOT NULL,
+    name      TEXT    NOT NULL,
+    path      TEXT    NOT NULL,
+    key       TEXT    NOT NULL,
+    condition TEXT,
+    PRIMARY KEY (run_id, operation)
+) STRICT, WITHOUT ROWID;
+-- For finding who waits for what is brought, among millions that wait for something else.
+CREATE INDEX waits_by_name ON waits (kind, name, path, key);
+
+-- The paths that waits for events of a name have ever had: what an event of that name has to be asked for. As many rows
+-- as there are such steps in code.
+CREATE TABLE wait_paths (
+    name TEXT NOT NULL,
+    path TEXT NOT NULL,
+    PRIMARY KEY (name, path)
 ) STRICT, WITHOUT ROWID;
 
 -- Payloads over 64 KiB, so that tables that are scanned stay small. `owner_id` is the run's id, or the event's.

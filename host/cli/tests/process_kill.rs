@@ -27,13 +27,15 @@ fn config(witness: &Witness) -> String {
     )
 }
 
-fn plan(dice: &mut Dice) -> Value {
+fn plan(dice: &mut Dice, key: u64) -> Value {
     json!({
         "steps": 1 + dice.below(3),
         "failing_attempts": dice.below(3),
         "sql": dice.below(3),
         "branches": dice.below(3),
         "sends": dice.below(3),
+        "answers": dice.below(3),
+        "key": format!("run {key}"),
         "race": dice.below(2) == 0,
         "sleep_ms": 1 + dice.below(60),
     })
@@ -54,7 +56,7 @@ async fn storm(kills: u64, runs: u64, park_idle: &str) {
     for kill in 0..kills {
         // Runs are spread over the kills, so that each kill meets some at every stage.
         while sent * kills < runs * (kill + 1) && sent < runs {
-            let plan = plan(&mut dice);
+            let plan = plan(&mut dice, sent);
             let event = server.event("test/kill", &format!("event-{sent}"), &plan).await;
             plans.insert(event, plan);
             sent += 1;

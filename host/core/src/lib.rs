@@ -11,6 +11,7 @@
 //! | [`run`] | the states of a run and the transitions between them |
 //! | [`retry`] | whether and when a failed attempt is followed by another |
 //! | [`event`], [`trigger`] | what a valid event is, and which functions it starts |
+//! | [`wait`] | which events end a wait |
 //! | [`condition`] | CEL over events: which expressions are taken, and whether one holds |
 //! | [`manifest`] | what a module says of its functions, and whether that makes sense |
 //! | [`step`], [`operation`] | the options of a body, and what an operation asks for |
@@ -34,6 +35,7 @@ pub mod run;
 pub mod step;
 pub mod time;
 pub mod trigger;
+pub mod wait;
 
 pub use digest::Digest;
 pub use failure::{Failure, Outcome, Retry};

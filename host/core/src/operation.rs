@@ -3,8 +3,11 @@
 //! All of it is a function of the entry: asked again after a crash, on any node, it is the same, ids included. What is
 //! wrong with an input is a failure as data. Absent on purpose: performing anything.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
+use crate::condition::{Condition, Scope};
 use crate::event::{self, Accepted};
 use crate::failure::Failure;
 use crate::id::{EventId, RunId};
@@ -12,6 +15,7 @@ use crate::journal::Seq;
 use crate::json::Json;
 use crate::limit;
 use crate::time::Timestamp;
+use crate::wait::{self, EventWait};
 
 /// Events that a step sends, each with the id it is stored under.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +77,102 @@ impl SendEvents {
     pub fn result(&self) -> Json {
         let ids: Vec<String> = self.events.iter().map(|(id, _)| format!("\"{id}\"")).collect();
         Json::trusted(format!("{{\"ids\":[{}]}}", ids.join(",")))
+    }
+}
+
+/// A wait for an event, as a step asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitForEvent {
+    /// What ends it.
+    pub wait: EventWait,
+    /// When it ends by itself.
+    pub due_at: Option<Timestamp>,
+}
+
+impl WaitForEvent {
+    /// Reads the input of an entry, started `at`, of a run that the event `started_by` started.
+    ///
+    /// # Errors
+    /// `invalid-event` for the name, `invalid-duration`, `invalid-options`.
+    pub fn read(input: &Json, at: Timestamp, started_by: &Json) -> Result<WaitForEvent, Failure> {
+        #[derive(Deserialize)]
+        struct Input {
+            event: String,
+            #[serde(default)]
+            options: Options,
+        }
+        #[derive(Deserialize, Default)]
+        #[serde(default, deny_unknown_fields)]
+        struct Options {
+            #[serde(rename = "match")]
+            path: Option<String>,
+            #[serde(rename = "if")]
+            condition: Option<String>,
+            timeout_ms: Option<u64>,
+            lookback_ms: Option<u64>,
+        }
+        let Input { event, options } = read(input)?;
+        match event::check_name(&event) {
+            // The host's own events may be waited for, as they may start functions.
+            Ok(()) | Err(event::Invalid::NameReserved(_)) => {}
+            Err(error) => return Err(Failure::terminal("invalid-event", error.to_string())),
+        }
+        let invalid = |message: String| Failure::terminal("invalid-options", message);
+        let key = match &options.path {
+            None => String::new(),
+            Some(path) if path.is_empty() || path.len() > limit::MATCH_PATH_BYTES_MAX => {
+                return Err(invalid(format!(
+                    "match is the path of a field, such as data.order_id, of at most {} bytes",
+                    limit::MATCH_PATH_BYTES_MAX
+                )));
+            }
+            Some(path) => {
+                let started_by = started_by.read().map_err(|error| invalid(error.to_string()))?;
+                wait::key(&started_by, path).ok_or_else(|| {
+                    invalid(format!(
+                        "match is \"{path}\", and the event that started the run has no text, number or truth value there"
+                    ))
+                })?
+            }
+        };
+        if let Some(condition) = &options.condition {
+            Condition::compile(condition, Scope::Wait).map_err(|error| invalid(format!("if: {error}")))?;
+        }
+        if options
+            .lookback_ms
+            .is_some_and(|millis| millis > limit::LOOKBACK_MS_MAX)
+        {
+            let days = limit::LOOKBACK_MS_MAX / 86_400_000;
+            return Err(Failure::terminal(
+                "invalid-duration",
+                format!("a wait looks back at most {days} days"),
+            ));
+        }
+        Ok(WaitForEvent {
+            due_at: timeout(options.timeout_ms, at)?,
+            wait: EventWait {
+                event,
+                path: options.path.unwrap_or_default(),
+                key,
+                condition: options.condition,
+                lookback_from: options
+                    .lookback_ms
+                    .map(|millis| at.before(Duration::from_millis(millis))),
+            },
+        })
+    }
+}
+
+/// When an operation ends by itself, if it does.
+fn timeout(millis: Option<u64>, at: Timestamp) -> Result<Option<Timestamp>, Failure> {
+    match millis {
+        None => Ok(None),
+        Some(millis) if millis > limit::SLEEP_MS_MAX => {
+            let days = limit::SLEEP_MS_MAX / 86_400_000;
+            let message = format!("a step's timeout is at most {days} days");
+            Err(Failure::terminal("invalid-duration", message))
+        }
+        Some(millis) => Ok(Some(at.after(Duration::from_millis(millis)))),
     }
 }
 
@@ -151,5 +251,63 @@ mod tests {
             send(r#"{"events":[]}"#, 0).expect("none").result().as_str(),
             r#"{"ids":[]}"#
         );
+    }
+
+    #[test]
+    fn a_wait_is_read_with_its_key_and_its_times() {
+        let started_by = Json::trusted(r#"{"data":{"id":7,"list":[]}}"#);
+        let read = |input: &str| WaitForEvent::read(&Json::trusted(input), AT, &started_by);
+        let asked = read(
+            r#"{"event":"a","options":{"match":"data.id","if":"async.data.n > 1","timeout_ms":5,"lookback_ms":7}}"#,
+        )
+        .expect("valid");
+        assert_eq!(asked.due_at, Some(AT.after(Duration::from_millis(5))));
+        assert_eq!(
+            asked.wait.lookback_from,
+            Some(AT.before(Duration::from_millis(7)))
+        );
+        assert_eq!(asked.wait.condition.as_deref(), Some("async.data.n > 1"));
+        assert!(!asked.wait.key.is_empty());
+        let plain = read(r#"{"event":"dormouse/function.finished"}"#).expect("valid");
+        assert_eq!((plain.due_at, plain.wait.key.as_str()), (None, ""));
+        for (input, code, word) in [
+            (r#"{"event":""}"#, "invalid-event", "empty"),
+            (
+                r#"{"event":"a","options":{"match":"data.list"}}"#,
+                "invalid-options",
+                "data.list",
+            ),
+            (
+                r#"{"event":"a","options":{"match":""}}"#,
+                "invalid-options",
+                "path",
+            ),
+            (
+                r#"{"event":"a","options":{"if":"x == 1"}}"#,
+                "invalid-options",
+                "column 1",
+            ),
+            (
+                r#"{"event":"a","options":{"timeout":1}}"#,
+                "invalid-options",
+                "timeout",
+            ),
+            (
+                r#"{"event":"a","options":{"timeout_ms":99999999999}}"#,
+                "invalid-duration",
+                "366",
+            ),
+            (
+                r#"{"event":"a","options":{"lookback_ms":99999999999}}"#,
+                "invalid-duration",
+                "7 days",
+            ),
+        ] {
+            let failure = read(input).expect_err(input);
+            assert_eq!(failure.code.as_deref(), Some(code), "{failure:?}");
+            assert!(failure.message.contains(word), "{failure:?}");
+        }
+        let long = format!(r#"{{"event":"{}"}}"#, "x".repeat(limit::EVENT_NAME_BYTES_MAX + 1));
+        assert!(read(&long).is_err());
     }
 }

@@ -20,6 +20,9 @@ fn kind() -> impl Strategy<Value = OperationKind> {
         OperationKind::SleepUntil,
         OperationKind::Sql,
         OperationKind::Invoke,
+        OperationKind::SendEvents,
+        OperationKind::WaitForEvent,
+        OperationKind::WaitForSignal,
     ])
 }
 

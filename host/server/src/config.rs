@@ -89,13 +89,27 @@ pub struct ModuleGrants {
 }
 
 /// An application database.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Database {
-    /// `sqlite:` and an absolute path.
+    /// `sqlite:` and an absolute path, or `postgres://…`, which may have a password.
     pub url: String,
     /// A directory of `NNNN_name.sql` files that are applied at start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrations: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What is before the last @ may have a password.
+        let shown = match self.url.rsplit_once('@') {
+            Some((_, place)) => format!("…@{place}"),
+            None => self.url.clone(),
+        };
+        f.debug_struct("Database")
+            .field("url", &shown)
+            .field("migrations", &self.migrations)
+            .finish()
+    }
 }
 
 /// The configuration in force.
@@ -187,21 +201,10 @@ fn grants(
         .map_err(|error| Invalid(format!("{}: {error}", at("http"))))?;
     let mut databases = BTreeMap::new();
     for (name, database) in written.databases {
-        let Some(path) = database.url.strip_prefix("sqlite:") else {
-            let place = at(&format!("databases.{name}.url"));
-            return Err(Invalid(format!(
-                "{place}: \"{}\" is not supported: write sqlite:PATH",
-                database.url
-            )));
-        };
-        let path = base.join(path.trim_start_matches("//"));
-        databases.insert(
-            name,
-            Database {
-                url: format!("sqlite:{}", path.display()),
-                migrations: database.migrations.map(|directory| base.join(directory)),
-            },
-        );
+        let place = at(&format!("databases.{name}.url"));
+        let url = address(&database.url, base).map_err(|reason| Invalid(format!("{place}: {reason}")))?;
+        let migrations = database.migrations.map(|directory| base.join(directory));
+        databases.insert(name, Database { url, migrations });
     }
     let mut config = BTreeMap::new();
     for (key, value) in written.config {
@@ -216,6 +219,25 @@ fn grants(
         config,
         limits,
     })
+}
+
+/// A database's address, its path absolute.
+fn address(url: &str, base: &Path) -> Result<String, String> {
+    if crate::sql::is_postgres(url) {
+        return crate::sql::check_postgres(url).map(|()| url.to_owned());
+    }
+    match url.strip_prefix("sqlite:") {
+        Some(path) => {
+            let path = base.join(path.trim_start_matches("//"));
+            Ok(format!("sqlite:{}", path.display()))
+        }
+        None => {
+            let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
+            Err(format!(
+                "\"{scheme}\" is not supported: write sqlite:PATH or postgres://USER@HOST/DATABASE"
+            ))
+        }
+    }
 }
 
 fn check_limits(place: &str, limits: ModuleLimits) -> Result<(), Invalid> {
@@ -234,15 +256,15 @@ fn check_limits(place: &str, limits: ModuleLimits) -> Result<(), Invalid> {
 
 /// Reads `90s`, `5m`, `12h` or `30d`.
 fn parse_duration(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at(text.len().checked_sub(1)?);
-    let number: u64 = digits.parse().ok()?;
+    let unit = text.chars().next_back()?;
     let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
         _ => return None,
     };
+    let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
     Some(Duration::from_secs(number.checked_mul(seconds)?))
 }
 
@@ -255,6 +277,7 @@ mod tests {
         let text = r#"
             [modules.create-workflow]
             databases.app = { url = "sqlite:data/app.db", migrations = "migrations" }
+            databases.big = { url = "postgres://app:secret@db.example/big?sslmode=require", migrations = "m" }
             http = ["127.0.0.1:9999"]
             config = { sink = "x", n = 3 }
             limits = { memory_bytes = 1000000 }
@@ -264,6 +287,14 @@ mod tests {
         let config = Config::parse(text, Path::new("/etc/dormouse")).expect("valid");
         let grants = config.grants.module("create-workflow");
         assert_eq!(grants.databases["app"].url, "sqlite:/etc/dormouse/data/app.db");
+        let big = &grants.databases["big"];
+        assert_eq!(big.url, "postgres://app:secret@db.example/big?sslmode=require");
+        assert_eq!(big.migrations.as_deref(), Some(Path::new("/etc/dormouse/m")));
+        let shown = format!("{grants:?}");
+        assert!(
+            shown.contains("…@db.example/big") && !shown.contains("secret"),
+            "{shown}"
+        );
         assert_eq!(grants.config["n"].as_str(), "3");
         assert_eq!(grants.limits.memory_bytes, 1_000_000);
         assert_eq!(config.retention, Some(Duration::from_secs(30 * 86_400)));
@@ -276,8 +307,14 @@ mod tests {
             ("[modules.a]\nhttps = []", "https"),
             ("[modules.A]", "\"A\""),
             ("[modules.a]\ndatabases.x = { url = \"mysql:x\" }", "mysql"),
+            (
+                "[modules.a]\ndatabases.x = { url = \"postgres://u@h:port/x\" }",
+                "modules.a.databases.x.url: invalid port",
+            ),
             ("[modules.a.limits]\ncpu_ms = 0", "cpu_ms"),
             ("[retention]\nruns = \"soon\"", "soon"),
+            ("[retention]\nruns = \"30ł\"", "30ł"),
+            ("[retention]\nruns = \"\"", "duration"),
             ("nonsense", "expected"),
         ] {
             let error = Config::parse(text, Path::new("/")).expect_err(text);

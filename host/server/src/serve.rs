@@ -27,6 +27,8 @@ use crate::worker::{Parking, Verify, Worker};
 
 /// How often runs past their retention are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// How often application databases are looked through for what is as old.
+const FORGET_EVERY: Duration = Duration::from_secs(3_600);
 /// How many are deleted in one commit.
 const PRUNE_BATCH: u32 = 500;
 
@@ -221,6 +223,7 @@ impl Server {
             .map(|listener| tokio::spawn(listen::serve(listener, routes.clone(), stop.clone())))
             .collect();
         let upkeep = tokio::spawn(prune(self.app.clone(), Arc::clone(&self.retention)));
+        let forgetting = tokio::spawn(forget_operations(self.app.clone(), self.databases.clone()));
         let reloading = tokio::spawn(reload_on_hangup(
             self.app.clone(),
             self.databases.clone(),
@@ -234,6 +237,7 @@ impl Server {
             reason = &mut self.fatal => Some(reason.unwrap_or_else(|_| "the scheduler ended".to_owned())),
         };
         upkeep.abort();
+        forgetting.abort();
         reloading.abort();
         self.app.inner().draining.store(true, Ordering::Relaxed);
         tracing::info!("draining");
@@ -380,6 +384,27 @@ async fn prune(app: App, retention: Arc<std::sync::Mutex<Option<Duration>>>) {
                 Err(error) => {
                     tracing::warn!(%error, "old runs could not be deleted");
                     break;
+                }
+            }
+        }
+    }
+}
+
+/// Deletes from the application databases what nobody will ask for again.
+async fn forget_operations(app: App, databases: Databases) {
+    loop {
+        tokio::time::sleep(FORGET_EVERY).await;
+        let grants = app.inner().registry.current_grants();
+        for (module, grants) in &grants.modules {
+            for (name, database) in &grants.databases {
+                let pruned = crate::sql::prune(&databases, database, app.store(), app.now()).await;
+                if let Err(reason) = pruned {
+                    tracing::warn!(
+                        module,
+                        database = name,
+                        reason,
+                        "old rows of operations could not be deleted"
+                    );
                 }
             }
         }

@@ -7,6 +7,8 @@ mod support;
 mod sending;
 #[path = "steps/triggers.rs"]
 mod triggers;
+#[path = "steps/waiting.rs"]
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -314,6 +314,7 @@ impl Bench {
             records,
             logs: Vec::new(),
             ingest: None,
+            waits: Vec::new(),
             then,
             now: self.now(),
         };

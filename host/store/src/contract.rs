@@ -8,6 +8,11 @@
 //!   writes nothing ([`Appended::Lost`]).
 //! - **Write, commit, then look**: a run may only wait while nothing for it is there; whoever brings something for a
 //!   waiting run makes it ready in the same commit.
+//! - **Nothing slips between a wait and what it waits for**: an event is matched against the stored waits in the commit
+//!   that stores it, and a wait looks back, if it does, in the commit that stores the wait. One of the two must see the
+//!   other. SQLite has one writer. On Postgres whoever stores events locks their names, shared, before it reads, and
+//!   whoever stores a wait that looks back locks its name alone (`postgres/waits.rs`): two ingests don't hinder each
+//!   other, such a wait and an ingest of the same name do.
 //! - Time is an argument, except that leases between nodes are judged by the database's own clock.
 
 use std::time::Duration;
@@ -64,7 +69,9 @@ pub trait Store: Send + Sync + 'static {
 
     // ---- from event to run -------------------------------------------------------------------------------------
 
-    /// Stores events and creates runs. One answer per run, in order.
+    /// Stores events and creates runs, and completes the waits that the events end: each such run gets a completion
+    /// with the event as its result, its wait is gone, and if it is waiting, it is ready. One wait is ended by one event;
+    /// one event ends any number of waits. An event that was stored before ends none. One answer per run, in order.
     async fn ingest(&self, ingest: Ingest) -> Result<Vec<Created>>;
 
     /// Leases ready runs to a node, oldest first.
@@ -78,11 +85,18 @@ pub trait Store: Send + Sync + 'static {
 
     // ---- execution ---------------------------------------------------------------------------------------------
 
-    /// Appends to a journal and moves the run on.
+    /// Appends to a journal and moves the run on. Waits that come with the entries are stored; one that looks back and
+    /// finds its event is completed at once instead.
     async fn append(&self, append: Append) -> Result<Appended>;
 
     /// The journal's rows from `from` on, in order.
     async fn journal(&self, run: RunId, from: Seq) -> Result<Vec<Record>>;
+
+    /// Waits until commits made through this object have made waiting runs ready: somebody should claim. A hint, never
+    /// the truth, for one listener; an implementation that gives none leaves it to polling, which guarantees progress.
+    async fn woken(&self) {
+        std::future::pending().await
+    }
 
     /// The completions stored for a run, earliest first.
     async fn completions(&self, run: RunId) -> Result<Vec<Completion>>;

@@ -6,6 +6,7 @@ use dormouse_core::{Json, Outcome, RunId, Seq, Timestamp};
 
 use crate::ingest::Ingest;
 use crate::schedule::Incarnation;
+use crate::wait::NewWait;
 
 /// Entries to append and what the run does next: one commit, or nothing of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +26,8 @@ pub struct Append {
     /// first: another one is [`Error::StaleRegistry`](crate::Error::StaleRegistry), and nothing of the append is written.
     /// Its runs are ready for any node; none asks for a lease.
     pub ingest: Option<Ingest>,
+    /// Waits that the entries open, of operations that none of them closes. Repeated as the ingest is.
+    pub waits: Vec<NewWait>,
     /// What the run does next.
     pub then: Then,
     /// The time.

@@ -32,6 +32,7 @@ pub mod read;
 pub mod registry;
 pub mod schedule;
 pub mod sqlite;
+pub mod wait;
 
 pub use contract::Store;
 pub use error::{Error, Result};

@@ -395,6 +395,10 @@ async fn operation(guest: &Rc<Guest>, kind: OperationKind, name: &str, input: u3
         OperationKind::Sleep | OperationKind::SleepUntil => {
             Some(at.after(Duration::from_millis(u64::from(input))))
         }
+        // A wait may have a timeout, and end by itself.
+        OperationKind::WaitForEvent | OperationKind::WaitForSignal if input > 0 => {
+            Some(at.after(Duration::from_millis(u64::from(input))))
+        }
         _ => None,
     };
     let json = Json::from_value(&input).expect("a number");

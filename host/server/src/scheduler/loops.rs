@@ -48,6 +48,7 @@ pub(super) fn all(scheduler: &Scheduler) -> Vec<Task> {
     vec![
         of(|scheduler| Box::pin(claiming(scheduler))),
         of(|scheduler| Box::pin(firing(scheduler))),
+        of(|scheduler| Box::pin(hearing(scheduler))),
         of(|scheduler| Box::pin(reading_ahead(scheduler))),
         of(|scheduler| Box::pin(beating(scheduler))),
         of(|scheduler| Box::pin(taking_over(scheduler))),
@@ -99,6 +100,16 @@ async fn claiming(scheduler: Scheduler) {
         tokio::select! {
             () = scheduler.0.ready.notified() => {}
             () = tokio::time::sleep(poll) => {}
+            () = scheduler.0.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Passes on that runs were made ready by what they waited for.
+async fn hearing(scheduler: Scheduler) {
+    loop {
+        tokio::select! {
+            () = scheduler.0.store.woken() => scheduler.nudge(),
             () = scheduler.0.stop.cancelled() => return,
         }
     }

@@ -55,17 +55,17 @@ impl Table {
         let mut residents = self.lock();
         let epoch = run.epoch;
         let (run, slot) = match residents.get_mut(&id) {
-            Some(resident) => match {
+            Some(resident) => {
                 resident.epoch = epoch;
-                resident.sender.send(Mail::Claimed(run, slot))
-            } {
-                Ok(()) => return None,
-                // The task has died without leaving (a panic): another takes its place.
-                Err(lost) => match lost.0 {
-                    Mail::Claimed(run, slot) => (run, slot),
-                    Mail::Cancelled | Mail::Drain => return None,
-                },
-            },
+                match resident.sender.send(Mail::Claimed(run, slot)) {
+                    Ok(()) => return None,
+                    // The task has died without leaving (a panic): another takes its place.
+                    Err(lost) => match lost.0 {
+                        Mail::Claimed(run, slot) => (run, slot),
+                        Mail::Cancelled | Mail::Drain => return None,
+                    },
+                }
+            }
             None => (run, slot),
         };
         let (sender, receiver) = unbounded_channel();

@@ -5,8 +5,6 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dormouse_core::{Failure, Json, limit};
-use rusqlite::Row;
-use rusqlite::types::ValueRef;
 
 /// The answers so far.
 pub(super) struct Answers {
@@ -39,43 +37,66 @@ impl Answers {
         Ok(())
     }
 
-    /// Adds a row of the statement that has begun.
-    ///
-    /// # Errors
-    /// `invalid-sql-result` for a value that has no JSON form, `output-too-large`.
-    pub(super) fn row(&mut self, columns: &[String], row: &Row<'_>) -> Result<(), Failure> {
+    /// Begins a row of the statement that has begun.
+    pub(super) fn open_row(&mut self) {
         if !self.text.ends_with('[') {
             self.text.push(',');
         }
-        for (index, column) in columns.iter().enumerate() {
-            self.text.push(if index == 0 { '{' } else { ',' });
-            self.value(column)?;
-            self.text.push(':');
-            let value = row
-                .get_ref(index)
-                .map_err(|error| unfit(column, &error.to_string()))?;
-            match value {
-                ValueRef::Null => self.text.push_str("null"),
-                ValueRef::Integer(number) => self.value(&number)?,
-                ValueRef::Real(number) if number.is_finite() => self.value(&number)?,
-                ValueRef::Real(_) => return Err(unfit(column, "infinity has no JSON form")),
-                ValueRef::Text(bytes) => {
-                    self.reserve(bytes.len())?;
-                    let text =
-                        std::str::from_utf8(bytes).map_err(|_| unfit(column, "the text is not UTF-8"))?;
-                    self.value(text)?;
-                }
-                ValueRef::Blob(bytes) => {
-                    self.reserve(bytes.len())?;
-                    self.text.push_str("{\"$base64\":\"");
-                    STANDARD.encode_string(bytes, &mut self.text);
-                    self.text.push_str("\"}");
-                }
-            }
-            self.reserve(0)?;
+        self.text.push('{');
+    }
+
+    /// Begins a column of the row; its value is to follow.
+    ///
+    /// # Errors
+    /// `output-too-large`.
+    pub(super) fn column(&mut self, name: &str) -> Result<(), Failure> {
+        if !self.text.ends_with('{') {
+            self.text.push(',');
         }
+        self.value(name)?;
+        self.text.push(':');
+        self.reserve(0)
+    }
+
+    pub(super) fn close_row(&mut self) -> Result<(), Failure> {
         self.text.push('}');
+        self.reserve(0)
+    }
+
+    /// A value of a column, or a part of one, as it stands in JSON.
+    pub(super) fn literal(&mut self, json: &str) -> Result<(), Failure> {
+        self.reserve(json.len())?;
+        self.text.push_str(json);
         Ok(())
+    }
+
+    pub(super) fn text(&mut self, text: &str) -> Result<(), Failure> {
+        self.reserve(text.len())?;
+        self.value(text)
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.reserve(bytes.len())?;
+        self.text.push_str("{\"$base64\":\"");
+        STANDARD.encode_string(bytes, &mut self.text);
+        self.text.push_str("\"}");
+        Ok(())
+    }
+
+    /// A float, which must be a number.
+    pub(super) fn float<F: serde::Serialize + Into<f64> + Copy>(
+        &mut self,
+        column: &str,
+        number: F,
+    ) -> Result<(), Failure> {
+        let wide: f64 = number.into();
+        if wide.is_nan() {
+            return Err(unfit(column, "NaN has no JSON form"));
+        }
+        if wide.is_infinite() {
+            return Err(unfit(column, "infinity has no JSON form"));
+        }
+        self.value(&number)
     }
 
     /// Ends the answer of the statement that has begun.
@@ -95,10 +116,11 @@ impl Answers {
         Json::trusted(self.text)
     }
 
-    fn value<T: serde::Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Failure> {
-        let json = Json::from_value(value)
+    /// Anything small that serde can write.
+    pub(super) fn value<T: serde::Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Failure> {
+        let json = serde_json::to_string(value)
             .map_err(|error| Failure::terminal("invalid-sql-result", error.to_string()))?;
-        self.text.push_str(json.as_str());
+        self.text.push_str(&json);
         Ok(())
     }
 
@@ -107,14 +129,20 @@ impl Answers {
         if self.text.len() + more <= limit::OUTPUT_BYTES_MAX {
             return Ok(());
         }
-        let message = format!(
-            "the result is larger than {} bytes of JSON: select less, or in pages of several steps",
-            limit::OUTPUT_BYTES_MAX
-        );
-        Err(Failure::terminal("output-too-large", message))
+        Err(too_large())
     }
 }
 
-fn unfit(column: &str, reason: &str) -> Failure {
+/// The result is larger than an output may be.
+pub(super) fn too_large() -> Failure {
+    let message = format!(
+        "the result is larger than {} bytes of JSON: select less, or in pages of several steps",
+        limit::OUTPUT_BYTES_MAX
+    );
+    Failure::terminal("output-too-large", message)
+}
+
+/// A column's value, or the column itself, has no JSON form.
+pub(super) fn unfit(column: &str, reason: &str) -> Failure {
     Failure::terminal("invalid-sql-result", format!("column \"{column}\": {reason}"))
 }

@@ -1,23 +1,20 @@
 //! The operator's migrations of an application database: `NNNN_name.sql` files, each applied once.
 //!
 //! Several modules may share a database and bring a directory each, so that a file that is applied and no longer there
-//! is not an error. Absent on purpose: going back.
+//! is not an error. Applying them is each database's room. Absent on
+//! purpose: going back.
 
 use std::path::Path;
 
 use dormouse_core::{Digest, Failure};
-use rusqlite::{Connection, OptionalExtension};
-
-use super::authorizer::{Author, restrained};
-use super::sqlite::{Trouble, classify};
 
 /// A file of a directory of migrations.
 #[derive(Debug)]
 pub(super) struct Migration {
     /// Its name, by which the database knows it.
     pub(super) name: String,
+    pub(super) sql: String,
     number: u64,
-    sql: String,
 }
 
 /// Reads a directory, in the order of the numbers.
@@ -66,51 +63,23 @@ fn named(file: &str) -> Option<(String, u64)> {
 }
 
 impl Migration {
-    /// Applies it in the open transaction, unless it was applied before.
-    pub(super) fn apply(&self, connection: &Connection) -> Result<(), Trouble> {
-        let own = |error: rusqlite::Error| Trouble::Unavailable(error.to_string());
-        let checksum = Digest::of(self.sql.as_bytes()).to_string();
-        connection
-            .execute_batch(
-                "CREATE TABLE IF NOT EXISTS _dormouse_migrations (
-                    name TEXT NOT NULL PRIMARY KEY,
-                    checksum TEXT NOT NULL,
-                    applied_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
-                ) STRICT",
-            )
-            .map_err(own)?;
-        let applied: Option<String> = connection
-            .query_row(
-                "SELECT checksum FROM _dormouse_migrations WHERE name = ?1",
-                [&self.name],
-                |row| row.get(0),
-            )
-            .optional()
-            .map_err(own)?;
-        match applied {
-            Some(applied) if applied == checksum => return Ok(()),
+    /// What the database remembers of its text.
+    pub(super) fn checksum(&self) -> String {
+        Digest::of(self.sql.as_bytes()).to_string()
+    }
+
+    /// Whether it was applied, going by the checksum that the database has of it.
+    ///
+    /// # Errors
+    /// `migration-changed`.
+    pub(super) fn is_applied(&self, remembered: Option<&str>) -> Result<bool, Failure> {
+        match remembered {
+            None => Ok(false),
+            Some(checksum) if checksum == self.checksum() => Ok(true),
             Some(_) => {
                 let message = "it has been changed since it was applied; write the change as a new migration";
-                return Err(Failure::terminal("migration-changed", message).into());
+                Err(Failure::terminal("migration-changed", message))
             }
-            None => {}
         }
-        let (result, refusal) = restrained(connection, Author::Operator, || {
-            connection.execute_batch(&self.sql)
-        })
-        .map_err(own)?;
-        if let Err(error) = result {
-            return Err(match refusal {
-                Some(reason) => Failure::terminal("sql-not-allowed", reason).into(),
-                None => classify(&error, |message| Failure::terminal("sql-error", message)),
-            });
-        }
-        connection
-            .execute(
-                "INSERT INTO _dormouse_migrations (name, checksum) VALUES (?1, ?2)",
-                [&self.name, &checksum],
-            )
-            .map(drop)
-            .map_err(own)
     }
 }

@@ -79,6 +79,7 @@ impl LegHost {
             records,
             logs: std::mem::take(&mut self.logs),
             ingest: None,
+            waits: self.new_waits(),
             then,
             now: self.worker.clock.now(),
         };
@@ -110,6 +111,7 @@ impl LegHost {
             }
             appended => {
                 self.replay.committed();
+                self.waits.clear();
                 if let Some(ingest) = &append.ingest {
                     self.carried_out(ingest);
                 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use dormouse_core::journal::OperationKind;
+use dormouse_core::operation::WaitForEvent;
 use dormouse_core::replay::{Begun, Divergence, Replay};
 use dormouse_core::run::RunError;
 use dormouse_core::step::StepOptions;
@@ -11,6 +12,7 @@ use dormouse_core::{Failure, Json, Outcome, RunId, Seq, Timestamp, limit};
 use dormouse_engine::{Leg, LegStats, LogLevel, RunContext, RunHost, RunStart, StartCall, Stop};
 use dormouse_store::execute::{Completion, LogLine};
 use dormouse_store::schedule::ClaimedRun;
+use dormouse_store::wait::NewWait;
 
 use super::body::OpenBody;
 use super::operation::Performing;
@@ -54,6 +56,8 @@ pub(crate) struct LegHost {
     pub(super) performing: Performing,
     /// Events that entries of this leg send, until these are durable.
     pub(super) outgoing: Vec<SentEvent>,
+    /// Waits that entries of this leg open, until these are durable.
+    pub(super) waits: Vec<NewWait>,
     pub(super) logs: Vec<LogLine>,
     pub(super) log_lines: u32,
     /// Lines at the end of what was recorded were written by the leg before: it got as far as the next call.
@@ -86,6 +90,7 @@ impl LegHost {
             completions: Vec::new(),
             performing: Performing::default(),
             outgoing: Vec::new(),
+            waits: Vec::new(),
             logs: Vec::new(),
             ending: None,
         }
@@ -151,6 +156,7 @@ impl LegHost {
         self.completions.clear();
         self.performing = Performing::default();
         self.outgoing.clear();
+        self.waits.clear();
         self.logs.clear();
         self.ending = None;
     }
@@ -246,16 +252,21 @@ impl RunHost for LegHost {
 
     async fn start(&mut self, call: StartCall) -> Result<Seq, Stop> {
         self.check_limits()?;
+        self.keep_order(call.kind).await?;
         let at = self.time();
+        let started_by = &self.run.event;
         let started = self
             .replay
             .start(call.kind, &call.name, &call.input, at, || {
-                due_at(call.kind, &call.input, at)
+                due_at(call.kind, &call.input, at, started_by)
             })
             .map_err(|divergence| self.diverged(divergence))?;
-        if started.new && call.kind == OperationKind::SendEvents {
-            // The entry's own time: never before what the run has seen.
-            self.send_events(started.operation, &call.input, self.replay.now());
+        if started.new {
+            match call.kind {
+                OperationKind::SendEvents => self.send_events(started.operation, &call.input, at),
+                OperationKind::WaitForEvent => self.wait_for_event(started.operation, &call.input, at),
+                _ => {}
+            }
         }
         if let Some(options) = call.options {
             self.options.insert(started.operation, options);
@@ -327,7 +338,11 @@ impl RunHost for LegHost {
 }
 
 /// When an operation comes due by itself.
-fn due_at(kind: OperationKind, input: &Json, now: Timestamp) -> Option<Timestamp> {
+fn due_at(kind: OperationKind, input: &Json, now: Timestamp, started_by: &Json) -> Option<Timestamp> {
+    if kind == OperationKind::WaitForEvent {
+        // One that is not valid is answered when it is awaited, as too long a sleep is.
+        return WaitForEvent::read(input, now, started_by).ok()?.due_at;
+    }
     #[derive(serde::Deserialize)]
     struct Sleep {
         #[serde(default)]

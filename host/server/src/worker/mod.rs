@@ -20,6 +20,7 @@ mod sending;
 mod settle;
 mod suspend;
 mod verify;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,6 +179,7 @@ impl Worker {
             records: Vec::new(),
             logs: Vec::new(),
             ingest: None,
+            waits: Vec::new(),
             then: Then::Block { error },
             now: self.clock.now(),
         };

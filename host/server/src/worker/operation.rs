@@ -99,10 +99,10 @@ impl LegHost {
                 })
             })
             .collect();
-        // What the next commit carries needs none of its own before it.
+        // What the next commit carries, and what is only refused, needs none of its own before it.
         if to_perform
             .iter()
-            .any(|to_perform| to_perform.kind != OperationKind::SendEvents)
+            .any(|to_perform| to_perform.kind == OperationKind::Sql)
         {
             self.flush().await?;
         }
@@ -126,10 +126,14 @@ impl LegHost {
                     let outcome = self.sent(operation, &input, started_at);
                     self.performing.answer(now, operation, outcome);
                 }
-                OperationKind::WaitForEvent
-                | OperationKind::WaitForSignal
-                | OperationKind::Invoke
-                | OperationKind::Fetch => {
+                OperationKind::WaitForEvent => match self.refused_wait(&input, started_at) {
+                    Some(failure) => self.performing.answer(now, operation, Err(failure)),
+                    // Others bring it.
+                    None => {
+                        self.performing.begun.insert(operation);
+                    }
+                },
+                OperationKind::WaitForSignal | OperationKind::Invoke | OperationKind::Fetch => {
                     let message = format!("{} is not supported yet", kind.as_str());
                     self.performing
                         .answer(now, operation, Err(Failure::terminal("not-supported", message)));

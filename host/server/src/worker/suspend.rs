@@ -10,7 +10,11 @@ use dormouse_engine::Stop;
 use dormouse_store::execute::{Appended, Then};
 
 use super::leg::{Ending, LegHost};
+use super::waiting::{self, is_external};
 use crate::scheduler::Mail;
+
+/// How often a run that is performing something looks for what others bring it.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 impl LegHost {
     /// The guest waits for one of some operations.
@@ -81,8 +85,16 @@ impl LegHost {
             .soonest(operations)
             .map_or(Timestamp::MAX, |(due_at, _)| due_at);
         let clock = std::sync::Arc::clone(&self.worker.clock);
+        let external = self.awaits_others(operations);
         tokio::select! {
             () = self.performing.next(&*clock) => Ok(()),
+            // The run has its lease, so nobody is told when something comes for it: look.
+            () = tokio::time::sleep(LOOK_EVERY), if external => {
+                if let Ok(completions) = self.worker.store.completions(self.run.id).await {
+                    self.completions = completions;
+                }
+                Ok(())
+            }
             () = clock.sleep_until(due) => Ok(()),
             mail = self.mailbox.receiver.recv() => match mail {
                 Some(Mail::Cancelled) | None => Err(self.end(Ending::Gone)),
@@ -169,7 +181,25 @@ impl LegHost {
         }
     }
 
+    /// Whether something is awaited that others bring.
+    fn awaits_others(&self, operations: &[Seq]) -> bool {
+        self.replay
+            .open()
+            .any(|open| operations.contains(&open.operation) && open.kind.is_some_and(is_external))
+    }
+
     fn describe_wait(&self, operations: &[Seq], soonest: Option<(Timestamp, bool)>) -> (Wait, String) {
+        if self.awaits_others(operations) {
+            let waited: Vec<String> = self
+                .replay
+                .open()
+                .filter(|open| operations.contains(&open.operation) && open.kind.is_some_and(is_external))
+                .map(|open| waiting::describe(&open))
+                .take(3)
+                .collect();
+            let until = soonest.map_or(String::new(), |(due_at, _)| format!(", until {due_at}"));
+            return (Wait::External, format!("waits for {}{until}", waited.join(", ")));
+        }
         let names: Vec<String> = self
             .replay
             .open()

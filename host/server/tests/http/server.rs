@@ -388,6 +388,7 @@ impl Writer<'_> {
             records: entries.iter().map(Entry::encode).collect(),
             logs: vec![line],
             ingest: None,
+            waits: Vec::new(),
             then,
             now: self.now,
         };

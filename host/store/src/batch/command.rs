@@ -25,6 +25,7 @@ pub(crate) fn cancel(work: &mut Work, run: RunId, now: Timestamp) -> Result<Comm
         Ok(row.state)
     })?;
     work.clear_completions(run);
+    work.clear_waits(run);
     Ok(Commanded::Done(state))
 }
 

@@ -4,9 +4,10 @@ use std::future::Future;
 
 use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
 use dormouse_core::run::{End, Event, Status};
-use dormouse_core::{Failure, Json, Outcome, RunId, Seq};
+use dormouse_core::{Failure, Json, Outcome, RunId, Seq, Timestamp};
 
 use super::runs::{RunRow, Work, place};
+use super::waits;
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, Lost, Then};
 
@@ -17,6 +18,17 @@ pub(crate) trait Look: Send {
 
     /// A run's completions as stored, earliest first.
     fn completions(&mut self, run: RunId) -> impl Future<Output = Result<Vec<Completion>>> + Send;
+
+    /// Payloads of a name's events that were received since some time, the latest first, at most `limit`.
+    fn received(
+        &mut self,
+        name: &str,
+        from: Timestamp,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<Json>>> + Send;
+
+    /// The payload of the event that started a run.
+    fn started_by(&mut self, run: RunId) -> impl Future<Output = Result<Option<Json>>> + Send;
 }
 
 /// Applies one append to the batch. True: what comes with the entries is to be stored too.
@@ -44,13 +56,22 @@ pub(crate) async fn append(
             record.seq
         )));
     }
-    let completions = row.completions;
-    if completions {
+    let (completions, waits) = (row.completions, row.waits);
+    if completions || waits {
         for operation in fresh.iter().filter_map(closes) {
-            work.delivered(id, operation);
+            if completions {
+                work.delivered(id, operation);
+            }
+            if waits {
+                work.end_wait(id, operation);
+            }
         }
     }
     store(work, append, fresh)?;
+    if !repeated {
+        waits::register(look, work, append).await?;
+    }
+    let completions = work.get(id).is_some_and(|row| row.completions);
     if let Then::Suspend { known, .. } = &append.then
         && completions
     {
@@ -170,8 +191,10 @@ fn follow(work: &mut Work, append: &Append) -> Result<()> {
                 row.continued = true;
                 row.queued_at = now;
                 row.completions = false;
+                row.waits = false;
                 Ok(())
             })?;
+            work.clear_waits(id);
             work.clear_journal(id);
             work.clear_completions(id);
             work.blob(id.to_bytes(), place::CONTINUED, continued.clone());
@@ -191,14 +214,17 @@ fn follow(work: &mut Work, append: &Append) -> Result<()> {
 
 fn end(work: &mut Work, append: &Append, end: End) -> Result<()> {
     let id = append.run;
-    let completions = work.change(id, |row| {
+    let (completions, waits) = work.change(id, |row| {
         row.on(Event::Finish(end), None)?;
         row.owner = None;
         row.ended_at = Some(append.now);
-        Ok(row.completions)
+        Ok((row.completions, row.waits))
     })?;
     if completions {
         work.clear_completions(id);
+    }
+    if waits {
+        work.clear_waits(id);
     }
     Ok(())
 }
@@ -220,11 +246,13 @@ async fn already_stored(look: &mut impl Look, work: &Work, append: &Append) -> R
 /// The completions that stay after what the batch delivers, earliest first.
 async fn completions_left(look: &mut impl Look, work: &Work, run: RunId) -> Result<Vec<Completion>> {
     let mut left = look.completions(run).await?;
+    left.extend(work.completions_of(run).cloned());
     left.retain(|completion| {
         !work
             .delivered_of(run)
             .any(|operation| operation == completion.operation)
     });
+    left.sort_by_key(|completion| (completion.at, completion.operation));
     Ok(left)
 }
 

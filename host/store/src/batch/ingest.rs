@@ -51,6 +51,8 @@ pub(crate) trait Small {
     fn version_id(&self, module: &str, digest: Digest) -> Option<i64>;
     /// A function's number; all functions of the requests have one by now.
     fn function_id(&self, name: &FunctionName) -> Result<i64>;
+    /// The paths that waits for events of a name have ever had, if that was asked for.
+    fn wait_paths(&self, name: &str) -> &[String];
 }
 
 /// What the large tables say, read for these requests.
@@ -117,6 +119,15 @@ pub(crate) fn decide<'i>(
     additions.events.sort_by_key(|(event, _)| event.id);
     additions.runs.sort_unstable_by_key(|creation| creation.run.id);
     Ok((answers, additions))
+}
+
+/// The events of the requests that were not refused, in order.
+pub(crate) fn accepted<'i>(
+    requests: &[&'i Ingest],
+    answers: &[Result<Vec<Created>>],
+) -> impl Iterator<Item = &'i NewEvent> {
+    let accepted = requests.iter().zip(answers).filter(|(_, answer)| answer.is_ok());
+    accepted.flat_map(|(request, _)| &request.events)
 }
 
 /// What would make an ingest fail that comes with an append. Its runs name its own events alone.

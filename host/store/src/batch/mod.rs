@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `queue`, `request` | handing in a write, and its answer |
 //! | `runs` | rows of runs in memory, and what has to be written for a change |
-//! | `ingest`, `execute`, `schedule`, `command` | the decisions |
+//! | `ingest`, `execute`, `schedule`, `command`, `waits` | the decisions |
 //!
 //! Absent on purpose: SQL, connections, clocks.
 
@@ -17,3 +17,4 @@ pub(crate) mod queue;
 pub(crate) mod request;
 pub(crate) mod runs;
 pub(crate) mod schedule;
+pub(crate) mod waits;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::request::{Answer, Request};
 use crate::error::{Error, Result};
@@ -24,6 +24,8 @@ pub(crate) struct Queue {
     sender: mpsc::Sender<Message>,
     closed: Arc<AtomicBool>,
     fatal: Arc<OnceLock<Error>>,
+    /// Told after each commit that has made waiting runs ready.
+    woken: Arc<Notify>,
     ended: watch::Receiver<bool>,
 }
 
@@ -44,6 +46,11 @@ impl Queue {
             // The writer ended without an answer: it got no further than the queue.
             Err(_) => Err(self.refusal()),
         }
+    }
+
+    /// Waits for a commit that has made waiting runs ready.
+    pub(crate) async fn woken(&self) {
+        self.woken.notified().await;
     }
 
     /// Writes that wait.
@@ -73,17 +80,20 @@ pub(crate) fn queue(capacity: usize) -> (Queue, Inbox) {
     let (sender, receiver) = mpsc::channel(capacity.max(1));
     let closed = Arc::new(AtomicBool::new(false));
     let fatal = Arc::new(OnceLock::new());
+    let woken = Arc::new(Notify::new());
     let (end, ended) = watch::channel(false);
     let queue = Queue {
         sender,
         closed: Arc::clone(&closed),
         fatal: Arc::clone(&fatal),
+        woken: Arc::clone(&woken),
         ended,
     };
     let inbox = Inbox {
         receiver,
         closed,
         fatal,
+        woken,
         end,
         closing: false,
     };
@@ -95,6 +105,7 @@ pub(crate) struct Inbox {
     receiver: mpsc::Receiver<Message>,
     closed: Arc<AtomicBool>,
     fatal: Arc<OnceLock<Error>>,
+    woken: Arc<Notify>,
     end: watch::Sender<bool>,
     closing: bool,
 }
@@ -154,6 +165,11 @@ impl Inbox {
             }
         }
         None
+    }
+
+    /// Says that a commit has made waiting runs ready.
+    pub(crate) fn wake(&self) {
+        self.woken.notify_one();
     }
 
     /// The error after which nothing can be promised any more.

@@ -36,7 +36,10 @@ impl Request {
     pub(crate) fn weight(&self) -> usize {
         match self {
             Request::Append(append) => {
-                1 + append.records.len() + append.logs.len() + append.ingest.as_ref().map_or(0, ingested)
+                1 + append.records.len()
+                    + append.logs.len()
+                    + append.waits.len()
+                    + append.ingest.as_ref().map_or(0, ingested)
             }
             Request::Ingest(ingest) => 1 + ingested(ingest),
             Request::Claim(claim) => 1 + claim.limit as usize,

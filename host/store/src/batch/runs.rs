@@ -14,6 +14,7 @@ use dormouse_core::{FunctionName, Json, RunId, Seq, Timestamp};
 use crate::error::{Error, Result};
 use crate::execute::{Completion, LogLine};
 use crate::schedule::Incarnation;
+use crate::wait::NewWait;
 
 /// Payloads longer than this go to `blobs`.
 const INLINE_BYTES_MAX: usize = 64 << 10;
@@ -63,6 +64,8 @@ pub(crate) struct RunRow {
     pub(crate) reason: Option<String>,
     /// Whether completions are stored for it.
     pub(crate) completions: bool,
+    /// Whether waits may be stored for it.
+    pub(crate) waits: bool,
 }
 
 /// A row of `ready` or `timers`.
@@ -165,6 +168,9 @@ pub(crate) struct Work {
     completions: Vec<(RunId, Completion)>,
     delivered: Vec<(RunId, Seq)>,
     completions_cleared: Vec<RunId>,
+    waits: Vec<(RunId, NewWait)>,
+    waits_ended: Vec<(RunId, Seq)>,
+    waits_cleared: Vec<RunId>,
     journal_cleared: Vec<RunId>,
 }
 
@@ -253,11 +259,47 @@ impl Work {
         }
     }
 
+    /// The completions of a run that this batch is going to store.
+    pub(crate) fn completions_of(&self, run: RunId) -> impl Iterator<Item = &Completion> {
+        self.completions
+            .iter()
+            .filter(move |(of, _)| *of == run)
+            .map(|(_, completion)| completion)
+    }
+
+    pub(crate) fn wait(&mut self, run: RunId, wait: NewWait) {
+        self.waits.push((run, wait));
+        if let Some(slot) = self.runs.get_mut(&run) {
+            slot.row.waits = true;
+            slot.change = slot.change.max(Change::Advance);
+        }
+    }
+
+    /// The waits that this batch is going to store.
+    pub(crate) fn new_waits(&self) -> impl Iterator<Item = &NewWait> {
+        self.waits.iter().map(|(_, wait)| wait)
+    }
+
+    /// A wait is over: the stored one, and the one that this batch was going to store.
+    pub(crate) fn end_wait(&mut self, run: RunId, operation: Seq) {
+        self.waits
+            .retain(|(of, wait)| (*of, wait.operation) != (run, operation));
+        self.waits_ended.push((run, operation));
+    }
+
+    pub(crate) fn clear_waits(&mut self, run: RunId) {
+        self.waits.retain(|(of, _)| *of != run);
+        self.waits_cleared.push(run);
+    }
+
     pub(crate) fn delivered(&mut self, run: RunId, operation: Seq) {
+        self.completions
+            .retain(|(of, completion)| (*of, completion.operation) != (run, operation));
         self.delivered.push((run, operation));
     }
 
     pub(crate) fn clear_completions(&mut self, run: RunId) {
+        self.completions.retain(|(of, _)| *of != run);
         self.completions_cleared.push(run);
     }
 
@@ -291,6 +333,9 @@ impl Work {
             journal_cleared: std::mem::take(&mut self.journal_cleared),
             completions_cleared: std::mem::take(&mut self.completions_cleared),
             delivered: std::mem::take(&mut self.delivered),
+            waits_cleared: std::mem::take(&mut self.waits_cleared),
+            waits_ended: std::mem::take(&mut self.waits_ended),
+            waits: std::mem::take(&mut self.waits),
             journal: std::mem::take(&mut self.journal),
             logs: std::mem::take(&mut self.logs),
             outcomes: std::mem::take(&mut self.outcomes),
@@ -350,6 +395,12 @@ pub(crate) struct Changes {
     pub(crate) completions_cleared: Vec<RunId>,
     /// Single completions to drop.
     pub(crate) delivered: Vec<(RunId, Seq)>,
+    /// Runs whose waits are dropped.
+    pub(crate) waits_cleared: Vec<RunId>,
+    /// Single waits to drop.
+    pub(crate) waits_ended: Vec<(RunId, Seq)>,
+    /// Waits to add.
+    pub(crate) waits: Vec<(RunId, NewWait)>,
     /// Entries, in order of their keys.
     pub(crate) journal: Vec<(RunId, Record)>,
     /// Log lines.

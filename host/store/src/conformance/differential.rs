@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use dormouse_core::run::{Phase, Status};
+use dormouse_core::run::Phase;
 use dormouse_core::{Digest, EventId, Json, RunId, Timestamp};
 
 use super::fixture::{at, function, json, node, version};
@@ -16,7 +16,7 @@ use crate::command::Commanded;
 use crate::contract::Store;
 use crate::error::Error;
 use crate::ingest::{Created, Ingest, NewEvent, NewRun};
-use crate::read::{EventFilter, Run, RunFilter};
+use crate::read::{Run, RunFilter};
 use crate::registry::Changed;
 use crate::schedule::{Claim, FireTimers, Incarnation, NewNode, Node, Standing};
 
@@ -32,7 +32,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 38] = [
+const KINDS: [&str; 41] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -53,6 +53,9 @@ const KINDS: [&str; 38] = [
     "suspend",
     "completions",
     "append-sends",
+    "append-waits",
+    "wait-looks-back",
+    "wait-ends",
     "release",
     "host-trap",
     "complete",
@@ -139,6 +142,8 @@ macro_rules! both {
 
 // After the macro, which it uses.
 mod appending;
+mod carried;
+mod reads;
 
 fn digest(number: u64) -> Digest {
     Digest::of(&number.to_le_bytes())
@@ -360,9 +365,15 @@ impl Pair {
         if ingest.runs.iter().any(|run| run.start_at > now) {
             flags.push("ingest-delayed");
         }
+        // Only the model's: a store may answer with counts that are a moment old.
+        let queued = self.model.counts().await.expect("counts").live[Phase::Queued as usize];
         match both!(self, ingest(ingest.clone())) {
             Ok(created) => {
                 self.succeeded("ingest");
+                let now_queued = self.model.counts().await.expect("counts").live[Phase::Queued as usize];
+                if now_queued > queued + created.len() as u64 {
+                    self.succeeded("wait-ends");
+                }
                 if created
                     .iter()
                     .any(|created| matches!(created, Created::New { leased: true }))
@@ -381,22 +392,6 @@ impl Pair {
             }
             Err(Error::StaleRegistry) => self.succeeded("ingest-stale"),
             Err(_) => {}
-        }
-    }
-
-    /// What an append carries.
-    fn sends(&mut self) -> Ingest {
-        let event = self.event();
-        let mut runs = Vec::new();
-        for _ in 0..self.random.below(3) {
-            let run = self.run(event.id);
-            runs.push(NewRun { lease: None, ..run });
-        }
-        Ingest {
-            events: vec![event],
-            runs,
-            generation: self.generation + i64::from(self.random.one_in(10)),
-            now: self.time(),
         }
     }
 
@@ -554,84 +549,6 @@ impl Pair {
         let limit = self.random.below(30) as u32;
         if both!(self, prune(before, limit)).expect("prunes") > 0 {
             self.succeeded("prune");
-        }
-    }
-
-    /// Everything that can be read, by every way of reading it.
-    async fn compare(&mut self, sample: u64) {
-        both!(self, counts()).expect("counts");
-        self.compare_nodes().await;
-        both!(self, registry()).expect("reads");
-        both!(self, upcoming_timers(Timestamp::MAX, 10_000)).expect("reads");
-        for module in MODULES {
-            both!(self, versions(module)).expect("reads");
-        }
-        let all = RunFilter {
-            limit: 10_000,
-            ..RunFilter::default()
-        };
-        let runs = both!(self, runs(all.clone())).expect("lists");
-        let ids: Vec<RunId> = runs.iter().rev().map(|run| run.id).collect();
-        both!(self, glance(&ids)).expect("reads");
-        let chance = (runs.len() as u64 / sample).max(1);
-        for run in &runs {
-            if !self.random.one_in(chance) {
-                continue;
-            }
-            let id = run.id;
-            both!(self, run(id)).expect("reads");
-            both!(self, journal(id, 0)).expect("reads");
-            both!(self, completions(id)).expect("reads");
-            both!(self, logs(id, 0, 1000)).expect("reads");
-        }
-        let events = both!(
-            self,
-            events(EventFilter {
-                limit: 10_000,
-                ..EventFilter::default()
-            })
-        )
-        .expect("lists");
-        let event = self
-            .random
-            .pick(&events)
-            .map(|event| (event.id, event.received_at));
-        let before = self.random.pick(&runs).map(|run| run.id);
-        if runs.len() > RUNS_MAX {
-            let now = self.time();
-            for run in runs.iter().rev().take(RUNS_MAX / 2) {
-                both!(self, cancel(run.id, now)).expect("answers");
-            }
-            both!(self, prune(Timestamp::MAX, RUNS_MAX as u32)).expect("prunes");
-        }
-        for number in 0..64 {
-            let bit = |bit: u32| number >> bit & 1 == 1;
-            let mut filter = RunFilter {
-                limit: 1 + self.random.below(20) as u32,
-                ..RunFilter::default()
-            };
-            filter.status = match number % 4 {
-                0 => Vec::new(),
-                1 => vec![Status::Failed, Status::Cancelled],
-                2 => vec![Status::Completed],
-                _ => vec![Status::Running, Status::Scheduled],
-            };
-            filter.phase = bit(2).then_some(Phase::Sleeping);
-            filter.module = bit(3).then(|| "shop".to_owned());
-            filter.function = (bit(3) && bit(4)).then(|| "f1".to_owned());
-            filter.before = before.filter(|_| bit(5));
-            filter.event = event.map(|(id, _)| id).filter(|_| self.random.one_in(8));
-            both!(self, runs(filter.clone())).expect("lists");
-        }
-        for number in 0..8 {
-            let filter = EventFilter {
-                name: (number & 1 == 1).then(|| "event/1".to_owned()),
-                received_after: event.map(|(_, at)| at).filter(|_| number & 2 == 2),
-                received_before: None,
-                before: event.map(|(id, _)| id).filter(|_| number & 4 == 4),
-                limit: 10,
-            };
-            both!(self, events(filter.clone())).expect("lists");
         }
     }
 }

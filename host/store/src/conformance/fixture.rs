@@ -191,6 +191,7 @@ impl Fixture {
             records,
             logs: Vec::new(),
             ingest: None,
+            waits: Vec::new(),
             then,
             now,
         }

@@ -14,6 +14,7 @@ mod scheduling;
 mod sending;
 mod upkeep;
 mod versions;
+mod waiting;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -64,6 +65,10 @@ checks![
     sending::what_a_run_sends_comes_with_its_entry,
     sending::sent_again_with_the_same_entries_nothing_is_stored_twice,
     sending::what_is_sent_without_a_lease_or_on_a_stale_registry_stores_nothing,
+    waiting::an_event_ends_the_waits_that_it_fits,
+    waiting::a_wait_ends_once_and_with_its_operation_or_its_run,
+    waiting::a_wait_that_looks_back_finds_the_latest,
+    waiting::events_and_waits_at_once_never_miss_each_other,
     scheduling::claims_go_to_the_oldest,
     scheduling::timers_fire_in_order_and_within_limits,
     scheduling::upcoming_timers_are_the_soonest,

@@ -6,6 +6,7 @@
 
 mod runs;
 mod versions;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard};

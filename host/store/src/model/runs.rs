@@ -14,6 +14,7 @@ use crate::execute::{Append, Appended, Completion, LogLine, Lost, Then};
 use crate::ingest::{Created, Ingest, NewRun};
 use crate::read::{Counts, Run, StoredEvent};
 use crate::schedule::{Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, crash_loop};
+use crate::wait::NewWait;
 
 /// A run and all that belongs to it.
 pub(super) struct ModelRun {
@@ -25,6 +26,7 @@ pub(super) struct ModelRun {
     seed: [u8; 32],
     continued: Option<Json>,
     completions: BTreeMap<Seq, Completion>,
+    pub(super) waits: BTreeMap<Seq, NewWait>,
     /// Since when it is ready, or when its timer is due.
     due: Option<Timestamp>,
     journal_bytes: u64,
@@ -37,6 +39,18 @@ impl ModelRun {
         let mut completions: Vec<Completion> = self.completions.values().cloned().collect();
         completions.sort_by_key(|completion| (completion.at, completion.operation));
         completions
+    }
+
+    /// Completes an operation, and makes the run ready if it waits.
+    pub(super) fn complete(&mut self, completion: Completion) -> Result<()> {
+        let at = completion.at;
+        self.waits.remove(&completion.operation);
+        self.completions.entry(completion.operation).or_insert(completion);
+        let waits = [Phase::Sleeping, Phase::Waiting, Phase::BackingOff, Phase::Limited];
+        if self.shown.state.phase.is_some_and(|phase| waits.contains(&phase)) {
+            self.ready(Event::Wake, at)?;
+        }
+        Ok(())
     }
 
     /// Moves the run on. The due time, the reason and a blocked run's error belong to the state that is left.
@@ -56,7 +70,7 @@ impl ModelRun {
         self.shown.wake_at = due.filter(|_| !queued);
     }
 
-    fn ready(&mut self, event: Event, now: Timestamp) -> Result<()> {
+    pub(super) fn ready(&mut self, event: Event, now: Timestamp) -> Result<()> {
         self.on(event)?;
         self.shown.owner = None;
         self.set_due(Some(now));
@@ -76,6 +90,7 @@ impl ModelRun {
         self.shown.owner = None;
         self.shown.ended_at = Some(now);
         self.completions.clear();
+        self.waits.clear();
         Ok(())
     }
 
@@ -178,18 +193,29 @@ impl World {
             return corrupt("a run is stored twice".to_owned());
         }
         self.dedupe = dedupe;
+        let mut news = Vec::new();
         for event in ingest.events {
-            self.events.entry(event.id).or_insert(StoredEvent {
-                id: event.id,
-                name: event.name,
-                external_id: event.external_id,
-                ts: event.ts,
-                received_at: event.received_at,
-                payload: event.payload,
-            });
+            if self.events.contains_key(&event.id) {
+                continue;
+            }
+            news.push(event.id);
+            self.events.insert(
+                event.id,
+                StoredEvent {
+                    id: event.id,
+                    name: event.name,
+                    external_id: event.external_id,
+                    ts: event.ts,
+                    received_at: event.received_at,
+                    payload: event.payload,
+                },
+            );
         }
         for (run, lease) in born {
             self.create(run, lease, ingest.now)?;
+        }
+        for event in news {
+            self.end_waits(event)?;
         }
         Ok(created)
     }
@@ -223,6 +249,7 @@ impl World {
             seed: run.seed,
             continued: None,
             completions: BTreeMap::new(),
+            waits: BTreeMap::new(),
             due: None,
             journal_bytes: 0,
             claims: 0,
@@ -254,7 +281,7 @@ impl World {
         waiting.filter_map(|run| Some((run.due?, run.shown.id))).collect()
     }
 
-    fn of(&mut self, id: RunId) -> Result<&mut ModelRun> {
+    pub(super) fn of(&mut self, id: RunId) -> Result<&mut ModelRun> {
         self.runs
             .get_mut(&id)
             .ok_or_else(|| Error::Corrupt(format!("run {id} is not there")))
@@ -374,15 +401,13 @@ impl World {
         {
             return Err(Error::Corrupt("entries are not numbered on".to_owned()));
         }
-        if let Some(ingest) = append.ingest
-            && first == run.shown.journal_next
-        {
-            self.ingest(ingest)?;
-        }
-        let run = self.of(append.run)?;
+        let repeated = first != run.shown.journal_next;
+        let id = append.run;
+        let run = self.of(id)?;
         for record in fresh {
             if let Some(operation) = closed_by(record) {
                 run.completions.remove(&operation);
+                run.waits.remove(&operation);
             }
             let payload = record.payload.as_ref().map_or(0, Json::len);
             run.journal_bytes += (record.name.len() + record.meta.len() + payload) as u64;
@@ -394,7 +419,16 @@ impl World {
         for line in append.logs {
             run.logs.insert(line.number, line);
         }
-        run.follow(append.then, append.now)
+        if !repeated {
+            for wait in append.waits {
+                self.register(id, wait, append.now)?;
+            }
+        }
+        let appended = self.of(id)?.follow(append.then, append.now)?;
+        if let Some(ingest) = append.ingest.filter(|_| !repeated) {
+            self.ingest(ingest)?;
+        }
+        Ok(appended)
     }
 
     pub(super) fn cancel(&mut self, id: RunId, now: Timestamp) -> Result<Commanded> {
@@ -543,6 +577,7 @@ impl ModelRun {
                 self.ready(Event::Release, now)?;
                 self.journal.clear();
                 self.completions.clear();
+                self.waits.clear();
                 self.shown.journal_base = self.shown.journal_next;
                 self.shown.queued_at = now;
                 self.journal_bytes = 0;

@@ -27,6 +27,9 @@ pub(super) fn lock_alone() -> String {
     format!("SELECT pg_advisory_xact_lock({REGISTRY_LOCK})")
 }
 
+/// The paths of so many event names are remembered: some programs make up names.
+const WAIT_NAMES_MAX: usize = 10_000;
+
 /// A module's version, as far as runs need it.
 #[derive(Clone, Debug)]
 struct VersionEntry {
@@ -44,6 +47,9 @@ pub(super) struct Cache {
     pub(super) unswept: usize,
     /// Those of the nodes that were asked about that live.
     nodes: HashSet<Incarnation>,
+    /// For event names that came in or were waited for, the paths of their waits. Rows are never deleted, so what is
+    /// remembered stays true; there may be more.
+    wait_paths: HashMap<String, Vec<String>>,
     function_ids: HashMap<FunctionName, i64>,
     functions: HashMap<i64, FunctionName>,
     versions: HashMap<i64, VersionEntry>,
@@ -58,19 +64,29 @@ impl Cache {
         };
     }
 
-    /// Reads the generation, what it says is old, and which of some nodes live. These are kept from being declared dead
-    /// until the transaction ends.
-    pub(super) async fn refresh(&mut self, conn: &mut Conn, nodes: &[Incarnation]) -> Attempt<()> {
+    /// Reads the generation, what it says is old, which of some nodes live, and the paths of waits for events of some
+    /// names. The nodes are kept from being declared dead until the transaction ends.
+    pub(super) async fn refresh(
+        &mut self,
+        conn: &mut Conn,
+        nodes: &[Incarnation],
+        names: &[&str],
+    ) -> Attempt<()> {
         let rows = conn
             .fetch(
                 "WITH alive AS (SELECT incarnation FROM nodes WHERE incarnation = ANY($1) ORDER BY incarnation FOR KEY SHARE) \
-                 SELECT generation, NULL::uuid FROM registry UNION ALL SELECT NULL::int8, incarnation FROM alive",
+                 SELECT generation, NULL::uuid, NULL::text, NULL::text FROM registry \
+                 UNION ALL SELECT NULL::int8, incarnation, NULL::text, NULL::text FROM alive \
+                 UNION ALL SELECT NULL::int8, NULL::uuid, name, path FROM wait_paths WHERE name = ANY($2)",
                 |args| {
-                    args.keys(nodes.iter().copied());
+                    args.keys(nodes.iter().copied()).texts(names.iter().copied());
                 },
             )
             .await?;
         self.nodes.clear();
+        if self.wait_paths.len() > WAIT_NAMES_MAX {
+            self.wait_paths.clear();
+        }
         let mut generation = 0;
         for row in &rows {
             let mut cells = Cells::of(row);
@@ -78,12 +94,23 @@ impl Cache {
                 generation = number;
             }
             self.nodes.extend(cells.node_or_null()?);
+            if let (Some(name), Some(path)) = (cells.text_or_null()?, cells.text_or_null()?) {
+                self.remember_path(name, path);
+            }
         }
         if generation != self.generation {
             self.reload_versions(conn).await?;
             self.generation = generation;
         }
         Ok(())
+    }
+
+    /// Waits for events of a name may have this path.
+    pub(super) fn remember_path(&mut self, name: String, path: String) {
+        let paths = self.wait_paths.entry(name).or_default();
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
     }
 
     /// Reads the versions again.
@@ -196,6 +223,10 @@ impl Small for Cache {
             .iter()
             .find(|(_, version)| !version.deleted && version.digest == digest && version.module == module)
             .map(|(id, _)| *id)
+    }
+
+    fn wait_paths(&self, name: &str) -> &[String] {
+        self.wait_paths.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
     fn function_id(&self, name: &FunctionName) -> Result<i64> {

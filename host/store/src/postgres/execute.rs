@@ -1,10 +1,11 @@
 //! Reading journals and completions.
 
 use dormouse_core::journal::Record;
-use dormouse_core::{Json, RunId, Seq};
+use dormouse_core::{Json, RunId, Seq, Timestamp};
 
 use super::fault::{Attempt, Fault};
 use super::sql::{Cells, Conn};
+use super::waits;
 use crate::batch::execute::{Look, completion_outcome, record_kind};
 use crate::error::{Error, Result};
 use crate::execute::Completion;
@@ -55,6 +56,16 @@ impl Look for Writing<'_> {
 
     async fn completions(&mut self, run: RunId) -> Result<Vec<Completion>> {
         let read = completions(self.conn, run).await;
+        self.keep(read)
+    }
+
+    async fn received(&mut self, name: &str, from: Timestamp, limit: u32) -> Result<Vec<Json>> {
+        let read = waits::received(self.conn, name, from, limit).await;
+        self.keep(read)
+    }
+
+    async fn started_by(&mut self, run: RunId) -> Result<Option<Json>> {
+        let read = waits::started_by(self.conn, run).await;
         self.keep(read)
     }
 }

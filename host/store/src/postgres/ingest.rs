@@ -9,11 +9,13 @@ use super::cache::Cache;
 use super::fault::{Attempt, Fault};
 use super::runs::{READY, TIMERS, bind_places};
 use super::sql::{Cells, Conn, Together};
+use super::waits;
 use super::writer::Effects;
 use crate::batch::ingest::{
-    Additions, Birth, Creation, DedupeKey, Known, decide, dedupe_keys, foreign_events, places,
+    Additions, Birth, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places,
 };
 use crate::batch::runs::{inline, is_large, place};
+use crate::batch::waits::Arrivals;
 use crate::error::Result;
 use crate::ingest::{Created, Ingest, NewEvent};
 
@@ -29,8 +31,8 @@ const _: () = assert!(place::EVENT == -3);
 /// What a new run has that no other has; the rest is the same for all.
 const RUNS: &str = "INSERT INTO runs (id, function_id, version_id, config_revision, event_id, rerun_of, seed, status, \
      phase, owner, epoch, due_ms, queued_ms, started_ms, claims, reason, live, unhappy, journal_base, journal_next, \
-     journal_bytes, log_lines, host_traps, continued, completions) \
-     SELECT v.*, true, false, 0, 0, 0, 0, 0, false, false FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::int8[], \
+     journal_bytes, log_lines, host_traps, continued, completions, waits) \
+     SELECT v.*, true, false, 0, 0, 0, 0, 0, false, false, false FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::int8[], \
      $5::uuid[], $6::uuid[], $7::bytea[], $8::int8[], $9::int8[], $10::uuid[], $11::int8[], $12::int8[], $13::int8[], \
      $14::int8[], $15::int8[], $16::text[]) AS v";
 const DEDUPE_KNOWN: &str = "SELECT d.function_id, d.key, d.run_id, d.at_ms \
@@ -47,13 +49,14 @@ const DEDUPE_SWEEP: &str = "DELETE FROM dedupe WHERE (function_id, key) IN \
 /// Sweep out twice as many as came in, so that the table does not outgrow a day.
 const SWEEP_EVERY: usize = 64;
 
-/// Stores several ingests; the small tables were read in this transaction. An answer that is an error has stored nothing
-/// of its request.
+/// Stores several ingests, and ends the waits that their events end, of runs that are locked; none: there are no waits.
+/// The small tables were read in this transaction. An answer that is an error has stored nothing of its request.
 pub(super) async fn ingest(
     conn: &mut Conn,
     cache: &mut Cache,
     effects: &mut Effects<'_>,
     requests: &[&Ingest],
+    locked: Option<&HashSet<RunId>>,
 ) -> Attempt<Vec<Result<Vec<Created>>>> {
     let mut known = Known {
         dedupe: known_dedupe(conn, &dedupe_keys(cache, requests)?).await?,
@@ -65,7 +68,14 @@ pub(super) async fn ingest(
         .map(|request| request.now)
         .max()
         .unwrap_or_default();
+    let Some(locked) = locked else {
+        write(conn, cache, effects, additions, now).await?;
+        return Ok(answers);
+    };
+    let mut arrivals = Arrivals::of(cache, accepted(requests, &answers));
+    waits::keep_news(conn, &mut arrivals).await?;
     write(conn, cache, effects, additions, now).await?;
+    waits::end(conn, effects, &arrivals, locked).await?;
     Ok(answers)
 }
 

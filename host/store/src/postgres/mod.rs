@@ -8,6 +8,7 @@
 //! | `hints` | NOTIFY and LISTEN |
 //! | `marks` | where the queues begin |
 //! | `runs` | the rows of runs and everything that follows from them |
+//! | `waits` | what runs wait for, and which locks keep events from missing it |
 //! | `ingest`, `execute`, `schedule`, `command`, `registry`, `components`, `upkeep` | what each write does |
 //! | `read` | what pages show |
 //! | `sql`, `fault` | how values go there and back; what errors mean |
@@ -31,6 +32,7 @@ mod runs;
 mod schedule;
 mod sql;
 mod upkeep;
+mod waits;
 mod wire;
 mod writer;
 
@@ -339,6 +341,10 @@ impl Store for PostgresStore {
 
     async fn completions(&self, run: RunId) -> Result<Vec<Completion>> {
         on!(self.readers, () conn => execute::completions(conn, run)).await
+    }
+
+    async fn woken(&self) {
+        self.queue.woken().await;
     }
 
     async fn cancel(&self, run: RunId, now: Timestamp) -> Result<Commanded> {

@@ -7,6 +7,7 @@ use sqlx::postgres::PgRow;
 use super::fault::Attempt;
 use super::marks::Marks;
 use super::sql::{Args, Cells, Conn, Key, Together};
+use super::waits;
 use crate::batch::execute::completion_payload;
 use crate::batch::runs::{Changes, RunRow, SHARD, Work, inline, is_large, state};
 use crate::error::Result;
@@ -15,7 +16,8 @@ use crate::error::Result;
 macro_rules! hot_columns {
     () => {
         "r.id, r.version_id, r.status, r.phase, r.owner, r.epoch, r.due_ms, r.queued_ms, r.started_ms, r.ended_ms, \
-         r.journal_base, r.journal_next, r.journal_bytes, r.log_lines, r.claims, r.host_traps, r.continued, r.completions"
+         r.journal_base, r.journal_next, r.journal_bytes, r.log_lines, r.claims, r.host_traps, r.continued, r.completions, \
+         r.waits"
     };
 }
 pub(super) use hot_columns;
@@ -31,18 +33,20 @@ const MOVE: &str = "UPDATE runs SET version_id = v.version_id, status = v.status
      live = v.phase IS NOT NULL, unhappy = v.status >= 3, owner = v.owner, epoch = v.epoch, due_ms = v.due_ms, \
      queued_ms = v.queued_ms, started_ms = v.started_ms, ended_ms = v.ended_ms, journal_base = v.journal_base, \
      journal_next = v.journal_next, journal_bytes = v.journal_bytes, log_lines = v.log_lines, claims = v.claims, \
-     host_traps = v.host_traps, continued = v.continued, completions = v.completions, reason = v.reason \
+     host_traps = v.host_traps, continued = v.continued, completions = v.completions, waits = v.waits, \
+     reason = v.reason \
      FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::int8[], $5::uuid[], $6::int8[], $7::int8[], $8::int8[], \
      $9::int8[], $10::int8[], $11::int8[], $12::int8[], $13::int8[], $14::int8[], $15::int8[], $16::int8[], \
-     $17::bool[], $18::bool[], $19::text[]) AS v(id, version_id, status, phase, owner, epoch, due_ms, queued_ms, \
+     $17::bool[], $18::bool[], $19::bool[], $20::text[]) AS v(id, version_id, status, phase, owner, epoch, due_ms, queued_ms, \
      started_ms, ended_ms, journal_base, journal_next, journal_bytes, log_lines, claims, host_traps, continued, \
-     completions, reason) WHERE runs.id = v.id";
+     completions, waits, reason) WHERE runs.id = v.id";
 
 /// What changes while a run keeps its state.
 const ADVANCE: &str = "UPDATE runs SET journal_next = v.journal_next, journal_bytes = v.journal_bytes, \
-     log_lines = v.log_lines, claims = v.claims, host_traps = v.host_traps, completions = v.completions \
-     FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::bool[]) \
-     AS v(id, journal_next, journal_bytes, log_lines, claims, host_traps, completions) WHERE runs.id = v.id";
+     log_lines = v.log_lines, claims = v.claims, host_traps = v.host_traps, completions = v.completions, \
+     waits = v.waits \
+     FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::bool[], $8::bool[]) \
+     AS v(id, journal_next, journal_bytes, log_lines, claims, host_traps, completions, waits) WHERE runs.id = v.id";
 
 const JOURNAL: &str = "INSERT INTO journal (run_id, seq, kind, name, at_ms, meta, large, payload) \
      SELECT * FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::text[], $5::int8[], $6::text[], $7::bool[], $8::text[])";
@@ -90,6 +94,7 @@ pub(super) fn read_row(cells: &mut Cells<'_>) -> Result<RunRow> {
         host_traps: cells.number()?,
         continued: cells.flag()?,
         completions: cells.flag()?,
+        waits: cells.flag()?,
         reason: None,
     })
 }
@@ -132,6 +137,7 @@ pub(super) async fn flush(conn: &mut Conn, work: &mut Work, marks: &Marks) -> At
     let mut together = Together::default();
     remove(&mut together, &changes);
     add(&mut together, &changes);
+    waits::write(&mut together, &changes);
     update(&mut together, &changes);
     together.run(conn).await?;
     marks.lower(&changes.ready, &changes.timers);
@@ -225,7 +231,8 @@ fn update(together: &mut Together, changes: &Changes) {
             .ints(rows.iter().map(|row| row.log_lines.into()))
             .ints(rows.iter().map(|row| row.claims.into()))
             .ints(rows.iter().map(|row| row.host_traps.into()))
-            .flags(rows.iter().map(|row| row.completions));
+            .flags(rows.iter().map(|row| row.completions))
+            .flags(rows.iter().map(|row| row.waits));
     });
     together.add(&changes.moved, MOVE, |args, rows| {
         args.keys(rows.iter().map(|row| row.id))
@@ -246,6 +253,7 @@ fn update(together: &mut Together, changes: &Changes) {
             .ints(rows.iter().map(|row| row.host_traps.into()))
             .flags(rows.iter().map(|row| row.continued))
             .flags(rows.iter().map(|row| row.completions))
+            .flags(rows.iter().map(|row| row.waits))
             .texts_or_null(rows.iter().map(|row| row.reason.as_deref()));
     });
 }

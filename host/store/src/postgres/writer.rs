@@ -5,6 +5,7 @@
 //! A deadlock or the like is tried again. When the connection is lost between COMMIT and its answer, the receipt says
 //! what came of it, so that callers are told the truth and nothing is done twice.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use super::execute::Writing;
 use super::fault::{Attempt, Fault};
 use super::marks::Marks;
 use super::sql::{Cells, Conn, Key};
-use super::{command, ingest, registry, runs, schedule, upkeep};
+use super::{command, ingest, registry, runs, schedule, upkeep, waits};
 use crate::batch;
 use crate::batch::queue::Inbox;
 use crate::batch::request::{Answer, Request};
@@ -46,6 +47,8 @@ pub(super) struct Effects<'w> {
     pub(super) marks: &'w Marks,
     /// Other nodes may want to know of it.
     pub(super) tell: bool,
+    /// Waiting runs were made ready: this node wants to know of it, too.
+    pub(super) woke: bool,
 }
 
 /// The writer's own state.
@@ -69,6 +72,7 @@ pub(super) struct Writer {
 struct Applied {
     answers: Vec<Result<Answer>>,
     tell: bool,
+    woke: bool,
 }
 
 impl Writer {
@@ -194,6 +198,9 @@ impl Writer {
                 self.roll_back(conn).await;
                 return Err(fault);
             }
+        }
+        if applied.woke {
+            self.inbox.wake();
         }
         if applied.tell {
             self.tell.notify_one();
@@ -366,6 +373,7 @@ impl Writer {
         } else if !ingests.is_empty() {
             begin += &format!("; {}", lock_shared());
         }
+        begin += &waits::lock_names(&self.cache, requests, &ingests);
         conn.wrote = false;
         conn.simple(begin).await?;
         if changes_registry || !ingests.is_empty() {
@@ -376,17 +384,32 @@ impl Writer {
                 .collect();
             nodes.sort_unstable();
             nodes.dedup();
-            self.cache.refresh(conn, &nodes).await?;
+            let events = ingests.iter().flat_map(|ingest| &ingest.events);
+            let mut names: Vec<&str> = events.map(|event| event.name.as_str()).collect();
+            names.sort_unstable();
+            names.dedup();
+            self.cache.refresh(conn, &nodes, &names).await?;
         }
         let marks = Arc::clone(&self.marks);
         let mut effects = Effects {
             marks: &marks,
             tell: changes_registry,
+            woke: false,
         };
         let mut answers: Vec<Option<Result<Answer>>> = Vec::new();
         answers.resize_with(requests.len(), || None);
-        let carried = appends(conn, &self.cache, &mut effects, requests, &mut answers).await?;
-        self.ingests(conn, &mut effects, requests, carried, &mut answers)
+        let woken = waits::candidates(conn, &self.cache, &ingests).await?;
+        let locked = locks(requests, woken);
+        let carried = appends(
+            conn,
+            &mut self.cache,
+            &mut effects,
+            requests,
+            &locked,
+            &mut answers,
+        )
+        .await?;
+        self.ingests(conn, &mut effects, requests, carried, &locked, &mut answers)
             .await?;
         for (request, answer) in requests.iter().zip(&mut answers) {
             if request.is_grouped() {
@@ -406,6 +429,7 @@ impl Writer {
                 .map(|answer| answer.unwrap_or(Err(Error::Busy)))
                 .collect(),
             tell: effects.tell,
+            woke: effects.woke,
         })
     }
 
@@ -415,6 +439,7 @@ impl Writer {
         effects: &mut Effects<'_>,
         requests: &[&'r Request],
         carried: Vec<&'r Ingest>,
+        locked: &Locked,
         answers: &mut [Option<Result<Answer>>],
     ) -> Attempt<()> {
         let own = carried.len();
@@ -429,7 +454,7 @@ impl Writer {
         if ingests.is_empty() {
             return Ok(());
         }
-        let mut created = ingest::ingest(conn, &mut self.cache, effects, &ingests).await?;
+        let mut created = ingest::ingest(conn, &mut self.cache, effects, &ingests, locked.awaiting()).await?;
         let asked = created.split_off(own);
         // They were checked before their entries were written: what fails now takes the entries with it.
         for carried in created {
@@ -495,30 +520,24 @@ impl Writer {
 /// Does the appends. Returns the ingests that came with them and are to be stored.
 async fn appends<'r>(
     conn: &mut Conn,
-    cache: &Cache,
+    cache: &mut Cache,
     effects: &mut Effects<'_>,
     requests: &[&'r Request],
+    locked: &Locked,
     answers: &mut [Option<Result<Answer>>],
 ) -> Attempt<Vec<&'r Ingest>> {
-    let ids: Vec<RunId> = requests
-        .iter()
-        .filter_map(|request| match request {
-            Request::Append(append) => Some(append.run),
-            _ => None,
-        })
-        .collect();
     let mut carried = Vec::new();
-    if ids.is_empty() {
+    if locked.runs.is_empty() {
         return Ok(carried);
     }
     let mut work = Work::default();
-    runs::load(conn, &mut work, ids).await?;
+    runs::load(conn, &mut work, locked.runs.iter().copied().collect()).await?;
     for (request, answer) in requests.iter().zip(answers) {
         let Request::Append(append) = request else {
             continue;
         };
         if let Some(ingest) = &append.ingest
-            && let Err(error) = batch::ingest::check_carried(cache, ingest)
+            && let Err(error) = batch::ingest::check_carried(&*cache, ingest)
         {
             *answer = Some(Err(error));
             continue;
@@ -529,8 +548,37 @@ async fn appends<'r>(
         carried.extend(append.ingest.as_ref().filter(|_| fresh));
         *answer = Some(Ok(Answer::Appended(appended)));
     }
+    waits::remember_paths(conn, cache, &work).await?;
     effects.tell |= runs::flush(conn, &mut work, effects.marks).await?;
     Ok(carried)
+}
+
+/// The runs that a batch's appends and events are about, locked in one go.
+struct Locked {
+    runs: HashSet<RunId>,
+    /// Events of the batch may end waits of these runs.
+    awaiting: bool,
+}
+
+impl Locked {
+    fn awaiting(&self) -> Option<&HashSet<RunId>> {
+        self.awaiting.then_some(&self.runs)
+    }
+}
+
+/// The runs to lock: those that are appended to, and those that may be woken.
+fn locks(requests: &[&Request], woken: Vec<RunId>) -> Locked {
+    let mut locked = Locked {
+        awaiting: !woken.is_empty(),
+        runs: woken.into_iter().collect(),
+    };
+    for request in requests {
+        if let Request::Append(append) = request {
+            locked.runs.insert(append.run);
+            locked.awaiting |= !append.waits.is_empty();
+        }
+    }
+    locked
 }
 
 /// Whether an error concerns all requests of a batch alike.

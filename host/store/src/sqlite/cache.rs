@@ -27,6 +27,8 @@ pub(super) struct Cache {
     pub(super) generation: i64,
     /// Nodes that live.
     pub(super) nodes: HashSet<Incarnation>,
+    /// For each event name that was ever waited for, the paths of its waits.
+    pub(super) wait_paths: HashMap<String, Vec<String>>,
     /// Rows added to `dedupe` since old ones were last swept out.
     pub(super) unswept: usize,
     function_ids: HashMap<FunctionName, i64>,
@@ -48,6 +50,11 @@ impl Cache {
             let mut cells = Cells::of(row);
             let id = cells.int()?;
             cache.remember_function(id, function_name(cells.text()?, cells.text()?)?);
+        }
+        for row in &fetch(conn, "SELECT name, path FROM wait_paths", |_| {}).await? {
+            let mut cells = Cells::of(row);
+            let (name, path) = (cells.text()?.to_owned(), cells.text()?.to_owned());
+            cache.wait_paths.entry(name).or_default().push(path);
         }
         cache.reload_versions(conn).await?;
         Ok(cache)
@@ -135,6 +142,10 @@ impl Small for Cache {
             .iter()
             .find(|(_, version)| !version.deleted && version.digest == digest && version.module == module)
             .map(|(id, _)| *id)
+    }
+
+    fn wait_paths(&self, name: &str) -> &[String] {
+        self.wait_paths.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
     fn function_id(&self, name: &FunctionName) -> Result<i64> {

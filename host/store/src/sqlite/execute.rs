@@ -1,11 +1,12 @@
 //! Reading journals and completions.
 
 use dormouse_core::journal::Record;
-use dormouse_core::{Json, RunId, Seq};
+use dormouse_core::{Json, RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::journal::journal;
 use super::sql::{Cells, fetch};
+use super::waits;
 use crate::batch::execute::{Look, completion_outcome};
 use crate::error::Result;
 use crate::execute::Completion;
@@ -23,6 +24,14 @@ impl Look for Writing<'_> {
 
     async fn completions(&mut self, run: RunId) -> Result<Vec<Completion>> {
         completions(self.0, run).await
+    }
+
+    async fn received(&mut self, name: &str, from: Timestamp, limit: u32) -> Result<Vec<Json>> {
+        waits::received(self.0, name, from, limit).await
+    }
+
+    async fn started_by(&mut self, run: RunId) -> Result<Option<Json>> {
+        waits::started_by(self.0, run).await
     }
 }
 

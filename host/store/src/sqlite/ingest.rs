@@ -9,10 +9,12 @@ use sqlx::SqliteConnection;
 use super::cache::Cache;
 use super::runs::{insert_ready, insert_timers};
 use super::sql::{Cells, Rows, execute};
+use super::waits;
 use crate::batch::ingest::{
-    Additions, Creation, DedupeKey, Known, decide, dedupe_keys, foreign_events, places,
+    Additions, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places,
 };
 use crate::batch::runs::{inline, is_large, place};
+use crate::batch::waits::Arrivals;
 use crate::error::Result;
 use crate::ingest::{Created, Ingest};
 
@@ -53,12 +55,13 @@ static DEDUPE: Rows = Rows::insert(
 /// Sweep out twice as many as came in, so that the table does not outgrow a day.
 const SWEEP_EVERY: usize = 64;
 
-/// Stores several ingests. An answer that is an error has stored nothing of its request.
+/// Stores several ingests, and ends the waits that their events end. An answer that is an error has stored nothing of its
+/// request. True: some waiting run was made ready.
 pub(super) async fn ingest(
     conn: &mut SqliteConnection,
     cache: &mut Cache,
     requests: &[&Ingest],
-) -> Result<Vec<Result<Vec<Created>>>> {
+) -> Result<(Vec<Result<Vec<Created>>>, bool)> {
     for run in requests.iter().flat_map(|request| &request.runs) {
         cache.number_function(conn, &run.function).await?;
     }
@@ -72,8 +75,11 @@ pub(super) async fn ingest(
         .map(|request| request.now)
         .max()
         .unwrap_or_default();
+    let mut arrivals = Arrivals::of(cache, accepted(requests, &answers));
+    waits::keep_news(conn, &mut arrivals).await?;
     write(conn, cache, additions, now).await?;
-    Ok(answers)
+    let woken = !arrivals.is_empty() && waits::end(conn, &arrivals).await?;
+    Ok((answers, woken))
 }
 
 /// What the dedupe table knows of keys.
@@ -98,7 +104,10 @@ async fn known_dedupe(
 }
 
 /// Which events are stored.
-async fn stored_events(conn: &mut SqliteConnection, named: &[EventId]) -> Result<HashSet<EventId>> {
+pub(super) async fn stored_events(
+    conn: &mut SqliteConnection,
+    named: &[EventId],
+) -> Result<HashSet<EventId>> {
     let rows = EVENTS_KNOWN
         .fetch(conn, named, |args, id| {
             args.event(*id);

@@ -30,6 +30,7 @@ mod runs;
 mod schedule;
 mod sql;
 mod upkeep;
+mod waits;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -225,6 +226,10 @@ impl Store for SqliteStore {
     async fn completions(&self, run: RunId) -> Result<Vec<Completion>> {
         self.read(async |conn| execute::completions(conn, run).await)
             .await
+    }
+
+    async fn woken(&self) {
+        self.queue.woken().await;
     }
 
     async fn cancel(&self, run: RunId, now: Timestamp) -> Result<Commanded> {

@@ -3,16 +3,17 @@
 use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
-use super::{connect, ingest, journal, read, runs, schedule, upkeep};
+use super::{connect, ingest, journal, read, runs, schedule, upkeep, waits};
 
 /// Tables that grow with use.
-const LARGE: [&str; 10] = [
+const LARGE: [&str; 11] = [
     "runs",
     "journal",
     "events",
     "blobs",
     "outcomes",
     "completions",
+    "waits",
     "ready",
     "timers",
     "logs",
@@ -26,7 +27,7 @@ fn scans(plan: &[String]) -> Vec<&String> {
         words.next() == Some("SCAN")
             && words
                 .next()
-                .is_some_and(|name| LARGE.contains(&name) || ["r", "e", "b", "c", "j"].contains(&name))
+                .is_some_and(|name| LARGE.contains(&name) || ["r", "e", "b", "c", "j", "w"].contains(&name))
     };
     plan.iter().filter(scans).collect()
 }
@@ -44,6 +45,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         schedule::statements(),
         upkeep::statements(),
         read::statements(),
+        waits::statements(),
     ]
     .concat();
     assert!(rows.len() > 25);
@@ -54,6 +56,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
             "SELECT due_ms, run_id FROM timers WHERE shard = 0 AND due_ms <= 7 ORDER BY due_ms, run_id LIMIT 5",
             "SELECT id, event_id FROM runs WHERE ended_ms IS NOT NULL AND ended_ms < 7 ORDER BY ended_ms, id LIMIT 5",
             "SELECT id FROM events WHERE has_runs = 0 AND received_ms < 7 ORDER BY received_ms, id LIMIT 5",
+            waits::RECEIVED,
             "SELECT 1 FROM runs r WHERE r.phase = 1 AND r.version_id IN (SELECT id FROM versions)",
         ]
         .map(str::to_owned),

@@ -4,6 +4,7 @@ use dormouse_core::{Json, RunId, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::sql::{Args, Cells, Rows};
+use super::waits;
 use crate::batch::execute::completion_payload;
 use crate::batch::runs::{Changes, RunRow, SHARD, Work, inline, is_large, state};
 use crate::error::Result;
@@ -13,7 +14,8 @@ macro_rules! hot_columns {
     () => {
         "r.id, r.version_id, r.status, r.phase, r.owner, r.epoch, r.due_ms, r.queued_ms, r.started_ms, r.ended_ms, \
          r.journal_base, r.journal_next, r.journal_bytes, r.log_lines, r.claims, r.host_traps, r.continued, \
-         EXISTS (SELECT 1 FROM completions c WHERE c.run_id = r.id)"
+         EXISTS (SELECT 1 FROM completions c WHERE c.run_id = r.id), \
+         EXISTS (SELECT 1 FROM waits w WHERE w.run_id = r.id)"
     };
 }
 pub(super) use hot_columns;
@@ -113,6 +115,7 @@ pub(super) fn read_row(cells: &mut Cells<'_>) -> Result<RunRow> {
         continued: cells.flag()?,
         reason: None,
         completions: cells.flag()?,
+        waits: cells.flag()?,
     })
 }
 
@@ -146,6 +149,7 @@ async fn remove(conn: &mut SqliteConnection, changes: &Changes) -> Result<()> {
     JOURNAL_BLOBS_CLEAR
         .apply(conn, &changes.journal_cleared, run)
         .await?;
+    waits::remove(conn, &changes.waits_ended, &changes.waits_cleared).await?;
     COMPLETIONS_CLEAR
         .apply(conn, &changes.completions_cleared, run)
         .await?;
@@ -157,6 +161,7 @@ async fn remove(conn: &mut SqliteConnection, changes: &Changes) -> Result<()> {
 }
 
 async fn add(conn: &mut SqliteConnection, changes: &Changes) -> Result<()> {
+    waits::insert(conn, &changes.waits).await?;
     JOURNAL
         .apply(conn, &changes.journal, |args, (id, record)| {
             args.run(*id)

@@ -12,7 +12,7 @@ use sqlx::{Connection as _, SqliteConnection};
 use super::cache::Cache;
 use super::execute::Writing;
 use super::sql::execute;
-use super::{command, ingest, registry, runs, schedule, upkeep};
+use super::{command, ingest, registry, runs, schedule, upkeep, waits};
 use crate::batch;
 use crate::batch::queue::{Inbox, Queue, queue};
 use crate::batch::request::{Answer, Request};
@@ -25,6 +25,8 @@ pub(super) struct Writer {
     conn: SqliteConnection,
     cache: Cache,
     inbox: Inbox,
+    /// The transaction at work has made waiting runs ready.
+    woke: bool,
     /// Held until the connection is closed.
     _lock: super::lock::DirectoryLock,
 }
@@ -42,6 +44,7 @@ impl Writer {
             conn,
             cache,
             inbox,
+            woke: false,
             _lock: lock,
         };
         // A task of its own: no caller's cancellation reaches into a transaction.
@@ -119,6 +122,9 @@ impl Writer {
             Ok(answers) => execute(&mut self.conn, "COMMIT", |_| {}).await.map(|_| answers),
             Err(error) => Err(error),
         };
+        if std::mem::take(&mut self.woke) && done.is_ok() {
+            self.inbox.wake();
+        }
         if done.is_err() {
             // SQLite has rolled back by itself after some errors; then this one says so, which is fine.
             let _ = execute(&mut self.conn, "ROLLBACK", |_| {}).await;
@@ -191,6 +197,7 @@ impl Writer {
             carried.extend(append.ingest.as_ref().filter(|_| fresh));
             *answer = Some(Ok(Answer::Appended(appended)));
         }
+        waits::remember_paths(&mut self.conn, &mut self.cache, &work).await?;
         runs::flush(&mut self.conn, &mut work).await?;
         Ok(carried)
     }
@@ -213,7 +220,8 @@ impl Writer {
         if ingests.is_empty() {
             return Ok(());
         }
-        let mut created = ingest::ingest(&mut self.conn, &mut self.cache, &ingests).await?;
+        let (mut created, woken) = ingest::ingest(&mut self.conn, &mut self.cache, &ingests).await?;
+        self.woke |= woken;
         let asked = created.split_off(own);
         // They were checked before their entries were written: what fails now takes the entries with it.
         for carried in created {

@@ -152,6 +152,7 @@ impl Worker {
             records,
             logs: vec![],
             ingest: None,
+            waits: Vec::new(),
             then,
             now: now(),
         };

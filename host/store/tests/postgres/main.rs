@@ -6,6 +6,7 @@ mod faults;
 mod many;
 mod opening;
 mod proxy;
+mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -134,6 +135,7 @@ impl Member {
             epoch,
             records,
             ingest: None,
+            waits: Vec::new(),
             logs: Vec::new(),
             then,
             now: at(1),

@@ -21,6 +21,10 @@ struct Plan {
     branches: u32,
     /// Steps `send-0`, … that each send an event `test/kill.sent`, which starts `sent`.
     sends: u32,
+    /// Steps `answer-0`, … that each wait for the event `test/kill.answer` which answers an event that they send.
+    answers: u32,
+    /// What no other run has, for its answers.
+    key: String,
     /// Whether a step that always fails races a sleep.
     race: bool,
     /// How long the sleeps and back-offs are.
@@ -37,6 +41,8 @@ impl Default for Plan {
             sql: 0,
             branches: 0,
             sends: 0,
+            answers: 0,
+            key: String::new(),
             race: false,
             sleep_ms: 5,
             database: "app".to_owned(),
@@ -116,6 +122,19 @@ async fn kill(event: Event<Plan>, step: Step, context: Context) -> dormouse::Res
         sent.extend(step.send_events(format!("send-{number}"), events).await?.ids);
     }
 
+    for number in 0..plan.answers {
+        let ask = [json!({"name": "test/kill.ask", "data": {"key": plan.key, "number": number}})];
+        let (answer, _) = try_join!(
+            step.wait_for_event::<Value>(format!("answer-{number}"), "test/kill.answer")
+                .matching("data.key")
+                .when(format!("async.data.number == {number}")),
+            step.send_events("ask", ask),
+        )?;
+        if answer.is_none() {
+            return Err(Error::non_retriable("there is no timeout, and yet no answer"));
+        }
+    }
+
     let branches = (0..plan.branches).map(|number| {
         let (first, second) = (
             told(format!("branch-{number}-a")),
@@ -155,4 +174,16 @@ async fn sent(event: Event<Value>, step: Step) -> dormouse::Result<Value> {
     Ok(event.data)
 }
 
-dormouse::module!(kill, sent);
+/// Answers an event with one of the same data.
+#[dormouse::function(id = "answer", on(event = "test/kill.ask"))]
+async fn answer(event: Event<Value>, step: Step) -> dormouse::Result<()> {
+    step.sleep("nap", Duration::from_millis(5)).await?;
+    step.send_events(
+        "answer",
+        [json!({"name": "test/kill.answer", "data": event.data})],
+    )
+    .await?;
+    Ok(())
+}
+
+dormouse::module!(kill, sent, answer);

@@ -4,6 +4,7 @@ use dormouse::prelude::*;
 
 mod sending;
 mod triggered;
+mod waiting;
 
 dormouse::module!(
     sending::send,
@@ -12,4 +13,11 @@ dormouse::module!(
     sending::echo,
     triggered::large,
     triggered::any_of,
+    waiting::wait,
+    waiting::any_of_three,
+    waiting::send_then_wait,
+    waiting::wait_then_send,
+    waiting::beside_a_failing_body,
+    waiting::lose_interest,
+    waiting::all_answers,
 );

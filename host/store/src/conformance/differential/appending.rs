@@ -8,6 +8,7 @@ use super::Pair;
 use crate::conformance::fixture::{at, json, node};
 use crate::error::Error;
 use crate::execute::{Append, Appended, LogLine, Lost, Then};
+use crate::wait::WaitOn;
 
 impl Pair {
     pub(super) async fn append(&mut self) {
@@ -48,6 +49,7 @@ impl Pair {
             records,
             logs,
             ingest: None,
+            waits: Vec::new(),
             then,
             now: self.time(),
         };
@@ -55,15 +57,29 @@ impl Pair {
             ingest: self.random.one_in(6).then(|| self.sends()),
             ..append
         };
+        let waits = self.waits(&append);
+        let append = Append { waits, ..append };
+        let waits = !append.waits.is_empty() && first == run.journal_next;
         let sends = append.ingest.is_some() && fresh && first == run.journal_next;
         match both!(self, append(append.clone())) {
             Ok(Appended::Done) => {
                 if sends {
                     self.succeeded("append-sends");
                 }
+                if waits {
+                    self.succeeded("append-waits");
+                }
                 self.succeeded(kind);
             }
-            Ok(Appended::Completions(_)) => self.succeeded("completions"),
+            Ok(Appended::Completions(_)) => {
+                self.succeeded("completions");
+                if append.waits.iter().any(|wait| {
+                    let WaitOn::Event(on) = &wait.on;
+                    on.lookback_from.is_some()
+                }) {
+                    self.succeeded("wait-looks-back");
+                }
+            }
             Ok(Appended::Lost(Lost::Cancelled)) => self.succeeded("cancelled"),
             Ok(Appended::Lost(Lost::TakenOver)) => self.succeeded("lost"),
             Ok(Appended::Lost(Lost::Gone)) => self.succeeded("gone"),
@@ -196,7 +212,7 @@ impl Pair {
 }
 
 /// The operation a record closes.
-fn closes(record: &Record) -> Option<Seq> {
+pub(super) fn closes(record: &Record) -> Option<Seq> {
     match Entry::decode(record.clone()).ok()?.event {
         Event::Delivered { operation, .. } | Event::Cancelled { operation } => Some(operation),
         _ => None,

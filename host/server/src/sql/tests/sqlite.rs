@@ -1,17 +1,15 @@
-//! Operations on real files: exactly once, hostile SQL, faults.
+//! What only SQLite does: its values, its faults, and what its authorizer refuses.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use dormouse_core::{Failure, Json, Outcome, RunId, Timestamp, limit};
+use dormouse_core::{Failure, Json, Outcome};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::{Databases, OperationKey, Unavailable};
+use super::{AMPLE, key, one};
 use crate::config::Database;
-
-/// Far more than any of these statements takes.
-const AMPLE: Duration = Duration::from_secs(60);
+use crate::sql::{Databases, Unavailable, sqlite};
 
 struct Bench {
     directory: TempDir,
@@ -88,17 +86,6 @@ impl Bench {
     }
 }
 
-fn key(operation: u32) -> OperationKey {
-    OperationKey {
-        run: RunId::from_parts(Timestamp::from_millis(1), [7; 10]),
-        operation,
-    }
-}
-
-fn one(sql: &str) -> String {
-    format!("[{}]", serde_json::json!({ "sql": sql }))
-}
-
 #[tokio::test]
 async fn answers_with_rows_and_counts_and_keeps_every_value() {
     let bench = Bench::new();
@@ -120,88 +107,6 @@ async fn answers_with_rows_and_counts_and_keeps_every_value() {
         r#"[{"rows":[],"rows_affected":0},{"rows":[],"rows_affected":1},{"rows":[{"i":-9223372036854775808}],"rows_affected":1},{"rows":[{"n":null,"i":9223372036854775807,"r":0.1,"t":"日本 \"ü\" \u0000 😀","b":{"$base64":"AP8="}},{"n":1,"i":-9223372036854775808,"r":2.0,"t":"","b":{"$base64":""}}],"rows_affected":0},{"rows":[],"rows_affected":2},{"rows":[],"rows_affected":0},{"rows":[],"rows_affected":0},{"rows":[],"rows_affected":0}]"#
     );
     serde_json::from_str::<serde_json::Value>(&answer).expect("JSON");
-}
-
-#[tokio::test]
-async fn performed_twice_happens_once_and_answers_the_same() {
-    let bench = Bench::with_table().await;
-    let insert = r#"[{"sql":"INSERT INTO t (x) VALUES (random()) RETURNING id, x"}]"#;
-    let first = bench.answers(1, insert).await;
-    assert_eq!(bench.answers(1, insert).await, first);
-    // The answer was lost with the process, after the commit: another process asks again.
-    let again = Bench {
-        databases: Databases::new(),
-        directory: tempfile::tempdir().expect("a directory"),
-        ..bench
-    };
-    assert_eq!(again.answers(1, insert).await, first);
-    assert_eq!(
-        again
-            .answers(2, "[{\"sql\":\"SELECT count(*) AS n FROM t\"}]")
-            .await,
-        r#"[{"rows":[{"n":1}],"rows_affected":0}]"#
-    );
-    let other_run = OperationKey {
-        run: RunId::from_bytes([9; 16]),
-        operation: 1,
-    };
-    let outcome = again
-        .databases
-        .perform(&again.database, other_run, &Json::trusted(insert), AMPLE)
-        .await;
-    assert_ne!(
-        outcome.expect("available").expect("inserts").as_str(),
-        first,
-        "another run's operation is its own"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn performed_by_many_at_once_happens_once() {
-    let bench = Bench::with_table().await;
-    // Two nodes, as after a takeover: a writer each, so that the file's lock has to hold.
-    let nodes = [
-        bench.databases.clone(),
-        Databases::with_busy_timeout(Duration::from_secs(20)),
-    ];
-    let mut tasks = tokio::task::JoinSet::new();
-    for node in nodes {
-        for operation in 0..100 {
-            let (node, database) = (node.clone(), bench.database.clone());
-            tasks.spawn(async move {
-                let statements =
-                    Json::trusted(r#"[{"sql":"INSERT INTO t (x) VALUES (random()) RETURNING x"}]"#);
-                let key = key(1_000 + operation / 4);
-                loop {
-                    if let Ok(outcome) = node.perform(&database, key, &statements, AMPLE).await {
-                        return (key, outcome.expect("inserts"));
-                    }
-                }
-            });
-        }
-    }
-    let mut answers = std::collections::HashMap::new();
-    while let Some(done) = tasks.join_next().await {
-        let (key, answer) = done.expect("no panic");
-        assert_eq!(answers.entry(key).or_insert_with(|| answer.clone()), &answer);
-    }
-    assert_eq!(answers.len(), 25);
-    assert_eq!(bench.count("t"), 25);
-}
-
-#[tokio::test]
-async fn an_answer_that_nobody_waits_for_stops_the_statement() {
-    let bench = Bench::with_table().await;
-    let endless = one(
-        "INSERT INTO t (x) WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n FROM c",
-    );
-    let abandoned = tokio::time::timeout(Duration::from_millis(50), bench.perform(1, &endless)).await;
-    assert!(abandoned.is_err(), "an endless statement does not answer");
-    // The next waits for its turn, which comes: the statement's own time would be a minute.
-    let began = Instant::now();
-    bench.answers(2, &one("SELECT 1")).await;
-    assert!(began.elapsed() < AMPLE / 2);
-    assert_eq!(bench.count("t"), 0);
 }
 
 #[tokio::test]
@@ -435,43 +340,6 @@ async fn ordinary_sql_is_not_refused() {
 }
 
 #[tokio::test]
-async fn a_statement_without_end_is_ended_and_the_database_goes_on() {
-    let bench = Bench::with_table().await;
-    for sql in [
-        "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT max(n) AS m FROM c",
-        "INSERT INTO t (x) WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n FROM c",
-    ] {
-        let failure = bench
-            .within(1, &one(sql), Duration::from_millis(100))
-            .await
-            .expect("available")
-            .expect_err(sql);
-        assert_eq!(failure.code.as_deref(), Some("sql-timeout"), "{failure}");
-        assert!(failure.message.contains("100 ms"), "{failure}");
-        assert_eq!((bench.count("t"), bench.count("_dormouse_operations")), (0, 1));
-        bench.answers(2, &one("SELECT 1")).await;
-        bench
-            .outside()
-            .execute_batch("DELETE FROM _dormouse_operations WHERE operation = 2")
-            .expect("deleted");
-    }
-}
-
-#[tokio::test]
-async fn an_answer_at_the_limit_is_kept_and_one_over_is_not() {
-    let bench = Bench::new();
-    let frame = r#"[{"rows":[{"a":""}],"rows_affected":0}]"#.len();
-    let of = |length: usize| one(&format!("SELECT printf('%.{length}c', 'x') AS a"));
-    let most = limit::OUTPUT_BYTES_MAX - frame;
-    assert_eq!(bench.answers(1, &of(most)).await.len(), limit::OUTPUT_BYTES_MAX);
-    assert_eq!(bench.answers(1, &of(most)).await.len(), limit::OUTPUT_BYTES_MAX);
-    assert_eq!(
-        bench.fails(2, &of(most + 1)).await.code.as_deref(),
-        Some("output-too-large")
-    );
-}
-
-#[tokio::test]
 async fn a_locked_database_is_unavailable_until_it_is_not() {
     let bench = Bench::with_table().await;
     let other = bench.outside();
@@ -491,13 +359,13 @@ async fn a_locked_database_is_unavailable_until_it_is_not() {
 async fn a_full_database_is_unavailable_and_keeps_nothing() {
     let bench = Bench::with_table().await;
     // What a full disk is to SQLite, on any file system: its answer is SQLITE_FULL.
-    let connection = super::sqlite::open(&bench.path(), Duration::ZERO).expect("opens");
+    let connection = sqlite::open(&bench.path(), Duration::ZERO).expect("opens");
     connection.pragma_update(None, "max_page_count", 1).expect("set");
     let error = connection
         .execute("INSERT INTO t (x) VALUES (zeroblob(1000000))", [])
         .expect_err("full");
-    let trouble = super::sqlite::classify(&error, |message| Failure::terminal("sql-error", message));
-    assert!(matches!(trouble, super::sqlite::Trouble::Unavailable(message) if message.contains("full")));
+    let trouble = sqlite::classify(&error, |message| Failure::terminal("sql-error", message));
+    assert!(matches!(trouble, sqlite::Trouble::Unavailable(message) if message.contains("full")));
 }
 
 #[test]
@@ -505,8 +373,8 @@ fn whose_fault_an_error_is() {
     use rusqlite::ffi::{self, Error};
     let is_unavailable = |code| {
         let error = rusqlite::Error::SqliteFailure(Error::new(code), None);
-        let trouble = super::sqlite::classify(&error, |message| Failure::terminal("sql-error", message));
-        matches!(trouble, super::sqlite::Trouble::Unavailable(_))
+        let trouble = sqlite::classify(&error, |message| Failure::terminal("sql-error", message));
+        matches!(trouble, sqlite::Trouble::Unavailable(_))
     };
     for code in [
         ffi::SQLITE_BUSY,
@@ -566,7 +434,7 @@ async fn what_cannot_be_opened_is_unavailable_and_tried_again() {
             .to_string()
             .contains("/nowhere/at/all")
     );
-    for url in ["postgres://localhost/x", "sqlite:relative.db", ""] {
+    for url in ["mysql://localhost/x", "sqlite:relative.db", ""] {
         let other = Database {
             url: url.to_owned(),
             migrations: None,
@@ -603,7 +471,7 @@ async fn a_database_that_is_created_is_durable_and_one_that_exists_keeps_its_mod
     bench.answers(1, &one("INSERT INTO before VALUES (1)")).await;
     assert_eq!(mode(bench.path()), "delete");
     for path in [bench.path(), bench.directory.path().join("new/made.db")] {
-        let connection = super::sqlite::open(&path, Duration::ZERO).expect("opens");
+        let connection = sqlite::open(&path, Duration::ZERO).expect("opens");
         let synchronous: i64 = connection
             .query_row("PRAGMA synchronous", [], |row| row.get(0))
             .expect("a mode");
@@ -611,140 +479,31 @@ async fn a_database_that_is_created_is_durable_and_one_that_exists_keeps_its_mod
     }
 }
 
-mod migrations {
-    use super::*;
-
-    impl Bench {
-        fn with_migrations(files: &[(&str, &str)]) -> Bench {
-            let mut bench = Bench::new();
-            let directory = bench.directory.path().join("migrations");
-            std::fs::create_dir(&directory).expect("created");
-            bench.database.migrations = Some(directory);
-            for (name, sql) in files {
-                bench.write(name, sql);
-            }
-            bench
-        }
-
-        fn write(&self, name: &str, sql: &str) {
-            let directory = self.database.migrations.as_ref().expect("a directory");
-            std::fs::write(directory.join(name), sql).expect("written");
-        }
-
-        async fn migrate(&self) -> Result<(), String> {
-            self.databases.migrate(&self.database).await
-        }
-    }
-
-    #[tokio::test]
-    async fn are_applied_once_in_the_order_of_their_numbers() {
-        let bench = Bench::with_migrations(&[
-            (
-                "0002_fill.sql",
-                "INSERT INTO a VALUES (1); INSERT INTO a VALUES (2);",
-            ),
-            (
-                "0001_create.sql",
-                "CREATE TABLE a (x); -- it's \"a\"\nCREATE TRIGGER g AFTER INSERT ON a BEGIN SELECT 1; SELECT 2; END;",
-            ),
-            ("10000_last.sql", "DELETE FROM a WHERE x = 3;"),
-            ("9999_more.sql", "INSERT INTO a VALUES (3);"),
-            ("README.md", "not one"),
-        ]);
-        bench.migrate().await.expect("applied");
-        bench.migrate().await.expect("nothing to do");
-        assert_eq!(bench.count("a"), 2);
-        bench.write("0003_later.sql", "INSERT INTO a VALUES (4)");
-        bench.migrate().await.expect("applied");
-        assert_eq!((bench.count("a"), bench.count("_dormouse_migrations")), (3, 5));
-    }
-
-    #[tokio::test]
-    async fn that_fail_leave_nothing_and_are_named() {
-        let bench = Bench::with_migrations(&[
-            ("0001_create.sql", "CREATE TABLE a (x);"),
-            (
-                "0002_wrong.sql",
-                "INSERT INTO a VALUES (1); CREATE TABLE b (x); INSERT INTO missing VALUES (1);",
-            ),
-        ]);
-        let error = bench.migrate().await.expect_err("fails");
-        assert!(
-            error.contains("app.db: migration 0002_wrong.sql: no such table: missing"),
-            "{error}"
-        );
-        assert_eq!((bench.count("a"), bench.count("_dormouse_migrations")), (0, 1));
-        bench.write("0002_wrong.sql", "INSERT INTO a VALUES (1);");
-        bench.migrate().await.expect("mended");
-        assert_eq!(bench.count("a"), 1);
-    }
-
-    #[tokio::test]
-    async fn that_were_changed_are_an_error_that_names_them() {
-        let bench = Bench::with_migrations(&[("0001_create.sql", "CREATE TABLE a (x);")]);
-        bench.migrate().await.expect("applied");
-        bench.write("0001_create.sql", "CREATE TABLE a (x, y);");
-        let error = bench.migrate().await.expect_err("changed");
-        assert!(error.contains("0001_create.sql: it has been changed"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn cannot_end_their_transaction_or_touch_the_hosts_tables() {
-        for (sql, words) in [
-            ("CREATE TABLE a (x); COMMIT; CREATE TABLE b (x);", "COMMIT"),
-            ("CREATE TABLE a (x); ROLLBACK;", "ROLLBACK"),
-            ("CREATE TABLE a (x); ATTACH 'x.db' AS x;", "ATTACH"),
-            (
-                "CREATE TABLE a (x); DELETE FROM _dormouse_migrations;",
-                "belongs to the host",
-            ),
-            (
-                "CREATE TABLE a (x); SELECT load_extension('x');",
-                "load_extension",
-            ),
-        ] {
-            let bench = Bench::with_migrations(&[("0001_x.sql", sql)]);
-            let error = bench.migrate().await.expect_err(sql);
-            assert!(error.contains(words), "{sql}: {error}");
-            let exists = "SELECT count(*) FROM sqlite_schema WHERE name IN ('a', 'b')";
-            let count: i64 = bench
-                .outside()
-                .query_row(exists, [], |row| row.get(0))
-                .expect("a count");
-            assert_eq!(count, 0, "{sql}");
-        }
-    }
-
-    #[tokio::test]
-    async fn that_cannot_be_read_are_an_error_that_names_them() {
-        for (name, words) in [
-            ("create.sql", "create.sql must be named like"),
-            ("01_x.sql", "01_x.sql"),
-            ("0001_.sql", "0001_.sql"),
-        ] {
-            let bench = Bench::with_migrations(&[(name, "SELECT 1")]);
-            let error = bench.migrate().await.expect_err(name);
-            assert!(error.contains(words), "{error}");
-        }
-        let bench = Bench::with_migrations(&[("0001_a.sql", "SELECT 1"), ("00001_b.sql", "SELECT 1")]);
-        assert!(
-            bench
-                .migrate()
-                .await
-                .expect_err("twice")
-                .contains("have the same number")
-        );
-        let mut bench = Bench::with_migrations(&[]);
-        bench.database.migrations = Some(bench.directory.path().join("missing"));
-        assert!(
-            bench
-                .migrate()
-                .await
-                .expect_err("missing")
-                .contains("missing cannot be read")
-        );
-        bench.database.migrations = None;
-        bench.migrate().await.expect("nothing to do");
-        assert!(!bench.path().exists(), "nothing was asked of the database");
+#[tokio::test]
+async fn migrations_cannot_end_their_transaction_or_touch_the_hosts_tables() {
+    for (sql, words) in [
+        ("CREATE TABLE a (x); COMMIT; CREATE TABLE b (x);", "COMMIT"),
+        ("CREATE TABLE a (x); ROLLBACK;", "ROLLBACK"),
+        ("CREATE TABLE a (x); ATTACH 'x.db' AS x;", "ATTACH"),
+        (
+            "CREATE TABLE a (x); DELETE FROM _dormouse_migrations;",
+            "belongs to the host",
+        ),
+        (
+            "CREATE TABLE a (x); SELECT load_extension('x');",
+            "load_extension",
+        ),
+    ] {
+        let mut bench = Bench::new();
+        std::fs::write(bench.directory.path().join("0001_x.sql"), sql).expect("written");
+        bench.database.migrations = Some(bench.directory.path().to_owned());
+        let error = bench.databases.migrate(&bench.database).await.expect_err(sql);
+        assert!(error.contains(words), "{sql}: {error}");
+        let exists = "SELECT count(*) FROM sqlite_schema WHERE name IN ('a', 'b')";
+        let count: i64 = bench
+            .outside()
+            .query_row(exists, [], |row| row.get(0))
+            .expect("a count");
+        assert_eq!(count, 0, "{sql}");
     }
 }

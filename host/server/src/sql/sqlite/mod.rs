@@ -1,33 +1,37 @@
-//! One SQLite file, written by one thread: opening it, and performing operations on it exactly once.
+//! One SQLite file, written by one thread: performing operations on it exactly once.
 //!
 //! What is the statements' own fault is a failure, final, with everything rolled back. What is the file's or the disk's
 //! (locked, full, unreadable, an fsync that failed) is [`Unavailable`]: then it is not known whether the transaction
 //! stands, and the marker row tells the one who asks again. Absent on purpose: a second connection. A step's statements
 //! need the write lock for their marker anyway.
 
+mod authorizer;
+mod file;
+mod migration;
+mod parameter;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use dormouse_core::{Failure, Json, Outcome};
-use rusqlite::config::DbConfig;
-use rusqlite::limits::Limit;
-use rusqlite::{Connection, Error, ErrorCode, OpenFlags, OptionalExtension};
+use dormouse_core::{Failure, Json, Outcome, RunId, Timestamp};
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, Error, ErrorCode, Row};
 use tokio::sync::{mpsc, oneshot};
 
-use super::answer::Answers;
-use super::authorizer::{Author, restrained};
-use super::migration;
-use super::statement::Statement;
+use super::answer::{Answers, unfit};
+use super::migration::read_all;
+use super::statement::at;
 use super::{OperationKey, Unavailable};
+use authorizer::{Author, restrained};
+pub(super) use file::open;
+use file::{forget, mark, old_runs, store};
+pub(super) use parameter::parameter;
 
-/// The longest text, blob or row in bytes. Some functions of SQLite take time in its square and can't be interrupted.
-const VALUE_BYTES_MAX: i32 = 16 << 20;
-/// The longest text of a statement in bytes.
-const SQL_BYTES_MAX: i32 = 1 << 20;
-/// The longest pattern of LIKE and GLOB in bytes: matching takes time in its product with the text.
-const PATTERN_BYTES_MAX: i32 = 1_000;
+/// A statement with the values that SQLite is given.
+pub(super) type Statement = super::statement::Statement<Value>;
+
 /// Every how many instructions of SQLite's machine the clock is looked at: some tens of microseconds.
 const STEPS_BETWEEN_LOOKS: i32 = 1_000;
 /// Parsing and compiling recurse.
@@ -46,6 +50,19 @@ pub(super) enum Job {
         /// Set when nobody waits for the answer any more.
         abandoned: Arc<AtomicBool>,
         reply: oneshot::Sender<Result<Outcome, Unavailable>>,
+    },
+    /// Up to `limit` runs behind `after` that have rows from before `before`, in order of their ids.
+    OldRuns {
+        after: Option<RunId>,
+        before: Timestamp,
+        limit: u32,
+        reply: oneshot::Sender<Result<Vec<RunId>, Unavailable>>,
+    },
+    /// Deletes the rows of runs that are from before `before`.
+    Forget {
+        runs: Vec<RunId>,
+        before: Timestamp,
+        reply: oneshot::Sender<Result<(), Unavailable>>,
     },
 }
 
@@ -104,15 +121,27 @@ impl Writer {
                 } => {
                     let _ = reply.send(self.perform(key, &statements, timeout, abandoned));
                 }
+                Job::OldRuns {
+                    after,
+                    before,
+                    limit,
+                    reply,
+                } => {
+                    let runs = self.upkeep(|connection| old_runs(connection, after, before, limit));
+                    let _ = reply.send(runs);
+                }
+                Job::Forget { runs, before, reply } => {
+                    let _ = reply.send(self.upkeep(|connection| forget(connection, &runs, before)));
+                }
             }
         }
     }
 
     fn migrate(&mut self, directory: &Path) -> Result<(), String> {
-        let migrations = migration::read_all(directory)?;
+        let migrations = read_all(directory)?;
         for migration in &migrations {
             let path = self.path.display().to_string();
-            self.transaction(|connection| migration.apply(connection))
+            self.transaction(|connection| migration::apply(migration, connection))
                 .map_err(|trouble| match trouble {
                     Trouble::Failure(failure) => format!("{path}: migration {}: {failure}", migration.name),
                     Trouble::Unavailable(message) => message,
@@ -143,6 +172,14 @@ impl Writer {
             Err(Trouble::Failure(failure)) => Ok(Err(failure)),
             Err(Trouble::Unavailable(message)) => Err(Unavailable(message)),
         }
+    }
+
+    fn upkeep<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Unavailable> {
+        let result = self.transaction(|connection| work(connection).map_err(|error| own(&error)));
+        result.map_err(|trouble| match trouble {
+            Trouble::Failure(failure) => Unavailable(failure.message),
+            Trouble::Unavailable(reason) => Unavailable(reason),
+        })
     }
 
     /// Runs `work` in a transaction that is committed when it succeeds and rolled back when it does not. After trouble
@@ -185,87 +222,6 @@ fn begin_work_commit<T>(
     Ok(result)
 }
 
-/// Opens the file, creating it and its directory where they are missing, and the host's tables in it.
-pub(super) fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, String> {
-    let is_new = std::fs::metadata(path).map_or(true, |file| file.len() == 0);
-    if is_new && let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
-        std::fs::create_dir(directory)
-            .map_err(|error| format!("the directory {} cannot be created: {error}", directory.display()))?;
-    }
-    let configured = || -> rusqlite::Result<Connection> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(busy_timeout)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-        for (limit, most) in [
-            (Limit::SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX),
-            (Limit::SQLITE_LIMIT_SQL_LENGTH, SQL_BYTES_MAX),
-            (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_BYTES_MAX),
-            (Limit::SQLITE_LIMIT_ATTACHED, 0),
-        ] {
-            connection.set_limit(limit, most)?;
-        }
-        if is_new {
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-        }
-        // An answer goes into the run's journal at once: what it says must not be lost with the power.
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        let exists: Option<i64> = connection
-            .query_row(
-                "SELECT 1 FROM sqlite_schema WHERE name = '_dormouse_operations'",
-                [],
-                |row| row.get(0),
-            )
-            .optional()?;
-        if exists.is_none() {
-            connection.execute_batch(
-                "CREATE TABLE IF NOT EXISTS _dormouse_operations (
-                    run BLOB NOT NULL,
-                    operation INTEGER NOT NULL,
-                    performed_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-                    answer TEXT NOT NULL,
-                    PRIMARY KEY (run, operation)
-                ) STRICT",
-            )?;
-        }
-        Ok(connection)
-    };
-    configured().map_err(|error| error.to_string())
-}
-
-/// Inserts the operation's marker. Answers with what is stored when it was there.
-fn mark(connection: &Connection, key: OperationKey) -> rusqlite::Result<Option<Json>> {
-    let (run, operation) = (key.run.to_bytes(), key.operation);
-    let inserted = connection.execute(
-        "INSERT INTO _dormouse_operations (run, operation, answer) VALUES (?1, ?2, '') ON CONFLICT DO NOTHING",
-        rusqlite::params![run, operation],
-    )?;
-    if inserted == 1 {
-        return Ok(None);
-    }
-    let answer: String = connection.query_row(
-        "SELECT answer FROM _dormouse_operations WHERE run = ?1 AND operation = ?2",
-        rusqlite::params![run, operation],
-        |row| row.get(0),
-    )?;
-    Ok(Some(Json::trusted(answer)))
-}
-
-/// Stores the answer in the operation's marker.
-fn store(connection: &Connection, key: OperationKey, answer: &Json) -> rusqlite::Result<()> {
-    let changed = connection.execute(
-        "UPDATE _dormouse_operations SET answer = ?3 WHERE run = ?1 AND operation = ?2",
-        rusqlite::params![key.run.to_bytes(), key.operation, answer.as_str()],
-    )?;
-    if changed == 1 {
-        Ok(())
-    } else {
-        Err(Error::StatementChangedRows(changed))
-    }
-}
-
 /// Runs `work`, ending it with `sql-timeout` when the time is over, or when nobody waits for it any more.
 fn bounded<T>(
     connection: &Connection,
@@ -300,15 +256,7 @@ fn bounded<T>(
 fn execute_all(connection: &Connection, statements: &[Statement]) -> Result<Json, Trouble> {
     let mut answers = Answers::new();
     for (index, statement) in statements.iter().enumerate() {
-        let at = |failure: Failure| Failure {
-            message: format!(
-                "statement {} of {}: {}",
-                index + 1,
-                statements.len(),
-                failure.message
-            ),
-            ..failure
-        };
+        let at = |failure| at(index, statements.len(), failure);
         let (result, refusal) = restrained(connection, Author::Guest, || {
             execute(connection, statement, &mut answers)
         })
@@ -368,7 +316,7 @@ fn execute(connection: &Connection, statement: &Statement, answers: &mut Answers
     let before = connection.total_changes();
     let mut rows = prepared.raw_query();
     while let Some(row) = rows.next()? {
-        answers.row(&columns, row)?;
+        write_row(answers, &columns, row)?;
     }
     drop(rows);
     // `changes` is of the last statement that changed something, which may have been an earlier one.
@@ -379,6 +327,27 @@ fn execute(connection: &Connection, statement: &Statement, answers: &mut Answers
     };
     answers.end(changed)?;
     Ok(())
+}
+
+fn write_row(answers: &mut Answers, columns: &[String], row: &Row<'_>) -> Result<(), Failure> {
+    answers.open_row();
+    for (index, column) in columns.iter().enumerate() {
+        answers.column(column)?;
+        let value = row
+            .get_ref(index)
+            .map_err(|error| unfit(column, &error.to_string()))?;
+        match value {
+            ValueRef::Null => answers.literal("null")?,
+            ValueRef::Integer(number) => answers.value(&number)?,
+            ValueRef::Real(number) => answers.float(column, number)?,
+            ValueRef::Text(bytes) => {
+                let text = std::str::from_utf8(bytes).map_err(|_| unfit(column, "the text is not UTF-8"))?;
+                answers.text(text)?;
+            }
+            ValueRef::Blob(bytes) => answers.bytes(bytes)?,
+        }
+    }
+    answers.close_row()
 }
 
 /// An error of the host's own statements is never a guest's fault.

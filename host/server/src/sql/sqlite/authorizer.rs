@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
-/// The names of the host's own tables begin like this, in any case.
-pub(super) const OWN_PREFIX: &str = "_dormouse_";
+use crate::sql::OWN_PREFIX;
 
 /// Whose SQL it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,70 @@
+//! What a run waits for that others bring: the wait is a row, in the commit of the entry that opens it.
+//!
+//! Who brings it completes the operation; the run finds the completion when it next wants to wait. Absent on purpose:
+//! matching, which the store does in its commits with what `core::wait` says.
+
+use dormouse_core::journal::OperationKind;
+use dormouse_core::operation::WaitForEvent;
+use dormouse_core::replay::Open;
+use dormouse_core::{Failure, Json, Seq, Timestamp};
+use dormouse_engine::Stop;
+use dormouse_store::wait::{NewWait, WaitOn};
+
+use super::leg::LegHost;
+
+/// Whether others bring what an operation waits for.
+pub(super) fn is_external(kind: OperationKind) -> bool {
+    matches!(
+        kind,
+        OperationKind::WaitForEvent | OperationKind::WaitForSignal | OperationKind::Invoke
+    )
+}
+
+impl LegHost {
+    /// A commit's events end the waits that it stores too, which is right for what the guest waits for and then sends.
+    /// What it sends and then waits for must not share a commit: the wait would see what came before it.
+    pub(super) async fn keep_order(&mut self, kind: OperationKind) -> Result<(), Stop> {
+        let crosses = kind == OperationKind::WaitForEvent && !self.outgoing.is_empty();
+        if crosses && !self.replay.is_replaying() {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// A new entry waits for an event: the wait is kept for its commit.
+    pub(super) fn wait_for_event(&mut self, operation: Seq, input: &Json, at: Timestamp) {
+        if let Ok(asked) = WaitForEvent::read(input, at, &self.run.event) {
+            self.waits.push(NewWait {
+                operation,
+                on: WaitOn::Event(asked.wait),
+            });
+        }
+    }
+
+    /// What is wrong with a wait, as its result.
+    pub(super) fn refused_wait(&self, input: &Json, at: Timestamp) -> Option<Failure> {
+        WaitForEvent::read(input, at, &self.run.event).err()
+    }
+
+    /// The waits that the next commit stores: those that were not given up meanwhile.
+    pub(super) fn new_waits(&self) -> Vec<NewWait> {
+        let open = |wait: &&NewWait| self.replay.is_open(wait.operation);
+        self.waits.iter().filter(open).cloned().collect()
+    }
+}
+
+/// What an open operation waits for, for a person.
+pub(super) fn describe(open: &Open<'_>) -> String {
+    #[derive(serde::Deserialize)]
+    struct Input {
+        event: Option<String>,
+    }
+    let input: Option<Input> = open.input.and_then(|input| input.read().ok());
+    let step = open.name;
+    match (open.kind, input) {
+        (Some(OperationKind::WaitForEvent), Some(Input { event: Some(event) })) => {
+            format!("event \"{event}\" (step \"{step}\")")
+        }
+        _ => format!("\"{step}\""),
+    }
+}

@@ -1,0 +1,216 @@
+//! What runs wait for that others bring: which waits are stored, and which events end them. The same on every database.
+//!
+//! An event finds its waits by index: for each path that waits for its name have, the key of its own field there. Only
+//! conditions are asked one by one. A name that nobody has ever waited for costs a look at its paths.
+
+use std::collections::{HashMap, HashSet};
+
+use dormouse_core::run::{Event, Phase};
+use dormouse_core::wait::{EventWait, holds, key};
+use dormouse_core::{EventId, Json, RunId, Seq, limit};
+use serde_json::Value;
+
+use super::execute::Look;
+use super::ingest::Small;
+use super::runs::Work;
+use crate::error::Result;
+use crate::execute::{Append, Completion};
+use crate::ingest::NewEvent;
+use crate::wait::WaitOn;
+
+/// The kinds of waits. The numbers are on disk.
+pub(crate) mod kind {
+    /// For an event.
+    pub(crate) const EVENT: i64 = 1;
+}
+
+/// What waits for events are looked up by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Probe {
+    /// The event's name.
+    pub(crate) name: String,
+    /// The path of the field they match by, or empty.
+    pub(crate) path: String,
+    /// What stands for the field's value, or empty.
+    pub(crate) key: String,
+}
+
+/// A wait for an event, as it is found.
+pub(crate) struct Found {
+    pub(crate) probe: Probe,
+    pub(crate) run: RunId,
+    pub(crate) operation: Seq,
+    pub(crate) condition: Option<String>,
+    /// The event that started the run, if there is a condition that may ask for it.
+    pub(crate) started_by: Option<Json>,
+}
+
+/// Takes the waits that come with an append's entries. One that finds its event looking back is completed instead.
+pub(crate) async fn register(look: &mut impl Look, work: &mut Work, append: &Append) -> Result<()> {
+    for wait in &append.waits {
+        let WaitOn::Event(on) = &wait.on;
+        match look_back(look, append.run, on).await? {
+            Some(event) => {
+                let completion = Completion {
+                    operation: wait.operation,
+                    at: append.now,
+                    outcome: Ok(event),
+                };
+                work.complete(append.run, completion);
+            }
+            None => work.wait(append.run, wait.clone()),
+        }
+    }
+    Ok(())
+}
+
+/// The latest event that ends a wait, of those that it looks back to.
+async fn look_back(look: &mut impl Look, run: RunId, on: &EventWait) -> Result<Option<Json>> {
+    let Some(from) = on.lookback_from else {
+        return Ok(None);
+    };
+    let received = look.received(&on.event, from, limit::LOOKBACK_EVENTS_MAX).await?;
+    if received.is_empty() {
+        return Ok(None);
+    }
+    let started_by = look.started_by(run).await?;
+    let started_by = started_by.as_ref().map(read).unwrap_or_default();
+    Ok(received
+        .into_iter()
+        .find(|event| on.ends_by(&read(event), &started_by)))
+}
+
+/// What is stored was JSON when it came.
+fn read(json: &Json) -> Value {
+    json.read().unwrap_or_default()
+}
+
+/// The names and paths of the waits that a batch is going to store, of those that are not known yet: each once, in order.
+pub(crate) fn new_paths(small: &impl Small, work: &Work) -> Vec<(String, String)> {
+    let mut paths: Vec<(String, String)> = work
+        .new_waits()
+        .map(|wait| match &wait.on {
+            WaitOn::Event(on) => (on.event.clone(), on.path.clone()),
+        })
+        .filter(|(name, path)| !small.wait_paths(name).contains(path))
+        .collect();
+    paths.sort_unstable();
+    paths.dedup();
+    paths
+}
+
+/// Events that may end waits.
+pub(crate) struct Arrivals<'i>(Vec<Arrival<'i>>);
+
+struct Arrival<'i> {
+    event: &'i NewEvent,
+    payload: Value,
+    probes: Vec<Probe>,
+}
+
+impl<'i> Arrivals<'i> {
+    /// Of some events, in order, those that a wait can be looked up by.
+    pub(crate) fn of(small: &impl Small, events: impl Iterator<Item = &'i NewEvent>) -> Arrivals<'i> {
+        let mut arrivals = Vec::new();
+        for event in events {
+            let paths = small.wait_paths(&event.name);
+            if paths.is_empty() {
+                continue;
+            }
+            let payload = read(&event.payload);
+            let probe = |path: &String| {
+                let key = match path.is_empty() {
+                    true => Some(String::new()),
+                    false => key(&payload, path),
+                };
+                Some(Probe {
+                    name: event.name.clone(),
+                    path: path.clone(),
+                    key: key?,
+                })
+            };
+            let probes: Vec<Probe> = paths.iter().filter_map(probe).collect();
+            if !probes.is_empty() {
+                arrivals.push(Arrival {
+                    event,
+                    payload,
+                    probes,
+                });
+            }
+        }
+        Arrivals(arrivals)
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Their ids.
+    pub(crate) fn ids(&self) -> Vec<EventId> {
+        self.0.iter().map(|arrival| arrival.event.id).collect()
+    }
+
+    /// Keeps those that are news. Of two with one id, the second is none either.
+    pub(crate) fn keep_news(&mut self, mut stored: HashSet<EventId>) {
+        self.0.retain(|arrival| stored.insert(arrival.event.id));
+    }
+
+    /// What to look up, each once, in order.
+    pub(crate) fn probes(&self) -> Vec<&Probe> {
+        let mut probes: Vec<&Probe> = self.0.iter().flat_map(|arrival| &arrival.probes).collect();
+        probes.sort_unstable();
+        probes.dedup();
+        probes
+    }
+
+    /// Which of the waits that were found they end. A wait is ended once, by the first.
+    pub(crate) fn ends(&self, found: &[Found]) -> Vec<(RunId, Completion)> {
+        let mut waits: HashMap<&Probe, Vec<(&Found, Value)>> = HashMap::new();
+        for wait in found {
+            let started_by = wait.started_by.as_ref().map(read).unwrap_or_default();
+            waits.entry(&wait.probe).or_default().push((wait, started_by));
+        }
+        let mut ended: HashSet<(RunId, Seq)> = HashSet::new();
+        let mut completions = Vec::new();
+        for arrival in &self.0 {
+            let asked = arrival.probes.iter().filter_map(|probe| waits.get(probe));
+            for (wait, started_by) in asked.flatten() {
+                let over = ended.contains(&(wait.run, wait.operation));
+                let fits = |condition: &str| holds(condition, &arrival.payload, started_by);
+                if over || !wait.condition.as_deref().is_none_or(fits) {
+                    continue;
+                }
+                ended.insert((wait.run, wait.operation));
+                let completion = Completion {
+                    operation: wait.operation,
+                    at: arrival.event.received_at,
+                    outcome: Ok(arrival.event.payload.clone()),
+                };
+                completions.push((wait.run, completion));
+            }
+        }
+        completions
+    }
+}
+
+/// Completes waits of runs that are loaded. They are over with that, and runs that wait are made ready. True: some run was.
+pub(crate) fn complete(work: &mut Work, completions: Vec<(RunId, Completion)>) -> Result<bool> {
+    let mut woken = false;
+    for (run, completion) in completions {
+        let at = completion.at;
+        work.end_wait(run, completion.operation);
+        work.complete(run, completion);
+        let waits = work.get(run).is_some_and(|row| {
+            matches!(
+                row.state.phase,
+                Some(Phase::Sleeping | Phase::Waiting | Phase::BackingOff | Phase::Limited)
+            )
+        });
+        if waits {
+            work.change(run, |row| row.ready(Event::Wake, at))?;
+            woken = true;
+        }
+    }
+    Ok(woken)
+}

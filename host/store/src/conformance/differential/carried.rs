@@ -1,0 +1,55 @@
+//! What random appends carry beside their entries.
+
+use dormouse_core::Seq;
+use dormouse_core::journal::RecordKind;
+use dormouse_core::wait::EventWait;
+
+use super::appending::closes;
+use super::{Pair, at};
+use crate::execute::Append;
+use crate::ingest::{Ingest, NewRun};
+use crate::wait::{NewWait, WaitOn};
+
+impl Pair {
+    /// Waits of operations that an append opens and does not close.
+    pub(super) fn waits(&mut self, append: &Append) -> Vec<NewWait> {
+        let closed: Vec<Seq> = append.records.iter().filter_map(closes).collect();
+        let mut waits = Vec::new();
+        for record in &append.records {
+            if record.kind != RecordKind::Started || closed.contains(&record.seq) || self.random.one_in(3) {
+                continue;
+            }
+            let looks_back = self.random.one_in(3);
+            waits.push(NewWait {
+                operation: record.seq,
+                on: WaitOn::Event(EventWait {
+                    event: format!("event/{}", self.random.below(3)),
+                    path: String::new(),
+                    key: String::new(),
+                    condition: self
+                        .random
+                        .one_in(2)
+                        .then(|| format!("async[0] > {} || event[0] > 57", self.random.below(60))),
+                    lookback_from: looks_back.then(|| at(self.now - 300)),
+                }),
+            });
+        }
+        waits
+    }
+
+    /// What an append carries.
+    pub(super) fn sends(&mut self) -> Ingest {
+        let event = self.event();
+        let mut runs = Vec::new();
+        for _ in 0..self.random.below(3) {
+            let run = self.run(event.id);
+            runs.push(NewRun { lease: None, ..run });
+        }
+        Ingest {
+            events: vec![event],
+            runs,
+            generation: self.generation + i64::from(self.random.one_in(10)),
+            now: self.time(),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Waits in the model: every event is held against every wait.
+
+use std::cmp::Reverse;
+
+use dormouse_core::{EventId, Json, RunId, Seq, Timestamp, limit};
+use serde_json::Value;
+
+use super::World;
+use crate::error::Result;
+use crate::execute::Completion;
+use crate::wait::{NewWait, WaitOn};
+
+impl World {
+    pub(super) fn register(&mut self, run: RunId, wait: NewWait, now: Timestamp) -> Result<()> {
+        let WaitOn::Event(on) = &wait.on;
+        if let Some(from) = on.lookback_from {
+            let mut received: Vec<_> = self
+                .events
+                .values()
+                .filter(|event| event.name == on.event && event.received_at >= from)
+                .collect();
+            received.sort_by_key(|event| Reverse((event.received_at, event.id)));
+            received.truncate(limit::LOOKBACK_EVENTS_MAX as usize);
+            let started_by = self.started_by(run);
+            let found = received
+                .into_iter()
+                .find(|event| on.ends_by(&read(&event.payload), &started_by))
+                .map(|event| event.payload.clone());
+            if let Some(event) = found {
+                return self.of(run)?.complete(Completion {
+                    operation: wait.operation,
+                    at: now,
+                    outcome: Ok(event),
+                });
+            }
+        }
+        self.of(run)?.waits.insert(wait.operation, wait);
+        Ok(())
+    }
+
+    /// An event was stored: ends the waits that it ends.
+    pub(super) fn end_waits(&mut self, event: EventId) -> Result<()> {
+        let Some(event) = self.events.get(&event).cloned() else {
+            return Ok(());
+        };
+        let payload = read(&event.payload);
+        let mut ended: Vec<(RunId, Seq)> = Vec::new();
+        for (id, run) in &self.runs {
+            for (operation, wait) in &run.waits {
+                let WaitOn::Event(on) = &wait.on;
+                if on.event == event.name && on.ends_by(&payload, &self.started_by(*id)) {
+                    ended.push((*id, *operation));
+                }
+            }
+        }
+        for (run, operation) in ended {
+            self.of(run)?.complete(Completion {
+                operation,
+                at: event.received_at,
+                outcome: Ok(event.payload.clone()),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The event that started a run.
+    fn started_by(&self, run: RunId) -> Value {
+        let event = self
+            .runs
+            .get(&run)
+            .and_then(|run| self.events.get(&run.shown.event_id));
+        event.map(|event| read(&event.payload)).unwrap_or_default()
+    }
+}
+
+fn read(json: &Json) -> Value {
+    json.read().unwrap_or_default()
+}

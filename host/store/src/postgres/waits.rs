@@ -1,0 +1,253 @@
+//! Waits on Postgres, where an event and a wait for it may come in at two nodes at once.
+//!
+//! Under READ COMMITTED neither transaction sees the other's rows. For most waits that is right: whoever is not seen was
+//! first or last, and nobody can tell. It is not for a wait that looks back, which must not be missed by an event that it
+//! does not find either. So whoever stores events locks their names, shared, before reading anything, and whoever stores
+//! a wait that looks back, or one with a path that events of the name are not asked for yet, locks the name alone. What
+//! was committed before the lock was given is seen by every statement after it.
+//!
+//! The order of locks: the registry's, names in the order of their slots, rows of runs in the order of their ids. Which
+//! runs an event may wake is found out before the batch locks its own runs, so that all of them are locked together.
+
+use std::collections::{BTreeMap, HashSet};
+
+use dormouse_core::{Digest, EventId, Json, RunId, Timestamp};
+
+use super::cache::Cache;
+use super::fault::Attempt;
+use super::runs::{flush, load};
+use super::sql::{Cells, Conn, Together};
+use super::writer::Effects;
+use crate::batch::ingest::Small;
+use crate::batch::request::Request;
+use crate::batch::runs::{Changes, Work, place};
+use crate::batch::waits::{Arrivals, Found, Probe, complete, kind, new_paths};
+use crate::error::Result;
+use crate::ingest::Ingest;
+use crate::wait::WaitOn;
+
+const INSERT: &str = "INSERT INTO waits (run_id, operation, kind, name, path, key, condition) \
+     SELECT v.run_id, v.operation, 1, v.name, v.path, v.key, v.condition \
+     FROM UNNEST($1::uuid[], $2::int8[], $3::text[], $4::text[], $5::text[], $6::text[]) \
+     AS v(run_id, operation, name, path, key, condition) ON CONFLICT (run_id, operation) DO UPDATE \
+     SET name = excluded.name, path = excluded.path, key = excluded.key, condition = excluded.condition";
+const REMOVE: &str = "DELETE FROM waits w USING UNNEST($1::uuid[], $2::int8[]) AS v(run_id, operation) \
+     WHERE w.run_id = v.run_id AND w.operation = v.operation";
+const CLEAR: &str = "DELETE FROM waits WHERE run_id = ANY($1::uuid[])";
+const FIND: &str = "SELECT w.name, w.path, w.key, w.run_id, w.operation, w.condition, \
+     CASE WHEN w.condition IS NOT NULL THEN (SELECT CASE WHEN e.large \
+       THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END \
+       FROM runs r JOIN events e ON e.id = r.event_id WHERE r.id = w.run_id) END \
+     FROM UNNEST($1::text[], $2::text[], $3::text[]) AS v(name, path, key) \
+     JOIN waits w ON w.kind = 1 AND w.name = v.name AND w.path = v.path AND w.key = v.key \
+     ORDER BY w.run_id, w.operation";
+/// In order of the keys, so that two nodes that insert the same ones wait for each other one way only.
+const PATHS: &str = "INSERT INTO wait_paths (name, path) \
+     SELECT * FROM UNNEST($1::text[], $2::text[]) ON CONFLICT DO NOTHING";
+const STARTED_BY: &str = "SELECT CASE WHEN e.large \
+     THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END \
+     FROM runs r JOIN events e ON e.id = r.event_id WHERE r.id = $1";
+const RECEIVED: &str = "SELECT CASE WHEN e.large \
+     THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END \
+     FROM events e WHERE e.name = $1 AND e.received_ms >= $2 ORDER BY e.received_ms DESC, e.id DESC LIMIT $3";
+const _: () = assert!(place::EVENT == -3 && kind::EVENT == 1);
+
+/// The first half of the locks' names. The second is a slot.
+const NAMES_LOCK: i32 = 0x646f_726d;
+/// Names share this many locks: a server has room for some thousands in all, and two names that share one only wait for
+/// each other now and then.
+const SLOTS: u16 = 256;
+
+fn slot(name: &str) -> u16 {
+    let digest = Digest::of(name.as_bytes());
+    let [first, second, ..] = digest.as_bytes();
+    u16::from_be_bytes([*first, *second]) % SLOTS
+}
+
+/// Statements that take the locks of names: of the events that come in, and of those that are waited for.
+pub(super) fn lock_names(cache: &Cache, requests: &[&Request], ingests: &[&Ingest]) -> String {
+    // Whether a slot is locked alone.
+    let mut slots: BTreeMap<u16, bool> = BTreeMap::new();
+    let mut names: HashSet<&str> = HashSet::new();
+    for event in ingests.iter().flat_map(|ingest| &ingest.events) {
+        if names.insert(&event.name) {
+            slots.insert(slot(&event.name), false);
+        }
+    }
+    for request in requests {
+        let Request::Append(append) = request else {
+            continue;
+        };
+        for wait in &append.waits {
+            let WaitOn::Event(on) = &wait.on;
+            // What is remembered is stored, and other nodes read it.
+            if on.lookback_from.is_some() || !cache.wait_paths(&on.event).contains(&on.path) {
+                slots.insert(slot(&on.event), true);
+            }
+        }
+    }
+    let mut text = String::new();
+    for (slot, alone) in slots {
+        let shared = if alone { "" } else { "_shared" };
+        text += &format!("; SELECT pg_advisory_xact_lock{shared}({NAMES_LOCK}, {slot})");
+    }
+    text
+}
+
+/// The runs that a batch's events may wake.
+pub(super) async fn candidates(conn: &mut Conn, cache: &Cache, ingests: &[&Ingest]) -> Attempt<Vec<RunId>> {
+    let events = ingests.iter().flat_map(|ingest| &ingest.events);
+    let arrivals = Arrivals::of(cache, events);
+    let ends = arrivals.ends(&find(conn, &arrivals).await?);
+    Ok(ends.into_iter().map(|(run, _)| run).collect())
+}
+
+/// Of events that are about to be stored, keeps those that are not there yet.
+pub(super) async fn keep_news(conn: &mut Conn, arrivals: &mut Arrivals<'_>) -> Attempt<()> {
+    if arrivals.is_empty() {
+        return Ok(());
+    }
+    let rows = conn
+        .fetch("SELECT id FROM events WHERE id = ANY($1)", |args| {
+            args.keys(arrivals.ids().into_iter());
+        })
+        .await?;
+    let stored: Result<HashSet<EventId>> = rows.iter().map(|row| Cells::of(row).event()).collect();
+    arrivals.keep_news(stored?);
+    Ok(())
+}
+
+/// Ends the waits that new events end, of runs whose rows are locked. A wait that came in since these were found counts
+/// as later than the events.
+pub(super) async fn end(
+    conn: &mut Conn,
+    effects: &mut Effects<'_>,
+    arrivals: &Arrivals<'_>,
+    locked: &HashSet<RunId>,
+) -> Attempt<()> {
+    // Once more: only now that their rows are locked nobody ends these waits any more.
+    let mut found = find(conn, arrivals).await?;
+    found.retain(|wait| locked.contains(&wait.run));
+    let ends = arrivals.ends(&found);
+    if ends.is_empty() {
+        return Ok(());
+    }
+    let mut work = Work::default();
+    load(conn, &mut work, ends.iter().map(|(run, _)| *run).collect()).await?;
+    effects.woke |= complete(&mut work, ends)?;
+    effects.tell |= flush(conn, &mut work, effects.marks).await?;
+    Ok(())
+}
+
+async fn find(conn: &mut Conn, arrivals: &Arrivals<'_>) -> Attempt<Vec<Found>> {
+    let mut found = Vec::new();
+    if arrivals.is_empty() {
+        return Ok(found);
+    }
+    let probes = arrivals.probes();
+    let rows = conn
+        .fetch(FIND, |args| {
+            args.texts(probes.iter().map(|probe| probe.name.as_str()))
+                .texts(probes.iter().map(|probe| probe.path.as_str()))
+                .texts(probes.iter().map(|probe| probe.key.as_str()));
+        })
+        .await?;
+    for row in &rows {
+        let mut cells = Cells::of(row);
+        found.push(Found {
+            probe: Probe {
+                name: cells.text()?,
+                path: cells.text()?,
+                key: cells.text()?,
+            },
+            run: cells.run()?,
+            operation: cells.number()?,
+            condition: cells.text_or_null()?,
+            started_by: cells.text_or_null()?.map(Json::trusted),
+        });
+    }
+    Ok(found)
+}
+
+/// Stores the paths of waits that a batch is going to store.
+pub(super) async fn remember_paths(conn: &mut Conn, cache: &mut Cache, work: &Work) -> Attempt<()> {
+    let paths = new_paths(cache, work);
+    if paths.is_empty() {
+        return Ok(());
+    }
+    conn.execute(PATHS, |args| {
+        args.texts(paths.iter().map(|(name, _)| name.as_str()))
+            .texts(paths.iter().map(|(_, path)| path.as_str()));
+    })
+    .await?;
+    for (name, path) in paths {
+        cache.remember_path(name, path);
+    }
+    Ok(())
+}
+
+/// Payloads of a name's events since some time, the latest first.
+pub(super) async fn received(conn: &mut Conn, name: &str, from: Timestamp, limit: u32) -> Attempt<Vec<Json>> {
+    let rows = conn
+        .fetch(RECEIVED, |args| {
+            args.text(name).time(from).int(limit.into());
+        })
+        .await?;
+    let mut payloads = Vec::with_capacity(rows.len());
+    for row in &rows {
+        payloads.push(Json::trusted(Cells::of(row).text()?));
+    }
+    Ok(payloads)
+}
+
+/// The payload of the event that started a run.
+pub(super) async fn started_by(conn: &mut Conn, run: RunId) -> Attempt<Option<Json>> {
+    let rows = conn
+        .fetch(STARTED_BY, |args| {
+            args.key(run);
+        })
+        .await?;
+    Ok(match rows.first() {
+        Some(row) => Some(Json::trusted(Cells::of(row).text()?)),
+        None => None,
+    })
+}
+
+/// Adds what a batch does to waits.
+pub(super) fn write(together: &mut Together, changes: &Changes) {
+    together.add(&changes.waits_cleared, CLEAR, |args, rows| {
+        args.keys(rows.iter().copied());
+    });
+    together.add(&changes.waits_ended, REMOVE, |args, rows| {
+        args.keys(rows.iter().map(|(id, _)| *id))
+            .ints(rows.iter().map(|(_, operation)| i64::from(*operation)));
+    });
+    together.add(&changes.waits, INSERT, |args, rows| {
+        let on = || {
+            rows.iter().map(|(_, wait)| match &wait.on {
+                WaitOn::Event(on) => on,
+            })
+        };
+        args.keys(rows.iter().map(|(id, _)| *id))
+            .ints(rows.iter().map(|(_, wait)| wait.operation.into()))
+            .texts(on().map(|on| on.event.as_str()))
+            .texts(on().map(|on| on.path.as_str()))
+            .texts(on().map(|on| on.key.as_str()))
+            .texts_or_null(on().map(|on| on.condition.as_deref()));
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_the_same_slot_on_every_node() {
+        assert_eq!(slot("shop/ordered"), slot("shop/ordered"));
+        assert_eq!((slot("a"), slot("b")), (151, 35));
+        let names: HashSet<u16> = (0..10_000)
+            .map(|number| slot(&format!("event/{number}")))
+            .collect();
+        assert_eq!(names.len(), usize::from(SLOTS));
+    }
+}

@@ -1,0 +1,171 @@
+//! Waits on SQLite: storing, finding and removing their rows.
+
+use dormouse_core::{EventId, Json, RunId, Seq, Timestamp};
+use sqlx::SqliteConnection;
+
+use super::cache::Cache;
+use super::ingest::stored_events;
+use super::runs::{flush, load};
+use super::sql::{Cells, Rows, execute, fetch};
+use crate::batch::runs::{Work, place};
+use crate::batch::waits::{Arrivals, Found, Probe, complete, kind, new_paths};
+use crate::error::Result;
+use crate::wait::{NewWait, WaitOn};
+
+static INSERT: Rows = Rows::insert(
+    "INSERT OR REPLACE INTO waits (run_id, operation, kind, name, path, key, condition) SELECT * FROM (VALUES ",
+    7,
+);
+static REMOVE: Rows = Rows::new("DELETE FROM waits WHERE (run_id, operation) IN (VALUES ", 2, ")");
+static CLEAR: Rows = Rows::new("DELETE FROM waits WHERE run_id IN (VALUES ", 1, ")");
+static FIND: Rows = Rows::new(
+    "SELECT w.name, w.path, w.key, w.run_id, w.operation, w.condition, \
+     CASE WHEN w.condition IS NOT NULL THEN (SELECT CASE WHEN e.large \
+       THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END \
+       FROM runs r JOIN events e ON e.id = r.event_id WHERE r.id = w.run_id) END \
+     FROM waits w WHERE (w.kind, w.name, w.path, w.key) IN (VALUES ",
+    4,
+    ")",
+);
+const STARTED_BY: &str = "SELECT CASE WHEN e.large \
+     THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END \
+     FROM runs r JOIN events e ON e.id = r.event_id WHERE r.id = ?";
+pub(super) const RECEIVED: &str = "SELECT CASE WHEN e.large \
+     THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END \
+     FROM events e WHERE e.name = ? AND e.received_ms >= ? ORDER BY e.received_ms DESC, e.id DESC LIMIT ?";
+const _: () = assert!(place::EVENT == -3);
+
+/// Payloads of a name's events since some time, the latest first.
+pub(super) async fn received(
+    conn: &mut SqliteConnection,
+    name: &str,
+    from: Timestamp,
+    limit: u32,
+) -> Result<Vec<Json>> {
+    let rows = fetch(conn, RECEIVED, |args| {
+        args.text(name).time(from).int(limit.into());
+    })
+    .await?;
+    rows.iter()
+        .map(|row| Ok(Json::trusted(Cells::of(row).text()?)))
+        .collect()
+}
+
+/// The payload of the event that started a run.
+pub(super) async fn started_by(conn: &mut SqliteConnection, run: RunId) -> Result<Option<Json>> {
+    let rows = fetch(conn, STARTED_BY, |args| {
+        args.run(run);
+    })
+    .await?;
+    match rows.first() {
+        Some(row) => Ok(Some(Json::trusted(Cells::of(row).text()?))),
+        None => Ok(None),
+    }
+}
+
+/// Stores the paths of waits that a batch is going to store.
+pub(super) async fn remember_paths(
+    conn: &mut SqliteConnection,
+    cache: &mut Cache,
+    work: &Work,
+) -> Result<()> {
+    for (name, path) in new_paths(cache, work) {
+        execute(
+            conn,
+            "INSERT OR IGNORE INTO wait_paths (name, path) VALUES (?, ?)",
+            |args| {
+                args.text(&name).text(&path);
+            },
+        )
+        .await?;
+        cache.wait_paths.entry(name).or_default().push(path);
+    }
+    Ok(())
+}
+
+/// Of events that are about to be stored, keeps those that are not there yet.
+pub(super) async fn keep_news(conn: &mut SqliteConnection, arrivals: &mut Arrivals<'_>) -> Result<()> {
+    if !arrivals.is_empty() {
+        let ids: Vec<EventId> = arrivals.ids();
+        arrivals.keep_news(stored_events(conn, &ids).await?);
+    }
+    Ok(())
+}
+
+/// Ends the waits that new events end. True: some run was made ready.
+pub(super) async fn end(conn: &mut SqliteConnection, arrivals: &Arrivals<'_>) -> Result<bool> {
+    let ends = arrivals.ends(&find(conn, &arrivals.probes()).await?);
+    if ends.is_empty() {
+        return Ok(false);
+    }
+    let mut work = Work::default();
+    load(conn, &mut work, ends.iter().map(|(run, _)| *run).collect()).await?;
+    let woken = complete(&mut work, ends)?;
+    flush(conn, &mut work).await?;
+    Ok(woken)
+}
+
+async fn find(conn: &mut SqliteConnection, probes: &[&Probe]) -> Result<Vec<Found>> {
+    let rows = FIND
+        .fetch(conn, probes, |args, probe| {
+            args.int(kind::EVENT)
+                .text(&probe.name)
+                .text(&probe.path)
+                .text(&probe.key);
+        })
+        .await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let mut cells = Cells::of(row);
+        found.push(Found {
+            probe: Probe {
+                name: cells.text()?.to_owned(),
+                path: cells.text()?.to_owned(),
+                key: cells.text()?.to_owned(),
+            },
+            run: cells.run()?,
+            operation: cells.number()?,
+            condition: cells.text_or_null()?.map(str::to_owned),
+            started_by: cells.text_or_null()?.map(Json::trusted),
+        });
+    }
+    Ok(found)
+}
+
+pub(super) async fn insert(conn: &mut SqliteConnection, waits: &[(RunId, NewWait)]) -> Result<()> {
+    INSERT
+        .apply(conn, waits, |args, (run, wait)| {
+            let WaitOn::Event(on) = &wait.on;
+            args.run(*run)
+                .int(wait.operation.into())
+                .int(kind::EVENT)
+                .text(&on.event)
+                .text(&on.path)
+                .text(&on.key)
+                .text_or_null(on.condition.as_deref());
+        })
+        .await
+}
+
+pub(super) async fn remove(
+    conn: &mut SqliteConnection,
+    ended: &[(RunId, Seq)],
+    cleared: &[RunId],
+) -> Result<()> {
+    REMOVE
+        .apply(conn, ended, |args, (run, operation)| {
+            args.run(*run).int((*operation).into());
+        })
+        .await?;
+    CLEAR
+        .apply(conn, cleared, |args, run| {
+            args.run(*run);
+        })
+        .await
+}
+
+/// All multi-row statements of this room, for the check of their plans.
+#[cfg(test)]
+pub(super) fn statements() -> Vec<&'static Rows> {
+    vec![&INSERT, &REMOVE, &CLEAR, &FIND]
+}

@@ -1,0 +1,24 @@
+//! What runs wait for that others bring.
+//!
+//! A wait is a row, written with the entry that opens it, and it ends when it is completed, when the operation is
+//! delivered or cancelled, or when the run ends or begins anew. What others need to know of it is in the row; nobody
+//! reads a journal to find out who waits.
+
+use dormouse_core::Seq;
+use dormouse_core::wait::EventWait;
+
+/// A wait that an entry of an append opens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewWait {
+    /// The operation.
+    pub operation: Seq,
+    /// What it waits for.
+    pub on: WaitOn,
+}
+
+/// What is waited for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WaitOn {
+    /// An event: the first that fits and is stored after the wait, or the latest that fits of those it looks back to.
+    Event(EventWait),
+}
