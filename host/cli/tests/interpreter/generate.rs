@@ -1,6 +1,6 @@
 //! Programs from dice.
 
-use super::program::{Loser, Program, Task};
+use super::program::{Loser, Program, Task, Wait};
 use crate::support::Dice;
 
 /// How deep programs nest.
@@ -22,30 +22,30 @@ pub(crate) struct Shape {
 impl Shape {
     /// What one run does.
     pub(crate) fn task(&self, dice: &mut Dice) -> Task {
-        self.of_generation(dice, 0)
+        self.of_generation(dice, 0, None)
     }
 
-    fn of_generation(&self, dice: &mut Dice, generation: u32) -> Task {
+    fn of_generation(&self, dice: &mut Dice, generation: u32, tells: Option<u64>) -> Task {
+        let tag = dice.below(1 << 53);
         let chapters = if dice.one_in(6) { dice.within((2, 3)) } else { 1 };
         let parts = if generation == 0 { (2, 5) } else { (1, 3) };
-        let tag = dice.below(1 << 53);
-        let mut chapter = || Program::Sequence(self.several(dice, parts, 0, generation));
+        let of = Of { tag, generation };
+        let mut chapter = || Program::Sequence(self.several(dice, parts, 0, of));
         Task {
             tag,
+            tells,
             chapters: (0..chapters).map(|_| chapter()).collect(),
         }
     }
 
-    fn several(&self, dice: &mut Dice, number: (u64, u64), depth: u32, generation: u32) -> Vec<Program> {
+    fn several(&self, dice: &mut Dice, number: (u64, u64), depth: u32, of: Of) -> Vec<Program> {
         let number = dice.within(number);
-        (0..number)
-            .map(|_| self.program(dice, depth + 1, generation))
-            .collect()
+        (0..number).map(|_| self.program(dice, depth + 1, of)).collect()
     }
 
-    fn program(&self, dice: &mut Dice, depth: u32, generation: u32) -> Program {
+    fn program(&self, dice: &mut Dice, depth: u32, of: Of) -> Program {
         // The kinds that nest come last, and are left out where it is deep enough.
-        let kinds = if depth < DEPTH_MAX { 25 } else { 18 };
+        let kinds = if depth < DEPTH_MAX { 29 } else { 22 };
         match dice.below(kinds) {
             0..=3 => Program::Sleep { ms: self.sleep(dice) },
             4..=7 => Program::Run {
@@ -66,25 +66,30 @@ impl Shape {
             15 => Program::Refused {
                 counter: dice.below(u64::from(self.counters)) as u32,
             },
-            16..=17 if generation < GENERATIONS_MAX => Program::Send {
-                tasks: self.tasks(dice, generation),
+            16 => Program::Lonely { ms: self.sleep(dice) },
+            17..=18 if of.may_send() => Program::Send {
+                tasks: self.tasks(dice, of),
             },
-            16..=17 => Program::Sleep { ms: 0 },
-            18..=20 => Program::Join(self.several(dice, (2, 4), depth, generation)),
-            21..=22 => Program::Sequence(self.several(dice, (2, 3), depth, generation)),
-            _ => self.race(dice, depth, generation),
+            19..=21 if of.may_send() => Program::Call {
+                task: Box::new(self.of_generation(dice, of.generation + 1, Some(of.tag))),
+                how: [Wait::Look, Wait::Match, Wait::Back][dice.below(3) as usize],
+            },
+            17..=21 => Program::Sleep { ms: 0 },
+            22..=24 => Program::Join(self.several(dice, (2, 4), depth, of)),
+            25..=26 => Program::Sequence(self.several(dice, (2, 3), depth, of)),
+            _ => self.race(dice, depth, of),
         }
     }
 
-    fn race(&self, dice: &mut Dice, depth: u32, generation: u32) -> Program {
-        let winner = Box::new(self.program(dice, depth + 1, generation));
-        let loser = match dice.below(3) {
+    fn race(&self, dice: &mut Dice, depth: u32, of: Of) -> Program {
+        let winner = Box::new(self.program(dice, depth + 1, of));
+        let loser = match dice.below(4) {
             0 => Loser::Sleep,
             1 => Loser::Body,
-            _ if generation < GENERATIONS_MAX => Loser::Send {
-                tasks: self.tasks(dice, generation),
+            2 if of.may_send() => Loser::Send {
+                tasks: self.tasks(dice, of),
             },
-            _ => Loser::Sleep,
+            _ => Loser::Wait,
         };
         Program::Race {
             winner,
@@ -94,11 +99,10 @@ impl Shape {
         }
     }
 
-    fn tasks(&self, dice: &mut Dice, generation: u32) -> Vec<Task> {
+    fn tasks(&self, dice: &mut Dice, of: Of) -> Vec<Task> {
         let number = dice.within((1, 2));
-        (0..number)
-            .map(|_| self.of_generation(dice, generation + 1))
-            .collect()
+        let mut task = || self.of_generation(dice, of.generation + 1, None);
+        (0..number).map(|_| task()).collect()
     }
 
     fn sleep(&self, dice: &mut Dice) -> u64 {
@@ -108,5 +112,18 @@ impl Shape {
             60.min(self.longest_sleep)
         };
         dice.within((0, longest))
+    }
+}
+
+/// The task that a program is a part of.
+#[derive(Clone, Copy)]
+struct Of {
+    tag: u64,
+    generation: u32,
+}
+
+impl Of {
+    fn may_send(self) -> bool {
+        self.generation < GENERATIONS_MAX
     }
 }

@@ -1,6 +1,6 @@
 //! What programs should come to, by walking them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -15,12 +15,15 @@ pub(crate) struct Prediction {
     pub(crate) runs: usize,
     /// How many bodies have an outcome.
     pub(crate) bodies: usize,
+    /// The tasks that say that they are done.
+    pub(crate) telling: BTreeSet<u64>,
 }
 
 impl Prediction {
     /// Adds a task.
     pub(crate) fn add(&mut self, task: &Task) {
         self.runs += 1;
+        self.telling.extend(task.tells.map(|_| task.tag));
         for chapter in &task.chapters {
             self.walk(chapter);
         }
@@ -28,10 +31,11 @@ impl Prediction {
 
     fn walk(&mut self, program: &Program) {
         match program {
-            Program::Sleep { .. } | Program::Refused { .. } => {}
+            Program::Sleep { .. } | Program::Refused { .. } | Program::Lonely { .. } => {}
             Program::Run { .. } | Program::Fail { .. } => self.bodies += 1,
             Program::Sql { counter, by } => *self.counters.entry(*counter).or_default() += by,
             Program::Send { tasks } => tasks.iter().for_each(|task| self.add(task)),
+            Program::Call { task, .. } => self.add(task),
             Program::Join(parts) | Program::Sequence(parts) => parts.iter().for_each(|part| self.walk(part)),
             Program::Race { winner, loser, .. } => {
                 if let Loser::Send { tasks } = loser {
@@ -113,6 +117,11 @@ impl Account {
                     self.sent.push((id, task.clone()));
                 }
             }
+            Program::Call { task, .. } if value["answer"] == task.tag => {
+                let id = list(&value["sent"], 1, &step)?[0].as_str().ok_or_else(wrong)?;
+                self.sent.push((id.to_owned(), (**task).clone()));
+            }
+            Program::Lonely { .. } if value.get("came") == Some(&Value::Null) => {}
             Program::Join(parts) | Program::Sequence(parts) => {
                 for (number, (part, value)) in parts.iter().zip(list(value, parts.len(), &step)?).enumerate()
                 {
@@ -126,7 +135,12 @@ impl Account {
                 let won = value.get("won").ok_or_else(wrong)?;
                 self.walk(winner, won, &Program::part(path, 0))?;
             }
-            Program::Sleep { .. } | Program::Run { .. } | Program::Sql { .. } | Program::Refused { .. } => {
+            Program::Sleep { .. }
+            | Program::Run { .. }
+            | Program::Sql { .. }
+            | Program::Refused { .. }
+            | Program::Call { .. }
+            | Program::Lonely { .. } => {
                 return Err(wrong());
             }
         }
@@ -147,13 +161,24 @@ mod tests {
     use serde_json::json;
 
     use super::super::generate::Shape;
+    use super::super::program::Wait;
     use super::*;
     use crate::support::Dice;
 
     fn one(program: Program) -> Task {
         Task {
             tag: 0,
+            tells: None,
             chapters: vec![program],
+        }
+    }
+
+    /// Tells whoever waits for it.
+    fn called() -> Task {
+        Task {
+            tag: 7,
+            tells: Some(0),
+            chapters: vec![sql(3, 2)],
         }
     }
 
@@ -171,12 +196,17 @@ mod tests {
         let by_loser = one(sql(2, 7));
         let task = Task {
             tag: 0,
+            tells: None,
             chapters: vec![
                 Program::Join(vec![
                     sql(1, 1),
                     Program::Refused { counter: 1 },
                     Program::Send {
                         tasks: vec![sent.clone(), sent.clone()],
+                    },
+                    Program::Call {
+                        task: Box::new(called()),
+                        how: Wait::Back,
                     },
                 ]),
                 Program::Race {
@@ -193,9 +223,10 @@ mod tests {
         assert_eq!(
             prediction,
             Prediction {
-                counters: [(1, 11), (2, 8)].into(),
-                runs: 4,
+                counters: [(1, 11), (2, 8), (3, 2)].into(),
+                runs: 5,
                 bodies: 3,
+                telling: [7].into(),
             }
         );
     }
@@ -204,6 +235,7 @@ mod tests {
     fn an_account_lays_an_output_beside_its_task() {
         let task = Task {
             tag: 0,
+            tells: None,
             chapters: vec![
                 Program::Sequence(vec![run(2), sql(3, 4), Program::Sleep { ms: 1 }]),
                 Program::Race {
@@ -243,6 +275,10 @@ mod tests {
         let send = Program::Send {
             tasks: vec![one(run(0))],
         };
+        let call = || Program::Call {
+            task: Box::new(called()),
+            how: Wait::Look,
+        };
         let race = Program::Race {
             winner: Box::new(run(0)),
             loser: Loser::Sleep,
@@ -258,6 +294,11 @@ mod tests {
             (Program::Sleep { ms: 1 }, json!(0)),
             (send.clone(), json!({"sent": []})),
             (send, json!({"sent": ["a", "b"]})),
+            (call(), json!({"sent": ["a"], "answer": null})),
+            (call(), json!({"sent": ["a"], "answer": 8})),
+            (call(), json!({"sent": [], "answer": 7})),
+            (Program::Lonely { ms: 1 }, json!({"came": "a"})),
+            (Program::Lonely { ms: 1 }, json!(null)),
             (race, json!({"token": "a", "pad": 0})),
             (Program::Join(vec![run(0)]), json!([])),
             (Program::Sequence(vec![]), json!(null)),
@@ -285,7 +326,8 @@ mod tests {
         assert_ne!(tasks(1), tasks(2));
         let text = serde_json::to_string(&tasks(1)).expect("JSON");
         for kind in [
-            "sleep", "run", "fail", "sql", "refused", "send", "join", "race", "sequence", "body",
+            "sleep", "run", "fail", "sql", "refused", "send", "call", "lonely", "look", "match", "back",
+            "join", "race", "sequence", "body", "wait",
         ] {
             assert!(text.contains(&format!("\"{kind}\"")), "there is no {kind}");
         }

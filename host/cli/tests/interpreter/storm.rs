@@ -1,6 +1,7 @@
 //! A storm: programs are sent to nodes while a nemesis works; then all must have come to what was predicted.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -47,16 +48,16 @@ impl Storm {
     pub(crate) async fn pass(self) {
         let mut dice = Dice::new();
         let witness = Witness::start().await;
-        let application = Application::new();
+        let database = match self.nodes {
+            1 => None,
+            nodes => Some(SharedDatabase::start(nodes).await),
+        };
+        let application = Application::new(database.as_ref().map(|database| Arc::clone(&database.cluster)));
         let config = format!(
             "[modules.{MODULE}]\nhttp = [\"{host}\"]\nconfig = {{ sink = \"http://{host}/\" }}\ndatabases.app = {}\n",
             application.grant(),
             host = witness.host(),
         );
-        let database = match self.nodes {
-            1 => None,
-            nodes => Some(SharedDatabase::start(nodes).await),
-        };
         let mut arguments = match &database {
             Some(database) => database.arguments(),
             None => vec![Vec::new()],

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::application::Application;
 use super::predict::{Account, Body, Prediction};
-use super::program::{EVENT, Task};
+use super::program::{DONE, EVENT, Task};
 use crate::support::fleet::Client;
 
 /// For how long after it went on a node that had stood still may tell of bodies that another has finished meanwhile: it
@@ -116,6 +116,7 @@ impl Verdict<'_> {
                 ));
             }
         }
+        self.tellings(&prediction, &mut wrong).await;
         self.ledger(application, &prediction, &expected, &mut wrong);
         assert!(
             wrong.is_empty(),
@@ -125,11 +126,12 @@ impl Verdict<'_> {
         );
         format!(
             "{} runs of {} programs, {bodies} bodies, {stale} told again by nodes that had stood still, {} additions to {} \
-             counters",
+             counters, {} calls",
             prediction.runs,
             self.roots.len(),
             expected.len(),
-            prediction.counters.len()
+            prediction.counters.len(),
+            prediction.telling.len()
         )
     }
 
@@ -151,6 +153,22 @@ impl Verdict<'_> {
             by_task.entry(*tag).or_default().push(run);
         }
         by_task
+    }
+
+    /// Each task that should say that it is done has said so once.
+    async fn tellings(&self, prediction: &Prediction, wrong: &mut Vec<String>) {
+        let mut told: BTreeMap<u64, usize> = prediction.telling.iter().map(|tag| (*tag, 0)).collect();
+        for event in self.client.pages(&format!("/v1/events?name={DONE}")).await {
+            match event["data"]["child"].as_u64() {
+                Some(tag) => *told.entry(tag).or_default() += 1,
+                None => wrong.push(format!("a strange event: {event}")),
+            }
+        }
+        for (tag, times) in told {
+            if times != 1 || !prediction.telling.contains(&tag) {
+                wrong.push(format!("task {tag} has said {times} times that it is done"));
+            }
+        }
     }
 
     /// What a run did, when it has completed on one version and its output is what the task comes to.

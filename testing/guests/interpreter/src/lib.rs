@@ -12,7 +12,7 @@ use std::time::Duration;
 use dormouse::prelude::*;
 use dormouse::step::Statement;
 
-use crate::program::{Loser, Program, Task};
+use crate::program::{Loser, Program, Task, Wait};
 
 mod program;
 
@@ -77,6 +77,12 @@ impl Interpreter {
                 Program::Send { tasks } => {
                     let ids = self.send(name, tasks).await?;
                     Ok(json!({ "sent": ids }))
+                }
+                Program::Call { task, how } => self.call(name, task, *how).await,
+                Program::Lonely { ms } => {
+                    let waited = self.step.wait_for_event::<Value>(name, program::NEVER);
+                    let waited = waited.timeout(Duration::from_millis(*ms)).await?;
+                    Ok(json!({ "came": waited.map(|event| event.id) }))
                 }
                 Program::Join(programs) => {
                     let branches = programs
@@ -159,6 +165,34 @@ impl Interpreter {
         Ok(self.step.send_events(name, events).await?.ids)
     }
 
+    async fn call(&self, name: String, task: &Task, how: Wait) -> dormouse::Result<Value> {
+        let fits = format!("async.data.child == {}", task.tag);
+        let wait = self
+            .step
+            .wait_for_event::<Value>(name.clone(), program::DONE)
+            .when(fits)
+            .timeout(NEVER);
+        let wait = match how {
+            Wait::Look => wait,
+            Wait::Match => wait.matching("data.tag"),
+            Wait::Back => wait.lookback(NEVER),
+        };
+        let tasks = std::slice::from_ref(task);
+        let (answer, ids) = match how {
+            // A sleep's length later the answer may be there.
+            Wait::Back => {
+                let ids = self.send(name.clone(), tasks).await?;
+                self.step.sleep(name, Duration::from_millis(20)).await?;
+                (wait.await?, ids)
+            }
+            Wait::Look | Wait::Match => {
+                let send = async { self.send(name, tasks).await };
+                try_join!(async { wait.await.map_err(Error::from) }, send)?
+            }
+        };
+        Ok(json!({ "sent": ids, "answer": answer.map(|event| event.data["child"].clone()) }))
+    }
+
     /// Ends only with an error: it is not meant to end.
     fn lose<'a>(&'a self, loser: &'a Loser, path: String) -> Outcome<'a> {
         Box::pin(async move {
@@ -173,6 +207,9 @@ impl Interpreter {
                         dormouse::Result::<()>::Err(Error::retryable(token))
                     });
                     body.attempts(21).backoff(Backoff::constant(NEVER)).await?;
+                }
+                Loser::Wait => {
+                    self.step.wait_for_event::<Value>(name, program::NEVER).await?;
                 }
                 Loser::Send { tasks } => {
                     self.send(name.clone(), tasks).await?;
@@ -228,6 +265,10 @@ async fn interpret(
     let chapters = &event.data.chapters;
     if let Some(chapter) = chapters.get(done.len()) {
         done.push(interpreter.perform(chapter, Task::path(done.len())).await?);
+    }
+    if let Some(tag) = event.data.tells.filter(|_| done.len() == chapters.len()) {
+        let done = json!({ "name": program::DONE, "data": { "tag": tag, "child": event.data.tag } });
+        interpreter.step.send_events("tell", [done]).await?;
     }
     Ok(match done.len() < chapters.len() {
         true => Continue::With(Value::Array(done)),

@@ -8,11 +8,19 @@ use serde::{Deserialize, Serialize};
 /// The event that starts an interpreter. Its data is a [`Task`].
 pub const EVENT: &str = "test/program";
 
+/// The event by which a task says that it is done: its `child` is the task's tag, its `tag` that of the one who waits.
+pub const DONE: &str = "test/done";
+
+/// An event that nobody sends.
+pub const NEVER: &str = "test/never";
+
 /// What one run does: its chapters one after the other, each with a journal of its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// What it is known by among all tasks.
     pub tag: u64,
+    /// The tag of a task that waits for this one: at its end it says so by an event.
+    pub tells: Option<u64>,
     /// At least one.
     pub chapters: Vec<Program>,
 }
@@ -62,6 +70,18 @@ pub enum Program {
         /// The tasks.
         tasks: Vec<Task>,
     },
+    /// Sends an event for a task and waits for the one by which that says that it is done.
+    Call {
+        /// The task, which tells.
+        task: Box<Task>,
+        /// How it waits.
+        how: Wait,
+    },
+    /// Waits for an event that nobody sends.
+    Lonely {
+        /// Until then: milliseconds.
+        ms: u64,
+    },
     /// All of them, interleaved.
     Join(Vec<Program>),
     /// A program against something that never ends: the program wins.
@@ -77,6 +97,18 @@ pub enum Program {
     Sequence(Vec<Program>),
 }
 
+/// How a call waits for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wait {
+    /// The wait begins before the event is sent; it looks at each answer.
+    Look,
+    /// The same; it looks at the answers to its own run alone.
+    Match,
+    /// The wait begins after the event was sent, when the answer may have come, and looks back.
+    Back,
+}
+
 /// What never ends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -85,6 +117,8 @@ pub enum Loser {
     Sleep,
     /// A body that fails, with an hour until its next attempt.
     Body,
+    /// A wait for an event that nobody sends.
+    Wait,
     /// Sends, then sleeps. What it sends is sent whatever becomes of it, when it is asked first.
     Send {
         /// The tasks.
@@ -107,6 +141,8 @@ impl Program {
             Program::Sql { .. } => "sql",
             Program::Refused { .. } => "refused",
             Program::Send { .. } => "send",
+            Program::Call { .. } => "call",
+            Program::Lonely { .. } => "lonely",
             Program::Join(_) => "join",
             Program::Race { .. } => "race",
             Program::Sequence(_) => "sequence",
@@ -121,6 +157,7 @@ impl Loser {
         let kind = match self {
             Loser::Sleep => "sleep",
             Loser::Body => "body",
+            Loser::Wait => "wait",
             Loser::Send { .. } => "send",
         };
         format!("lost-{kind} {path}")
