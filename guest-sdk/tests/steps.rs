@@ -237,9 +237,9 @@ fn the_other_operations_are_answered_by_the_test() {
 #[test]
 fn what_the_host_does_not_do_yet_is_a_failure_of_the_step() {
     let report = Harness::of::<others>()
-        .answer(|_, _| Err(Error::non_retriable("later").code("not-supported-yet")))
+        .answer(|_, _| Err(Error::non_retriable("later").code("not-supported")))
         .run();
-    assert_eq!(report.error().get_code(), Some("not-supported-yet"));
+    assert_eq!(report.error().get_code(), Some("not-supported"));
 }
 
 #[dormouse::function(id = "surroundings")]

@@ -181,7 +181,8 @@ CREATE TABLE completions (
 ) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
 
 -- What runs wait for that others bring. `kind` 1: an event of that name, whose field at `path` has that `key` (both empty
--- when any will do), and for which `condition` (CEL) holds. Whoever adds or removes a row holds the lock of the run's.
+-- when any will do), and for which `condition` (CEL) holds. 2: the signal of that name; one row at most. Whoever adds or
+-- removes a row holds the lock of the run's.
 CREATE TABLE waits (
     run_id    uuid     NOT NULL,
     operation bigint   NOT NULL,

@@ -159,7 +159,7 @@ CREATE TABLE completions (
 ) STRICT, WITHOUT ROWID;
 
 -- What runs wait for that others bring. `kind` 1: an event of that name, whose field at `path` has that `key` (both empty
--- when any will do), and for which `condition` (CEL) holds.
+-- when any will do), and for which `condition` (CEL) holds. 2: the signal of that name; one row at most.
 CREATE TABLE waits (
     run_id    BLOB    NOT NULL,
     operation INTEGER NOT NULL,

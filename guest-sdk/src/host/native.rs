@@ -165,7 +165,7 @@ pub(crate) fn reveal_secret(name: &str) -> Result<String, Failure> {
 
 pub(crate) fn hmac_sha256(_: &str, _: &[u8]) -> Result<Vec<u8>, Failure> {
     Err(Error::non_retriable("the test harness knows no HMAC")
-        .code("not-supported-yet")
+        .code("not-supported")
         .into_failure())
 }
 

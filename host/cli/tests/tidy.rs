@@ -112,8 +112,9 @@ fn sql_of_the_store_is_in_the_store() {
     ) {
         let name = path.to_string_lossy().into_owned();
         let text = read(&path);
-        assert!(!text.contains("sqlx::query"), "{name} queries a database");
+        // Applications have databases of their own, and the SQL steps that go to them.
         if !name.contains("/sql/") {
+            assert!(!text.contains("sqlx::"), "{name} queries a database");
             assert!(!text.contains("rusqlite"), "{name} queries a database");
         }
     }

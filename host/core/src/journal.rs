@@ -239,6 +239,53 @@ struct Version {
     v: u64,
 }
 
+impl Meta {
+    /// Reads what [`Entry::encode`] writes.
+    fn read(text: &str) -> Result<Meta, String> {
+        match serde_json::from_str::<Meta>(text) {
+            Ok(meta) if meta.v == META_VERSION => Ok(meta),
+            unknown => {
+                // A later version may well have members that this release does not know: its number says more.
+                Err(match (serde_json::from_str(text), unknown) {
+                    (Ok(Version { v }), _) if v != u64::from(META_VERSION) => {
+                        format!("it has version {v}, this release reads {META_VERSION}")
+                    }
+                    (Err(error), _) | (_, Err(error)) => error.to_string(),
+                    (Ok(_), Ok(_)) => "its version is not one".to_owned(),
+                })
+            }
+        }
+    }
+
+    /// Reads the one form that most of a long journal's entries have, a step that succeeded, in a tenth of the time
+    /// that reading any JSON takes. None for everything else: [`Meta::read`] reads that.
+    fn of_step(text: &str) -> Option<Meta> {
+        let mut rest = text.strip_prefix("{\"v\":1")?;
+        let mut meta = Meta {
+            v: META_VERSION,
+            ..Meta::default()
+        };
+        if let Some(after) = rest.strip_prefix(",\"n\":") {
+            meta.n = leading_number(after, &mut rest)?;
+        }
+        meta.attempt = leading_number(rest.strip_prefix(",\"attempt\":")?, &mut rest)?;
+        meta.started = Some(leading_number(rest.strip_prefix(",\"started\":")?, &mut rest)?);
+        (rest == "}").then_some(meta)
+    }
+}
+
+/// The digits that a text begins with, as a number; `rest` is what follows them.
+fn leading_number<'t, T: std::str::FromStr>(text: &'t str, rest: &mut &'t str) -> Option<T> {
+    let end = text.bytes().position(|byte| !byte.is_ascii_digit())?;
+    let (digits, after) = text.split_at(end);
+    *rest = after;
+    // JSON has no number with a leading zero; serde says so.
+    if digits.len() > 1 && digits.starts_with('0') {
+        return None;
+    }
+    digits.parse().ok()
+}
+
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
@@ -333,29 +380,20 @@ impl Entry {
     ///
     /// # Errors
     /// When a row was written by a newer release or is damaged.
-    pub fn decode(record: Record) -> Result<Entry, Unreadable> {
+    pub fn decode(mut record: Record) -> Result<Entry, Unreadable> {
         let seq = record.seq;
         let unreadable = |reason: String| Unreadable { seq, reason };
         let missing = |what: &str| unreadable(format!("{what} is missing"));
-        let meta = match serde_json::from_str::<Meta>(&record.meta) {
-            Ok(meta) if meta.v == META_VERSION => meta,
-            unknown => {
-                // A later version may well have members that this release does not know: its number says more.
-                return Err(unreadable(match (serde_json::from_str(&record.meta), unknown) {
-                    (Ok(Version { v }), _) if v != u64::from(META_VERSION) => {
-                        format!("it has version {v}, this release reads {META_VERSION}")
-                    }
-                    (Err(error), _) | (_, Err(error)) => error.to_string(),
-                    (Ok(_), Ok(_)) => "its version is not one".to_owned(),
-                }));
-            }
+        let meta = match Meta::of_step(&record.meta) {
+            Some(meta) => meta,
+            None => Meta::read(&record.meta).map_err(unreadable)?,
         };
-        let payload = || record.payload.clone().ok_or_else(|| missing("its payload"));
+        let mut payload = || record.payload.take().ok_or_else(|| missing("its payload"));
         let failure = |json: &Json| {
             json.read::<Failure>()
                 .map_err(|error| unreadable(error.to_string()))
         };
-        let outcome = || -> Result<Outcome, Unreadable> {
+        let mut outcome = || -> Result<Outcome, Unreadable> {
             let json = payload()?;
             if meta.failed {
                 Ok(Err(failure(&json)?))

@@ -65,14 +65,16 @@ pub const CONDITION_DEPTH_MAX: usize = 64;
 /// What evaluating a CEL expression may cost: one for each operation and each 64 bytes that it looks at. About a
 /// millisecond; one that takes more does not hold.
 pub const CONDITION_COST_MAX: u64 = 100_000;
+/// A signal's name in bytes.
+pub const SIGNAL_BYTES_MAX: usize = 512;
 /// How far back a wait may look for events that came before it.
 pub const LOOKBACK_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
 /// How many events, the latest first, a wait looks at that looks back.
 pub const LOOKBACK_EVENTS_MAX: u32 = 1_000;
 /// The path of a field that a wait matches by, in bytes.
 pub const MATCH_PATH_BYTES_MAX: usize = 512;
-/// How deep an event's JSON may nest, the event itself included: what serde_json reads without being told otherwise, and
-/// so what a guest can read.
+/// How deep an event's JSON may nest, the event itself included, and a signal's data: what serde_json reads without being
+/// told otherwise, and so what a guest can read.
 pub const JSON_DEPTH_MAX: usize = 127;
 
 /// What an operator may set for a module.

@@ -15,7 +15,7 @@ use crate::journal::Seq;
 use crate::json::Json;
 use crate::limit;
 use crate::time::Timestamp;
-use crate::wait::{self, EventWait};
+use crate::wait::{self, EventWait, SignalWait};
 
 /// Events that a step sends, each with the id it is stored under.
 #[derive(Debug, Clone, PartialEq)]
@@ -161,6 +161,69 @@ impl WaitForEvent {
             },
         })
     }
+}
+
+/// A wait for a signal, as a step asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitForSignal {
+    /// What ends it.
+    pub wait: SignalWait,
+    /// When it ends by itself.
+    pub due_at: Option<Timestamp>,
+}
+
+impl WaitForSignal {
+    /// Reads the input of an entry, started `at`.
+    ///
+    /// # Errors
+    /// `invalid-name`, `invalid-duration`, `invalid-options`.
+    pub fn read(input: &Json, at: Timestamp) -> Result<WaitForSignal, Failure> {
+        #[derive(Deserialize)]
+        struct Input {
+            signal: String,
+            #[serde(default)]
+            options: Options,
+        }
+        #[derive(Deserialize, Default)]
+        #[serde(default, deny_unknown_fields)]
+        struct Options {
+            timeout_ms: Option<u64>,
+            on_conflict: OnConflict,
+        }
+        #[derive(Deserialize, Default, PartialEq)]
+        #[serde(rename_all = "lowercase")]
+        enum OnConflict {
+            #[default]
+            Fail,
+            Replace,
+        }
+        let Input { signal, options } = read(input)?;
+        check_signal(&signal)?;
+        Ok(WaitForSignal {
+            wait: SignalWait {
+                signal,
+                replace: options.on_conflict == OnConflict::Replace,
+            },
+            due_at: timeout(options.timeout_ms, at)?,
+        })
+    }
+}
+
+/// Checks a signal's name.
+///
+/// # Errors
+/// `invalid-name`.
+pub fn check_signal(signal: &str) -> Result<(), Failure> {
+    if signal.is_empty() || signal.len() > limit::SIGNAL_BYTES_MAX || signal.chars().any(char::is_control) {
+        return Err(Failure::terminal(
+            "invalid-name",
+            format!(
+                "a signal's name has 1 to {} bytes and no control characters",
+                limit::SIGNAL_BYTES_MAX
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// When an operation ends by itself, if it does.
@@ -309,5 +372,26 @@ mod tests {
         }
         let long = format!(r#"{{"event":"{}"}}"#, "x".repeat(limit::EVENT_NAME_BYTES_MAX + 1));
         assert!(read(&long).is_err());
+    }
+
+    #[test]
+    fn a_wait_for_a_signal_is_read() {
+        let read = |input: &str| WaitForSignal::read(&Json::trusted(input), AT);
+        let asked =
+            read(r#"{"signal":"go","options":{"timeout_ms":5,"on_conflict":"replace"}}"#).expect("valid");
+        assert_eq!(asked.due_at, Some(AT.after(Duration::from_millis(5))));
+        assert!(asked.wait.replace);
+        assert!(!read(r#"{"signal":"go"}"#).expect("valid").wait.replace);
+        for (input, code) in [
+            (r#"{"signal":""}"#, "invalid-name"),
+            (r#"{"signal":"a\nb"}"#, "invalid-name"),
+            (
+                r#"{"signal":"a","options":{"on_conflict":"ask"}}"#,
+                "invalid-options",
+            ),
+            (r#"{"signal":"a","options":{"match":"x"}}"#, "invalid-options"),
+        ] {
+            assert_eq!(read(input).expect_err(input).code.as_deref(), Some(code));
+        }
     }
 }

@@ -22,7 +22,6 @@
 mod divergence;
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::Hash;
 
 use sha2::{Digest, Sha256};
 
@@ -92,13 +91,6 @@ pub struct Open<'a> {
     pub input: Option<&'a Json>,
 }
 
-/// Which counter a use of a name counts in.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Counter {
-    Body,
-    Operation(OperationKind),
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Open,
@@ -127,7 +119,9 @@ pub struct Replay {
     operations: BTreeMap<Seq, Standing>,
     open: usize,
     steps: u32,
-    uses: HashMap<Counter, HashMap<String, u32>>,
+    /// How often each name was used, by what used it.
+    bodies: HashMap<String, u32>,
+    started: HashMap<OperationKind, HashMap<String, u32>>,
     deferrals: BTreeMap<Seq, Deferral>,
     attempt: Option<Attempt>,
 }
@@ -155,7 +149,8 @@ impl Replay {
             operations: BTreeMap::new(),
             open: 0,
             steps: 0,
-            uses: HashMap::new(),
+            bodies: HashMap::new(),
+            started: HashMap::new(),
             deferrals: BTreeMap::new(),
             attempt: None,
         })
@@ -249,7 +244,7 @@ impl Replay {
             Some(deferral) => (deferral.occurrence, deferral.failed),
             None => {
                 self.steps += 1;
-                (self.use_name(Counter::Body, name), 0)
+                (use_name(&mut self.bodies, name), 0)
             }
         };
         let Some(entry) = self.entries.get(self.cursor) else {
@@ -341,7 +336,7 @@ impl Replay {
         due_at: impl FnOnce() -> Option<Timestamp>,
     ) -> Result<StartedOperation, Divergence> {
         self.steps += 1;
-        let occurrence = self.use_name(Counter::Operation(kind), name);
+        let occurrence = use_name(self.started.entry(kind).or_default(), name);
         let hash = input_hash(input);
         let Some(entry) = self.entries.get(self.cursor) else {
             let operation = self.next_seq();
@@ -497,21 +492,6 @@ impl Replay {
         );
     }
 
-    fn use_name(&mut self, counter: Counter, name: &str) -> u32 {
-        let uses = self.uses.entry(counter).or_default();
-        match uses.get_mut(name) {
-            Some(next) => {
-                let occurrence = *next;
-                *next += 1;
-                occurrence
-            }
-            None => {
-                uses.insert(name.to_owned(), 1);
-                0
-            }
-        }
-    }
-
     fn opened(&self, operation: Seq) -> Option<Open<'_>> {
         let entry = self.entries.get((operation - self.base) as usize)?;
         match &entry.event {
@@ -547,6 +527,21 @@ impl Replay {
             seq: self.base + self.cursor as Seq,
             journal: entry.map_or_else(|| "nothing more".to_owned(), Entry::describe),
             code: asked,
+        }
+    }
+}
+
+/// Which use of a name this is, from 0.
+fn use_name(uses: &mut HashMap<String, u32>, name: &str) -> u32 {
+    match uses.get_mut(name) {
+        Some(next) => {
+            let occurrence = *next;
+            *next += 1;
+            occurrence
+        }
+        None => {
+            uses.insert(name.to_owned(), 1);
+            0
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Waiting for events: which event ends a wait.
+//! Waiting for events and signals: what ends a wait.
 //!
 //! Equality of a field is kept apart from conditions, because a store can look it up: a wait has the field's path and a
 //! key made of its value, and an event is asked for the same. Absent on purpose: who is asked when, which is the store's.
@@ -7,6 +7,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::condition::{Condition, Scope};
+use crate::failure::Failure;
+use crate::id::RunId;
 use crate::time::Timestamp;
 
 /// What a run waits for.
@@ -39,6 +41,33 @@ impl EventWait {
             .as_deref()
             .is_none_or(|condition| holds(condition, event, started_by))
     }
+}
+
+/// A signal that a run waits for. Only one run can.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignalWait {
+    /// Its name.
+    pub signal: String,
+    /// Another wait for it ends with [`signal_replaced`]; else this one does, with [`signal_taken`].
+    pub replace: bool,
+}
+
+/// What a wait comes to whose signal another run waits for.
+pub fn signal_taken(signal: &str, by: RunId) -> Failure {
+    Failure::terminal(
+        "signal-taken",
+        format!(
+            "run {by} waits for the signal \"{signal}\", and only one can: wait for another name, or replace it"
+        ),
+    )
+}
+
+/// What a wait comes to that another run has replaced.
+pub fn signal_replaced(signal: &str, by: RunId) -> Failure {
+    Failure::terminal(
+        "signal-replaced",
+        format!("run {by} waits for the signal \"{signal}\" in place of this one"),
+    )
 }
 
 /// Whether a wait's condition holds. It was checked when the wait began, so it can be read.

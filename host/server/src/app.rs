@@ -9,7 +9,7 @@ use bytes::Bytes;
 use dormouse_core::event::{self, Seed};
 use dormouse_core::journal::Entry;
 use dormouse_core::run::State;
-use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp};
+use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp, limit};
 use dormouse_engine::{Engine, Instances};
 use dormouse_store::Store;
 use dormouse_store::command::Commanded;
@@ -125,6 +125,42 @@ impl App {
             let ids = (run.run.id, run.run.event_id);
             app.0.scheduler.begin(vec![run]);
             Ok(ids)
+        })
+        .await
+    }
+
+    /// Ends the wait for a signal with its data. Answers with the run that waited.
+    ///
+    /// # Errors
+    /// `not-found` when nobody waits for it; `invalid-name`; `output-too-large` and `invalid-body`
+    /// (nested too deep) for the data.
+    pub async fn signal(&self, signal: String, data: Json) -> Result<RunId, Problem> {
+        self.accepting()?;
+        dormouse_core::operation::check_signal(&signal)
+            .map_err(|failure| Problem::new(400, "invalid-name", failure.message))?;
+        if data.len() > limit::OUTPUT_BYTES_MAX {
+            let (len, most) = (data.len(), limit::OUTPUT_BYTES_MAX);
+            let message = format!("the signal's data is {len} bytes, more than the limit of {most}");
+            return Err(Problem::new(400, "output-too-large", message));
+        }
+        let (depth, most) = (data.depth(), limit::JSON_DEPTH_MAX);
+        if depth > most {
+            let message = format!("the signal's data nests {depth} deep, more than the limit of {most}");
+            return Err(Problem::new(400, "invalid-body", message));
+        }
+        let app = self.clone();
+        uncancelled(async move {
+            let run = app.0.store.signal(&signal, data, app.now()).await?;
+            let run = run.ok_or_else(|| {
+                Problem::new(
+                    404,
+                    "not-found",
+                    format!("no run waits for the signal \"{signal}\""),
+                )
+                .help("a signal is not kept: send it again when the run waits, or send an event")
+            })?;
+            app.0.feed.run(run);
+            Ok(run)
         })
         .await
     }

@@ -5,6 +5,8 @@ mod support;
 
 #[path = "steps/sending.rs"]
 mod sending;
+#[path = "steps/signals.rs"]
+mod signals;
 #[path = "steps/triggers.rs"]
 mod triggers;
 #[path = "steps/waiting.rs"]

@@ -101,6 +101,10 @@ pub trait Store: Send + Sync + 'static {
     /// The completions stored for a run, earliest first.
     async fn completions(&self, run: RunId) -> Result<Vec<Completion>>;
 
+    /// Completes the wait for a signal with its data, and makes the run ready if it waits. None: nobody waits for it. (On
+    /// Postgres, this and storing a wait for the signal take an exclusive lock on the hash of its name.)
+    async fn signal(&self, signal: &str, data: Json, now: Timestamp) -> Result<Option<RunId>>;
+
     // ---- commands ----------------------------------------------------------------------------------------------
 
     /// Ends a run: terminal status, epoch + 1, its timer, ready row and completions deleted.
@@ -169,7 +173,8 @@ pub trait Store: Send + Sync + 'static {
     /// A run's log lines from number `from` on.
     async fn logs(&self, run: RunId, from: u32, limit: u32) -> Result<Vec<LogLine>>;
 
-    /// Numbers for the overview and the metrics. Cheap: never counts what has ended.
+    /// Numbers for the overview and the metrics. Cheap: never counts what has ended. With more than 10,000 live runs they
+    /// may be a few seconds old.
     async fn counts(&self) -> Result<Counts>;
 
     // ---- upkeep ------------------------------------------------------------------------------------------------

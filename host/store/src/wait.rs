@@ -5,7 +5,7 @@
 //! reads a journal to find out who waits.
 
 use dormouse_core::Seq;
-use dormouse_core::wait::EventWait;
+use dormouse_core::wait::{EventWait, SignalWait};
 
 /// A wait that an entry of an append opens.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,4 +21,7 @@ pub struct NewWait {
 pub enum WaitOn {
     /// An event: the first that fits and is stored after the wait, or the latest that fits of those it looks back to.
     Event(EventWait),
+    /// A signal. Only one wait for its name is stored: with another there, one of the two is completed with a failure in
+    /// the same commit, as [`SignalWait::replace`] says.
+    Signal(SignalWait),
 }

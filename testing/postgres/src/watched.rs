@@ -1,6 +1,7 @@
 //! A process that ends with this one, however this one ends.
 
 use std::fs::File;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -41,6 +42,8 @@ impl Watched {
             .arg(command.get_program())
             .args(command.get_args())
             .current_dir("/")
+            // What ends a group of processes (Ctrl-C, `timeout`) must not end who cleans up after them.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log);

@@ -9,7 +9,7 @@ use crate::state::HostState;
 
 fn not_yet() -> types::Failure {
     failure_to_guest(Failure::terminal(
-        "not-supported-yet",
+        "not-supported",
         "this server has no secrets yet; use `config` for what need not be secret",
     ))
 }

@@ -24,10 +24,6 @@ pub(super) async fn cancellations() -> Answer {
     answer("cancelling runs in bulk")
 }
 
-pub(super) async fn signals() -> Answer {
-    answer("sending signals")
-}
-
 pub(super) async fn keys() -> Answer {
     answer("managing keys")
 }

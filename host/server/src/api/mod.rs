@@ -23,6 +23,7 @@ mod modules;
 mod node;
 mod query;
 mod runs;
+mod signals;
 mod steps;
 mod stream;
 mod view;
@@ -82,7 +83,7 @@ pub fn routes(app: App) -> Router {
             "/cancellations",
             get(absent::cancellations).post(absent::cancellations),
         )
-        .route("/signals", post(absent::signals))
+        .route("/signals", post(signals::send))
         .route("/keys", get(absent::keys).post(absent::keys))
         .route("/grants", get(absent::grants).put(absent::grants))
         .route("/audit", get(absent::audit))

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use dormouse_core::journal::OperationKind;
-use dormouse_core::operation::WaitForEvent;
+use dormouse_core::operation::{WaitForEvent, WaitForSignal};
 use dormouse_core::replay::{Begun, Divergence, Replay};
 use dormouse_core::run::RunError;
 use dormouse_core::step::StepOptions;
@@ -265,6 +265,7 @@ impl RunHost for LegHost {
             match call.kind {
                 OperationKind::SendEvents => self.send_events(started.operation, &call.input, at),
                 OperationKind::WaitForEvent => self.wait_for_event(started.operation, &call.input, at),
+                OperationKind::WaitForSignal => self.wait_for_signal(started.operation, &call.input, at),
                 _ => {}
             }
         }
@@ -339,9 +340,11 @@ impl RunHost for LegHost {
 
 /// When an operation comes due by itself.
 fn due_at(kind: OperationKind, input: &Json, now: Timestamp, started_by: &Json) -> Option<Timestamp> {
-    if kind == OperationKind::WaitForEvent {
-        // One that is not valid is answered when it is awaited, as too long a sleep is.
-        return WaitForEvent::read(input, now, started_by).ok()?.due_at;
+    // One that is not valid is answered when it is awaited, as too long a sleep is.
+    match kind {
+        OperationKind::WaitForEvent => return WaitForEvent::read(input, now, started_by).ok()?.due_at,
+        OperationKind::WaitForSignal => return WaitForSignal::read(input, now).ok()?.due_at,
+        _ => {}
     }
     #[derive(serde::Deserialize)]
     struct Sleep {

@@ -126,14 +126,16 @@ impl LegHost {
                     let outcome = self.sent(operation, &input, started_at);
                     self.performing.answer(now, operation, outcome);
                 }
-                OperationKind::WaitForEvent => match self.refused_wait(&input, started_at) {
-                    Some(failure) => self.performing.answer(now, operation, Err(failure)),
-                    // Others bring it.
-                    None => {
-                        self.performing.begun.insert(operation);
+                OperationKind::WaitForEvent | OperationKind::WaitForSignal => {
+                    match self.refused_wait(kind, &input, started_at) {
+                        Some(failure) => self.performing.answer(now, operation, Err(failure)),
+                        // Others bring it.
+                        None => {
+                            self.performing.begun.insert(operation);
+                        }
                     }
-                },
-                OperationKind::WaitForSignal | OperationKind::Invoke | OperationKind::Fetch => {
+                }
+                OperationKind::Invoke | OperationKind::Fetch => {
                     let message = format!("{} is not supported yet", kind.as_str());
                     self.performing
                         .answer(now, operation, Err(Failure::terminal("not-supported", message)));

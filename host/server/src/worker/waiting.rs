@@ -4,7 +4,7 @@
 //! matching, which the store does in its commits with what `core::wait` says.
 
 use dormouse_core::journal::OperationKind;
-use dormouse_core::operation::WaitForEvent;
+use dormouse_core::operation::{WaitForEvent, WaitForSignal};
 use dormouse_core::replay::Open;
 use dormouse_core::{Failure, Json, Seq, Timestamp};
 use dormouse_engine::Stop;
@@ -41,9 +41,22 @@ impl LegHost {
         }
     }
 
+    /// A new entry waits for a signal.
+    pub(super) fn wait_for_signal(&mut self, operation: Seq, input: &Json, at: Timestamp) {
+        if let Ok(asked) = WaitForSignal::read(input, at) {
+            self.waits.push(NewWait {
+                operation,
+                on: WaitOn::Signal(asked.wait),
+            });
+        }
+    }
+
     /// What is wrong with a wait, as its result.
-    pub(super) fn refused_wait(&self, input: &Json, at: Timestamp) -> Option<Failure> {
-        WaitForEvent::read(input, at, &self.run.event).err()
+    pub(super) fn refused_wait(&self, kind: OperationKind, input: &Json, at: Timestamp) -> Option<Failure> {
+        match kind {
+            OperationKind::WaitForSignal => WaitForSignal::read(input, at).err(),
+            _ => WaitForEvent::read(input, at, &self.run.event).err(),
+        }
     }
 
     /// The waits that the next commit stores: those that were not given up meanwhile.
@@ -58,13 +71,23 @@ pub(super) fn describe(open: &Open<'_>) -> String {
     #[derive(serde::Deserialize)]
     struct Input {
         event: Option<String>,
+        signal: Option<String>,
     }
     let input: Option<Input> = open.input.and_then(|input| input.read().ok());
     let step = open.name;
     match (open.kind, input) {
-        (Some(OperationKind::WaitForEvent), Some(Input { event: Some(event) })) => {
-            format!("event \"{event}\" (step \"{step}\")")
-        }
+        (
+            Some(OperationKind::WaitForEvent),
+            Some(Input {
+                event: Some(event), ..
+            }),
+        ) => format!("event \"{event}\" (step \"{step}\")"),
+        (
+            Some(OperationKind::WaitForSignal),
+            Some(Input {
+                signal: Some(signal), ..
+            }),
+        ) => format!("signal \"{signal}\" (step \"{step}\")"),
         _ => format!("\"{step}\""),
     }
 }

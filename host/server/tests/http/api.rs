@@ -334,6 +334,43 @@ async fn the_server_tells_of_itself() {
 }
 
 #[tokio::test]
+async fn a_signal_that_nobody_waits_for_or_that_is_none_is_refused() {
+    let server = TestServer::start().await;
+    let json = [("content-type", "application/json")];
+    for (body, expected) in [
+        (r#"{"signal":"go","data":1}"#.to_owned(), (404, "not-found")),
+        (r#"{"signal":""}"#.to_owned(), (400, "invalid-name")),
+        (
+            format!(r#"{{"signal":"{}"}}"#, "x".repeat(513)),
+            (400, "invalid-name"),
+        ),
+        (r#"{"data":1}"#.to_owned(), (400, "invalid-body")),
+        (r#"{"signal":"go","date":1}"#.to_owned(), (400, "invalid-body")),
+        ("[]".to_owned(), (400, "invalid-body")),
+        (
+            format!(r#"{{"signal":"go","data":"{}"}}"#, "x".repeat(4 << 20)),
+            (400, "output-too-large"),
+        ),
+        (
+            format!(
+                r#"{{"signal":"go","data":{}{}}}"#,
+                "[".repeat(128),
+                "]".repeat(128)
+            ),
+            (400, "invalid-body"),
+        ),
+    ] {
+        let answer = server.send("POST", "/v1/signals", &json, body.as_bytes()).await;
+        assert_eq!(
+            answer.problem(),
+            (expected.0, expected.1.to_owned()),
+            "{:.60}",
+            body
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_a_later_release_brings_is_told_apart_from_a_mistake() {
     let server = TestServer::start().await;
     let id = server.runs.sleeping;
@@ -344,7 +381,6 @@ async fn what_a_later_release_brings_is_told_apart_from_a_mistake() {
         ("POST", "/v1/functions/shop/charge/pause".to_owned()),
         ("POST", "/v1/modules/shop/preflight".to_owned()),
         ("GET", "/v1/cancellations".to_owned()),
-        ("POST", "/v1/signals".to_owned()),
         ("GET", "/v1/keys".to_owned()),
         ("GET", "/v1/grants".to_owned()),
         ("GET", "/v1/audit".to_owned()),

@@ -29,6 +29,12 @@ pub(crate) trait Look: Send {
 
     /// The payload of the event that started a run.
     fn started_by(&mut self, run: RunId) -> impl Future<Output = Result<Option<Json>>> + Send;
+
+    /// The run and the operation that wait for a signal, as stored.
+    fn signal_holder(&mut self, signal: &str) -> impl Future<Output = Result<Option<(RunId, Seq)>>> + Send;
+
+    /// Reads a run's row into the batch, unless it is there.
+    fn load(&mut self, work: &mut Work, run: RunId) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// Applies one append to the batch. True: what comes with the entries is to be stored too.

@@ -171,6 +171,8 @@ pub(crate) struct Work {
     waits: Vec<(RunId, NewWait)>,
     waits_ended: Vec<(RunId, Seq)>,
     waits_cleared: Vec<RunId>,
+    /// A waiting run was made ready by what it waited for.
+    pub(crate) woke: bool,
     journal_cleared: Vec<RunId>,
 }
 
@@ -276,8 +278,13 @@ impl Work {
     }
 
     /// The waits that this batch is going to store.
-    pub(crate) fn new_waits(&self) -> impl Iterator<Item = &NewWait> {
-        self.waits.iter().map(|(_, wait)| wait)
+    pub(crate) fn new_waits(&self) -> &[(RunId, NewWait)] {
+        &self.waits
+    }
+
+    /// Whether a stored wait is over by what this batch does.
+    pub(crate) fn is_over(&self, run: RunId, operation: Seq) -> bool {
+        self.waits_cleared.contains(&run) || self.waits_ended.contains(&(run, operation))
     }
 
     /// A wait is over: the stored one, and the one that this batch was going to store.

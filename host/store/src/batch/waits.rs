@@ -6,8 +6,8 @@
 use std::collections::{HashMap, HashSet};
 
 use dormouse_core::run::{Event, Phase};
-use dormouse_core::wait::{EventWait, holds, key};
-use dormouse_core::{EventId, Json, RunId, Seq, limit};
+use dormouse_core::wait::{EventWait, SignalWait, holds, key, signal_replaced, signal_taken};
+use dormouse_core::{EventId, Failure, Json, RunId, Seq, Timestamp, limit};
 use serde_json::Value;
 
 use super::execute::Look;
@@ -22,6 +22,8 @@ use crate::wait::WaitOn;
 pub(crate) mod kind {
     /// For an event.
     pub(crate) const EVENT: i64 = 1;
+    /// For a signal.
+    pub(crate) const SIGNAL: i64 = 2;
 }
 
 /// What waits for events are looked up by.
@@ -45,16 +47,22 @@ pub(crate) struct Found {
     pub(crate) started_by: Option<Json>,
 }
 
-/// Takes the waits that come with an append's entries. One that finds its event looking back is completed instead.
+/// Takes the waits that come with an append's entries. One that finds its event looking back, or its signal taken, is
+/// completed instead.
 pub(crate) async fn register(look: &mut impl Look, work: &mut Work, append: &Append) -> Result<()> {
     for wait in &append.waits {
-        let WaitOn::Event(on) = &wait.on;
-        match look_back(look, append.run, on).await? {
-            Some(event) => {
+        let outcome = match &wait.on {
+            WaitOn::Event(on) => look_back(look, append.run, on).await?.map(Ok),
+            WaitOn::Signal(on) => take_signal(look, work, append.run, on, append.now)
+                .await?
+                .map(Err),
+        };
+        match outcome {
+            Some(outcome) => {
                 let completion = Completion {
                     operation: wait.operation,
                     at: append.now,
-                    outcome: Ok(event),
+                    outcome,
                 };
                 work.complete(append.run, completion);
             }
@@ -62,6 +70,68 @@ pub(crate) async fn register(look: &mut impl Look, work: &mut Work, append: &App
         }
     }
     Ok(())
+}
+
+/// Makes a run the one that waits for a signal, or says why it cannot be.
+async fn take_signal(
+    look: &mut impl Look,
+    work: &mut Work,
+    run: RunId,
+    on: &SignalWait,
+    now: Timestamp,
+) -> Result<Option<Failure>> {
+    let Some((holder, operation)) = holder(look, work, &on.signal).await? else {
+        return Ok(None);
+    };
+    if !on.replace {
+        return Ok(Some(signal_taken(&on.signal, holder)));
+    }
+    look.load(work, holder).await?;
+    let completion = Completion {
+        operation,
+        at: now,
+        outcome: Err(signal_replaced(&on.signal, run)),
+    };
+    let woken = complete(work, vec![(holder, completion)])?;
+    work.woke |= woken;
+    Ok(None)
+}
+
+/// Who waits for a signal, after what the batch has done so far.
+async fn holder(look: &mut impl Look, work: &Work, signal: &str) -> Result<Option<(RunId, Seq)>> {
+    let new = work
+        .new_waits()
+        .iter()
+        .find(|(_, wait)| matches!(&wait.on, WaitOn::Signal(on) if on.signal == signal));
+    if let Some((run, wait)) = new {
+        return Ok(Some((*run, wait.operation)));
+    }
+    let stored = look.signal_holder(signal).await?;
+    Ok(stored.filter(|(run, operation)| !work.is_over(*run, *operation)))
+}
+
+/// Hands a signal to the run that waits for it. True: that run was made ready.
+pub(crate) async fn signal(
+    look: &mut impl Look,
+    work: &mut Work,
+    signal: &str,
+    data: &Json,
+    now: Timestamp,
+) -> Result<(Option<RunId>, bool)> {
+    let Some((run, _)) = look.signal_holder(signal).await? else {
+        return Ok((None, false));
+    };
+    look.load(work, run).await?;
+    // Once more: where several nodes write, the run may have given up before its row was locked.
+    let Some((_, operation)) = look.signal_holder(signal).await?.filter(|(now, _)| *now == run) else {
+        return Ok((None, false));
+    };
+    let completion = Completion {
+        operation,
+        at: now,
+        outcome: Ok(data.clone()),
+    };
+    Ok((Some(run), complete(work, vec![(run, completion)])?))
 }
 
 /// The latest event that ends a wait, of those that it looks back to.
@@ -89,8 +159,10 @@ fn read(json: &Json) -> Value {
 pub(crate) fn new_paths(small: &impl Small, work: &Work) -> Vec<(String, String)> {
     let mut paths: Vec<(String, String)> = work
         .new_waits()
-        .map(|wait| match &wait.on {
-            WaitOn::Event(on) => (on.event.clone(), on.path.clone()),
+        .iter()
+        .filter_map(|(_, wait)| match &wait.on {
+            WaitOn::Event(on) => Some((on.event.clone(), on.path.clone())),
+            WaitOn::Signal(_) => None,
         })
         .filter(|(name, path)| !small.wait_paths(name).contains(path))
         .collect();

@@ -32,7 +32,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 41] = [
+const KINDS: [&str; 42] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -56,6 +56,7 @@ const KINDS: [&str; 41] = [
     "append-waits",
     "wait-looks-back",
     "wait-ends",
+    "signal",
     "release",
     "host-trap",
     "complete",
@@ -266,7 +267,8 @@ impl Pair {
             83..=85 => self.cancel().await,
             86..=92 => self.wake().await,
             93..=94 => self.unblock().await,
-            95..=97 => self.registry().await,
+            95..=96 => self.registry().await,
+            97 => self.signal().await,
             98 => self.config().await,
             _ => self.prune().await,
         }
@@ -498,6 +500,17 @@ impl Pair {
                 "wake"
             };
             self.succeeded(kind);
+        }
+    }
+
+    async fn signal(&mut self) {
+        let signal = format!("signal {}", self.random.below(3));
+        let (data, now) = (self.payload(), self.time());
+        if both!(self, signal(&signal, data.clone(), now))
+            .expect("answers")
+            .is_some()
+        {
+            self.succeeded("signal");
         }
     }
 

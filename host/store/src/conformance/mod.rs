@@ -12,6 +12,7 @@ mod ingestion;
 mod random;
 mod scheduling;
 mod sending;
+mod signalling;
 mod upkeep;
 mod versions;
 mod waiting;
@@ -65,6 +66,8 @@ checks![
     sending::what_a_run_sends_comes_with_its_entry,
     sending::sent_again_with_the_same_entries_nothing_is_stored_twice,
     sending::what_is_sent_without_a_lease_or_on_a_stale_registry_stores_nothing,
+    signalling::a_signal_ends_the_one_wait_for_it,
+    signalling::a_second_waiter_fails_or_replaces_the_first,
     waiting::an_event_ends_the_waits_that_it_fits,
     waiting::a_wait_ends_once_and_with_its_operation_or_its_run,
     waiting::a_wait_that_looks_back_finds_the_latest,

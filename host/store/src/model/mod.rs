@@ -213,6 +213,10 @@ impl Store for MemoryStore {
             .unwrap_or_default())
     }
 
+    async fn signal(&self, signal: &str, data: Json, now: Timestamp) -> Result<Option<RunId>> {
+        self.world()?.signal(signal, data, now)
+    }
+
     async fn cancel(&self, run: RunId, now: Timestamp) -> Result<Commanded> {
         self.world()?.cancel(run, now)
     }

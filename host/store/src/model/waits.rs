@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use dormouse_core::wait::{EventWait, signal_replaced, signal_taken};
 use dormouse_core::{EventId, Json, RunId, Seq, Timestamp, limit};
 use serde_json::Value;
 
@@ -12,8 +13,63 @@ use crate::wait::{NewWait, WaitOn};
 
 impl World {
     pub(super) fn register(&mut self, run: RunId, wait: NewWait, now: Timestamp) -> Result<()> {
-        let WaitOn::Event(on) = &wait.on;
-        if let Some(from) = on.lookback_from {
+        match &wait.on {
+            WaitOn::Event(on) => {
+                if let Some(event) = self.look_back(run, on) {
+                    return self.of(run)?.complete(Completion {
+                        operation: wait.operation,
+                        at: now,
+                        outcome: Ok(event),
+                    });
+                }
+            }
+            WaitOn::Signal(on) => {
+                let failed = |operation, failure| Completion {
+                    operation,
+                    at: now,
+                    outcome: Err(failure),
+                };
+                match self.holder(&on.signal) {
+                    None => {}
+                    Some((other, operation)) if on.replace => {
+                        let failure = signal_replaced(&on.signal, run);
+                        self.of(other)?.complete(failed(operation, failure))?;
+                    }
+                    Some((other, _)) => {
+                        let failure = signal_taken(&on.signal, other);
+                        return self.of(run)?.complete(failed(wait.operation, failure));
+                    }
+                }
+            }
+        }
+        self.of(run)?.waits.insert(wait.operation, wait);
+        Ok(())
+    }
+
+    /// Who waits for a signal.
+    fn holder(&self, signal: &str) -> Option<(RunId, Seq)> {
+        self.runs.iter().find_map(|(id, run)| {
+            let holds = |wait: &&NewWait| matches!(&wait.on, WaitOn::Signal(on) if on.signal == signal);
+            run.waits.values().find(holds).map(|wait| (*id, wait.operation))
+        })
+    }
+
+    pub(super) fn signal(&mut self, signal: &str, data: Json, now: Timestamp) -> Result<Option<RunId>> {
+        let Some((run, operation)) = self.holder(signal) else {
+            return Ok(None);
+        };
+        self.of(run)?.complete(Completion {
+            operation,
+            at: now,
+            outcome: Ok(data),
+        })?;
+        Ok(Some(run))
+    }
+
+    /// The latest event that ends a wait, of those that it looks back to.
+    fn look_back(&self, run: RunId, on: &EventWait) -> Option<Json> {
+        let from = on.lookback_from?;
+        {
             let mut received: Vec<_> = self
                 .events
                 .values()
@@ -22,20 +78,11 @@ impl World {
             received.sort_by_key(|event| Reverse((event.received_at, event.id)));
             received.truncate(limit::LOOKBACK_EVENTS_MAX as usize);
             let started_by = self.started_by(run);
-            let found = received
+            received
                 .into_iter()
                 .find(|event| on.ends_by(&read(&event.payload), &started_by))
-                .map(|event| event.payload.clone());
-            if let Some(event) = found {
-                return self.of(run)?.complete(Completion {
-                    operation: wait.operation,
-                    at: now,
-                    outcome: Ok(event),
-                });
-            }
+                .map(|event| event.payload.clone())
         }
-        self.of(run)?.waits.insert(wait.operation, wait);
-        Ok(())
     }
 
     /// An event was stored: ends the waits that it ends.
@@ -47,8 +94,10 @@ impl World {
         let mut ended: Vec<(RunId, Seq)> = Vec::new();
         for (id, run) in &self.runs {
             for (operation, wait) in &run.waits {
-                let WaitOn::Event(on) = &wait.on;
-                if on.event == event.name && on.ends_by(&payload, &self.started_by(*id)) {
+                if let WaitOn::Event(on) = &wait.on
+                    && on.event == event.name
+                    && on.ends_by(&payload, &self.started_by(*id))
+                {
                     ended.push((*id, *operation));
                 }
             }

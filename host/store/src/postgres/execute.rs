@@ -4,9 +4,11 @@ use dormouse_core::journal::Record;
 use dormouse_core::{Json, RunId, Seq, Timestamp};
 
 use super::fault::{Attempt, Fault};
+use super::runs::load;
 use super::sql::{Cells, Conn};
 use super::waits;
 use crate::batch::execute::{Look, completion_outcome, record_kind};
+use crate::batch::runs::Work;
 use crate::error::{Error, Result};
 use crate::execute::Completion;
 
@@ -67,6 +69,16 @@ impl Look for Writing<'_> {
     async fn started_by(&mut self, run: RunId) -> Result<Option<Json>> {
         let read = waits::started_by(self.conn, run).await;
         self.keep(read)
+    }
+
+    async fn signal_holder(&mut self, signal: &str) -> Result<Option<(RunId, Seq)>> {
+        let read = waits::signal_holders(self.conn, &[signal]).await;
+        Ok(self.keep(read)?.first().copied())
+    }
+
+    async fn load(&mut self, work: &mut Work, run: RunId) -> Result<()> {
+        let loaded = load(self.conn, work, vec![run]).await;
+        self.keep(loaded)
     }
 }
 

@@ -62,7 +62,9 @@ use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
 
-/// Counting what lives may take long where a million runs sleep; then it is done so many times less often than it takes.
+/// Counting reads all live runs. Up to so many, it is done each time;
+const COUNTED_EACH_TIME: u64 = 10_000;
+/// beyond, the last numbers are given again for so many times as long as counting took.
 const COUNTS_SHARE: u32 = 20;
 
 /// Owners of runs that are neither node nor grave are looked for this often: it reads all live runs.
@@ -343,6 +345,11 @@ impl Store for PostgresStore {
         on!(self.readers, () conn => execute::completions(conn, run)).await
     }
 
+    async fn signal(&self, signal: &str, data: Json, now: Timestamp) -> Result<Option<RunId>> {
+        let request = Request::Signal(signal.to_owned(), data, now);
+        expect!(self.queue.submit(request).await, Answer::Signalled(run) => run)
+    }
+
     async fn woken(&self) {
         self.queue.woken().await;
     }
@@ -446,7 +453,7 @@ impl Store for PostgresStore {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         if let Some((at, took, counts)) = before
-            && took > Duration::from_millis(50)
+            && counts.live.iter().sum::<u64>() > COUNTED_EACH_TIME
             && at.elapsed() < took * COUNTS_SHARE
         {
             return Ok(counts);

@@ -6,18 +6,22 @@
 //! a wait that looks back, or one with a path that events of the name are not asked for yet, locks the name alone. What
 //! was committed before the lock was given is seen by every statement after it.
 //!
+//! A signal's name is locked alone by whoever stores a wait for it or sends it: so there is one such wait at most.
+//!
 //! The order of locks: the registry's, names in the order of their slots, rows of runs in the order of their ids. Which
 //! runs an event may wake is found out before the batch locks its own runs, so that all of them are locked together.
 
 use std::collections::{BTreeMap, HashSet};
 
-use dormouse_core::{Digest, EventId, Json, RunId, Timestamp};
+use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
 
 use super::cache::Cache;
+use super::execute::Writing;
 use super::fault::Attempt;
 use super::runs::{flush, load};
 use super::sql::{Cells, Conn, Together};
 use super::writer::Effects;
+use crate::batch;
 use crate::batch::ingest::Small;
 use crate::batch::request::Request;
 use crate::batch::runs::{Changes, Work, place};
@@ -27,10 +31,13 @@ use crate::ingest::Ingest;
 use crate::wait::WaitOn;
 
 const INSERT: &str = "INSERT INTO waits (run_id, operation, kind, name, path, key, condition) \
-     SELECT v.run_id, v.operation, 1, v.name, v.path, v.key, v.condition \
-     FROM UNNEST($1::uuid[], $2::int8[], $3::text[], $4::text[], $5::text[], $6::text[]) \
-     AS v(run_id, operation, name, path, key, condition) ON CONFLICT (run_id, operation) DO UPDATE \
-     SET name = excluded.name, path = excluded.path, key = excluded.key, condition = excluded.condition";
+     SELECT v.run_id, v.operation, v.kind, v.name, v.path, v.key, v.condition \
+     FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::text[], $5::text[], $6::text[], $7::text[]) \
+     AS v(run_id, operation, kind, name, path, key, condition) ON CONFLICT (run_id, operation) DO UPDATE \
+     SET kind = excluded.kind, name = excluded.name, path = excluded.path, key = excluded.key, \
+     condition = excluded.condition";
+const HOLDERS: &str = "SELECT w.run_id, w.operation FROM waits w \
+     WHERE w.kind = 2 AND w.name = ANY($1) AND w.path = '' AND w.key = ''";
 const REMOVE: &str = "DELETE FROM waits w USING UNNEST($1::uuid[], $2::int8[]) AS v(run_id, operation) \
      WHERE w.run_id = v.run_id AND w.operation = v.operation";
 const CLEAR: &str = "DELETE FROM waits WHERE run_id = ANY($1::uuid[])";
@@ -50,7 +57,7 @@ const STARTED_BY: &str = "SELECT CASE WHEN e.large \
 const RECEIVED: &str = "SELECT CASE WHEN e.large \
      THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END \
      FROM events e WHERE e.name = $1 AND e.received_ms >= $2 ORDER BY e.received_ms DESC, e.id DESC LIMIT $3";
-const _: () = assert!(place::EVENT == -3 && kind::EVENT == 1);
+const _: () = assert!(place::EVENT == -3 && kind::EVENT == 1 && kind::SIGNAL == 2);
 
 /// The first half of the locks' names. The second is a slot.
 const NAMES_LOCK: i32 = 0x646f_726d;
@@ -64,6 +71,11 @@ fn slot(name: &str) -> u16 {
     u16::from_be_bytes([*first, *second]) % SLOTS
 }
 
+/// Signals have the same locks as events, under names that no event has.
+fn signal_slot(signal: &str) -> u16 {
+    slot(&format!("\0{signal}"))
+}
+
 /// Statements that take the locks of names: of the events that come in, and of those that are waited for.
 pub(super) fn lock_names(cache: &Cache, requests: &[&Request], ingests: &[&Ingest]) -> String {
     // Whether a slot is locked alone.
@@ -75,15 +87,28 @@ pub(super) fn lock_names(cache: &Cache, requests: &[&Request], ingests: &[&Inges
         }
     }
     for request in requests {
-        let Request::Append(append) = request else {
-            continue;
-        };
-        for wait in &append.waits {
-            let WaitOn::Event(on) = &wait.on;
-            // What is remembered is stored, and other nodes read it.
-            if on.lookback_from.is_some() || !cache.wait_paths(&on.event).contains(&on.path) {
-                slots.insert(slot(&on.event), true);
+        match request {
+            Request::Signal(signal, ..) => {
+                slots.insert(signal_slot(signal), true);
             }
+            Request::Append(append) => {
+                for wait in &append.waits {
+                    match &wait.on {
+                        // What is remembered is stored, and other nodes read it.
+                        WaitOn::Event(on)
+                            if on.lookback_from.is_some()
+                                || !cache.wait_paths(&on.event).contains(&on.path) =>
+                        {
+                            slots.insert(slot(&on.event), true);
+                        }
+                        WaitOn::Event(_) => {}
+                        WaitOn::Signal(on) => {
+                            slots.insert(signal_slot(&on.signal), true);
+                        }
+                    }
+                }
+            }
+            _ => {}
         }
     }
     let mut text = String::new();
@@ -94,12 +119,64 @@ pub(super) fn lock_names(cache: &Cache, requests: &[&Request], ingests: &[&Inges
     text
 }
 
-/// The runs that a batch's events may wake.
-pub(super) async fn candidates(conn: &mut Conn, cache: &Cache, ingests: &[&Ingest]) -> Attempt<Vec<RunId>> {
+/// The runs that a batch may wake: by its events, and by taking the signals that they wait for.
+pub(super) async fn candidates(
+    conn: &mut Conn,
+    cache: &Cache,
+    requests: &[&Request],
+    ingests: &[&Ingest],
+) -> Attempt<Vec<RunId>> {
     let events = ingests.iter().flat_map(|ingest| &ingest.events);
     let arrivals = Arrivals::of(cache, events);
     let ends = arrivals.ends(&find(conn, &arrivals).await?);
-    Ok(ends.into_iter().map(|(run, _)| run).collect())
+    let mut runs: Vec<RunId> = ends.into_iter().map(|(run, _)| run).collect();
+    let replaced = requests.iter().flat_map(|request| match request {
+        Request::Append(append) => append.waits.as_slice(),
+        _ => &[],
+    });
+    let replaced: Vec<&str> = replaced
+        .filter_map(|wait| match &wait.on {
+            WaitOn::Signal(on) if on.replace => Some(on.signal.as_str()),
+            _ => None,
+        })
+        .collect();
+    if !replaced.is_empty() {
+        let holders = signal_holders(conn, &replaced).await?;
+        runs.extend(holders.into_iter().map(|(run, _)| run));
+    }
+    Ok(runs)
+}
+
+/// The runs and the operations that wait for some signals.
+pub(super) async fn signal_holders(conn: &mut Conn, signals: &[&str]) -> Attempt<Vec<(RunId, Seq)>> {
+    let rows = conn
+        .fetch(HOLDERS, |args| {
+            args.texts(signals.iter().copied());
+        })
+        .await?;
+    let mut holders = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let mut cells = Cells::of(row);
+        holders.push((cells.run()?, cells.number()?));
+    }
+    Ok(holders)
+}
+
+/// Hands a signal to the run that waits for it.
+pub(super) async fn signal(
+    conn: &mut Conn,
+    effects: &mut Effects<'_>,
+    signal: &str,
+    data: &Json,
+    now: Timestamp,
+) -> Attempt<Option<RunId>> {
+    let mut work = Work::default();
+    let mut writing = Writing::on(conn);
+    let signalled = batch::waits::signal(&mut writing, &mut work, signal, data, now).await;
+    let (run, woken) = writing.settle(signalled)?;
+    effects.woke |= woken;
+    effects.tell |= flush(conn, &mut work, effects.marks).await?;
+    Ok(run)
 }
 
 /// Of events that are about to be stored, keeps those that are not there yet.
@@ -223,18 +300,43 @@ pub(super) fn write(together: &mut Together, changes: &Changes) {
             .ints(rows.iter().map(|(_, operation)| i64::from(*operation)));
     });
     together.add(&changes.waits, INSERT, |args, rows| {
-        let on = || {
-            rows.iter().map(|(_, wait)| match &wait.on {
-                WaitOn::Event(on) => on,
-            })
-        };
+        let on = || rows.iter().map(|(_, wait)| columns(&wait.on));
         args.keys(rows.iter().map(|(id, _)| *id))
             .ints(rows.iter().map(|(_, wait)| wait.operation.into()))
-            .texts(on().map(|on| on.event.as_str()))
-            .texts(on().map(|on| on.path.as_str()))
-            .texts(on().map(|on| on.key.as_str()))
-            .texts_or_null(on().map(|on| on.condition.as_deref()));
+            .ints(on().map(|on| on.kind))
+            .texts(on().map(|on| on.name))
+            .texts(on().map(|on| on.path))
+            .texts(on().map(|on| on.key))
+            .texts_or_null(on().map(|on| on.condition));
     });
+}
+
+/// What a wait is looked up by, as it is stored.
+struct Columns<'w> {
+    kind: i64,
+    name: &'w str,
+    path: &'w str,
+    key: &'w str,
+    condition: Option<&'w str>,
+}
+
+fn columns(on: &WaitOn) -> Columns<'_> {
+    match on {
+        WaitOn::Event(on) => Columns {
+            kind: kind::EVENT,
+            name: &on.event,
+            path: &on.path,
+            key: &on.key,
+            condition: on.condition.as_deref(),
+        },
+        WaitOn::Signal(on) => Columns {
+            kind: kind::SIGNAL,
+            name: &on.signal,
+            path: "",
+            key: "",
+            condition: None,
+        },
+    }
 }
 
 #[cfg(test)]

@@ -398,7 +398,7 @@ impl Writer {
         };
         let mut answers: Vec<Option<Result<Answer>>> = Vec::new();
         answers.resize_with(requests.len(), || None);
-        let woken = waits::candidates(conn, &self.cache, &ingests).await?;
+        let woken = waits::candidates(conn, &self.cache, requests, &ingests).await?;
         let locked = locks(requests, woken);
         let carried = appends(
             conn,
@@ -496,6 +496,9 @@ impl Writer {
             Request::Unblock(module, now) => {
                 Answer::Count(command::unblock(conn, effects, module, *now).await?)
             }
+            Request::Signal(signal, data, now) => {
+                Answer::Signalled(waits::signal(conn, effects, signal, data, *now).await?)
+            }
             Request::PutVersion(version) => {
                 Answer::Stored(registry::put_version(conn, cache, version).await?)
             }
@@ -549,6 +552,7 @@ async fn appends<'r>(
         *answer = Some(Ok(Answer::Appended(appended)));
     }
     waits::remember_paths(conn, cache, &work).await?;
+    effects.woke |= work.woke;
     effects.tell |= runs::flush(conn, &mut work, effects.marks).await?;
     Ok(carried)
 }

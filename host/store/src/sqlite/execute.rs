@@ -5,9 +5,11 @@ use dormouse_core::{Json, RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::journal::journal;
+use super::runs::load;
 use super::sql::{Cells, fetch};
 use super::waits;
 use crate::batch::execute::{Look, completion_outcome};
+use crate::batch::runs::Work;
 use crate::error::Result;
 use crate::execute::Completion;
 
@@ -32,6 +34,14 @@ impl Look for Writing<'_> {
 
     async fn started_by(&mut self, run: RunId) -> Result<Option<Json>> {
         waits::started_by(self.0, run).await
+    }
+
+    async fn signal_holder(&mut self, signal: &str) -> Result<Option<(RunId, Seq)>> {
+        waits::signal_holder(self.0, signal).await
+    }
+
+    async fn load(&mut self, work: &mut Work, run: RunId) -> Result<()> {
+        load(self.0, work, vec![run]).await
     }
 }
 

@@ -228,6 +228,11 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn signal(&self, signal: &str, data: Json, now: Timestamp) -> Result<Option<RunId>> {
+        let request = Request::Signal(signal.to_owned(), data, now);
+        expect!(self.queue.submit(request).await, Answer::Signalled(run) => run)
+    }
+
     async fn woken(&self) {
         self.queue.woken().await;
     }

@@ -4,9 +4,11 @@ use dormouse_core::{EventId, Json, RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::cache::Cache;
+use super::execute::Writing;
 use super::ingest::stored_events;
 use super::runs::{flush, load};
 use super::sql::{Cells, Rows, execute, fetch};
+use crate::batch;
 use crate::batch::runs::{Work, place};
 use crate::batch::waits::{Arrivals, Found, Probe, complete, kind, new_paths};
 use crate::error::Result;
@@ -27,13 +29,15 @@ static FIND: Rows = Rows::new(
     4,
     ")",
 );
+pub(super) const HOLDER: &str = "SELECT w.run_id, w.operation FROM waits w \
+     WHERE w.kind = 2 AND w.name = ? AND w.path = '' AND w.key = ''";
 const STARTED_BY: &str = "SELECT CASE WHEN e.large \
      THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END \
      FROM runs r JOIN events e ON e.id = r.event_id WHERE r.id = ?";
 pub(super) const RECEIVED: &str = "SELECT CASE WHEN e.large \
      THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END \
      FROM events e WHERE e.name = ? AND e.received_ms >= ? ORDER BY e.received_ms DESC, e.id DESC LIMIT ?";
-const _: () = assert!(place::EVENT == -3);
+const _: () = assert!(place::EVENT == -3 && kind::SIGNAL == 2);
 
 /// Payloads of a name's events since some time, the latest first.
 pub(super) async fn received(
@@ -61,6 +65,32 @@ pub(super) async fn started_by(conn: &mut SqliteConnection, run: RunId) -> Resul
         Some(row) => Ok(Some(Json::trusted(Cells::of(row).text()?))),
         None => Ok(None),
     }
+}
+
+/// The run and the operation that wait for a signal.
+pub(super) async fn signal_holder(conn: &mut SqliteConnection, signal: &str) -> Result<Option<(RunId, Seq)>> {
+    let rows = fetch(conn, HOLDER, |args| {
+        args.text(signal);
+    })
+    .await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let mut cells = Cells::of(row);
+    Ok(Some((cells.run()?, cells.number()?)))
+}
+
+/// Hands a signal to the run that waits for it. True: that run was made ready.
+pub(super) async fn signal(
+    conn: &mut SqliteConnection,
+    signal: &str,
+    data: &Json,
+    now: Timestamp,
+) -> Result<(Option<RunId>, bool)> {
+    let mut work = Work::default();
+    let signalled = batch::waits::signal(&mut Writing(conn), &mut work, signal, data, now).await?;
+    flush(conn, &mut work).await?;
+    Ok(signalled)
 }
 
 /// Stores the paths of waits that a batch is going to store.
@@ -135,14 +165,21 @@ async fn find(conn: &mut SqliteConnection, probes: &[&Probe]) -> Result<Vec<Foun
 pub(super) async fn insert(conn: &mut SqliteConnection, waits: &[(RunId, NewWait)]) -> Result<()> {
     INSERT
         .apply(conn, waits, |args, (run, wait)| {
-            let WaitOn::Event(on) = &wait.on;
-            args.run(*run)
-                .int(wait.operation.into())
-                .int(kind::EVENT)
-                .text(&on.event)
-                .text(&on.path)
-                .text(&on.key)
-                .text_or_null(on.condition.as_deref());
+            args.run(*run).int(wait.operation.into());
+            match &wait.on {
+                WaitOn::Event(on) => args
+                    .int(kind::EVENT)
+                    .text(&on.event)
+                    .text(&on.path)
+                    .text(&on.key)
+                    .text_or_null(on.condition.as_deref()),
+                WaitOn::Signal(on) => args
+                    .int(kind::SIGNAL)
+                    .text(&on.signal)
+                    .text("")
+                    .text("")
+                    .text_or_null(None),
+            };
         })
         .await
 }

@@ -198,6 +198,7 @@ impl Writer {
             *answer = Some(Ok(Answer::Appended(appended)));
         }
         waits::remember_paths(&mut self.conn, &mut self.cache, &work).await?;
+        self.woke |= work.woke;
         runs::flush(&mut self.conn, &mut work).await?;
         Ok(carried)
     }
@@ -259,6 +260,11 @@ impl Writer {
                 Answer::Commanded(command::wake(conn, *run, *operation, *now).await?)
             }
             Request::Unblock(module, now) => Answer::Count(command::unblock(conn, module, *now).await?),
+            Request::Signal(signal, data, now) => {
+                let (run, woken) = waits::signal(conn, signal, data, *now).await?;
+                self.woke |= woken;
+                Answer::Signalled(run)
+            }
             Request::PutVersion(version) => {
                 Answer::Stored(registry::put_version(conn, cache, version).await?)
             }

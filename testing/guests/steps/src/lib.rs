@@ -3,6 +3,7 @@
 use dormouse::prelude::*;
 
 mod sending;
+mod signals;
 mod triggered;
 mod waiting;
 
@@ -13,6 +14,7 @@ dormouse::module!(
     sending::echo,
     triggered::large,
     triggered::any_of,
+    signals::wait_for_signal,
     waiting::wait,
     waiting::any_of_three,
     waiting::send_then_wait,

@@ -1,12 +1,12 @@
 //! The file: opening it, and the host's own rows in it.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dormouse_core::{Json, RunId, Timestamp};
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
-use rusqlite::{Connection, Error, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, OptionalExtension};
 
 use crate::sql::OperationKey;
 
@@ -40,7 +40,7 @@ pub(crate) fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, St
             connection.set_limit(limit, most)?;
         }
         if is_new {
-            connection.pragma_update(None, "journal_mode", "WAL")?;
+            enter_wal(&connection, busy_timeout)?;
         }
         // An answer goes into the run's journal at once: what it says must not be lost with the power.
         connection.pragma_update(None, "synchronous", "FULL")?;
@@ -65,6 +65,24 @@ pub(crate) fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, St
         Ok(connection)
     };
     configured().map_err(|error| error.to_string())
+}
+
+/// Puts a new file into WAL mode. Where several do this to the same file at once SQLite refuses all but one without
+/// waiting, whatever the busy timeout says: so the waiting is done here.
+fn enter_wal(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
+    /// The first one is done after a few writes to the file.
+    const APART: Duration = Duration::from_millis(5);
+    let until = Instant::now() + busy_timeout;
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < until =>
+            {
+                std::thread::sleep(APART);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Inserts the operation's marker. Answers with what is stored when it was there.

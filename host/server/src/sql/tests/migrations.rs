@@ -169,6 +169,9 @@ async fn cannot_end_their_transaction_on_postgres() {
         assert!(error.contains("0001_x.sql"), "{sql}: {error}");
         let there = place.outside("SELECT count(*) FROM pg_tables WHERE tablename IN ('a', 'b')");
         assert_eq!(there, "0", "{sql}");
-        assert_eq!(place.count("_dormouse_migrations"), 0, "{sql}");
+        // What is refused by its text alone is refused before the host's own table is made.
+        if place.outside("SELECT to_regclass('_dormouse_migrations') IS NOT NULL") == "t" {
+            assert_eq!(place.count("_dormouse_migrations"), 0, "{sql}");
+        }
     }
 }

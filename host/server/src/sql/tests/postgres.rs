@@ -43,7 +43,7 @@ async fn every_type_goes_in_and_comes_out() {
         ("oid", "4294967295", "4294967295"),
         ("year", "2026", "2026"),
         ("float4", "0.1", "0.1"),
-        ("float8", "1e300", "1e300"),
+        ("float8", "1e300", "1e+300"),
         (
             "numeric",
             "12345678901234567890.1250",
@@ -208,16 +208,13 @@ async fn nothing_of_a_step_is_left_in_the_session() {
         {"sql":"SELECT pg_advisory_lock(7)::text AS a"},
         {"sql":"CREATE TEMPORARY TABLE here (x int4)"}
     ]"#;
-    let failure = place.fails(2, dirty).await;
-    assert!(
-        failure.message.contains("no schema") || failure.code.as_deref() == Some("sql-error"),
-        "{failure}"
-    );
+    // A millisecond may be enough for the rest, or not: either way nothing of it may stay.
+    let _ = place.perform(2, dirty).await.expect("available");
     let dirty = dirty.replace("'statement_timeout', '1'", "'statement_timeout', '5000'");
     place.answers(3, &dirty).await;
     let clean = r#"[{"sql":"SELECT current_setting('search_path') AS path,
         (SELECT count(*) FROM pg_listening_channels()) AS heard,
-        (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS locks,
+        (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) AS locks,
         to_regclass('here')::text AS here"}]"#
         .replace('\n', " ");
     assert_eq!(
@@ -229,7 +226,7 @@ async fn nothing_of_a_step_is_left_in_the_session() {
 #[tokio::test]
 async fn a_row_of_any_size_is_not_taken_in() {
     let place = Place::on(SYSTEM);
-    let huge = one("SELECT repeat('x', 900000000) AS a");
+    let huge = one("SELECT repeat('x', 100000000) AS a");
     let failure = place.fails(1, &huge).await;
     assert_eq!(failure.code.as_deref(), Some("output-too-large"), "{failure}");
     place.answers(1, &one("SELECT 1 AS a")).await;

@@ -8,7 +8,7 @@ use super::Pair;
 use crate::conformance::fixture::{at, json, node};
 use crate::error::Error;
 use crate::execute::{Append, Appended, LogLine, Lost, Then};
-use crate::wait::WaitOn;
+use crate::wait::{NewWait, WaitOn};
 
 impl Pair {
     pub(super) async fn append(&mut self) {
@@ -73,10 +73,9 @@ impl Pair {
             }
             Ok(Appended::Completions(_)) => {
                 self.succeeded("completions");
-                if append.waits.iter().any(|wait| {
-                    let WaitOn::Event(on) = &wait.on;
-                    on.lookback_from.is_some()
-                }) {
+                let looks_back =
+                    |wait: &NewWait| matches!(&wait.on, WaitOn::Event(on) if on.lookback_from.is_some());
+                if append.waits.iter().any(looks_back) {
                     self.succeeded("wait-looks-back");
                 }
             }

@@ -2,7 +2,7 @@
 
 use dormouse_core::Seq;
 use dormouse_core::journal::RecordKind;
-use dormouse_core::wait::EventWait;
+use dormouse_core::wait::{EventWait, SignalWait};
 
 use super::appending::closes;
 use super::{Pair, at};
@@ -17,6 +17,16 @@ impl Pair {
         let mut waits = Vec::new();
         for record in &append.records {
             if record.kind != RecordKind::Started || closed.contains(&record.seq) || self.random.one_in(3) {
+                continue;
+            }
+            if self.random.one_in(3) {
+                waits.push(NewWait {
+                    operation: record.seq,
+                    on: WaitOn::Signal(SignalWait {
+                        signal: format!("signal {}", self.random.below(3)),
+                        replace: self.random.one_in(2),
+                    }),
+                });
                 continue;
             }
             let looks_back = self.random.one_in(3);
