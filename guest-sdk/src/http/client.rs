@@ -193,6 +193,10 @@ fn failed(request: &Request, code: &ErrorCode) -> Error {
         | ErrorCode::DnsTimeout => {
             Error::retryable(format!("{what}: no answer in time ({code:?})")).code("http-timeout")
         }
+        ErrorCode::TlsCertificateError => broken(
+            request,
+            "its certificate is not for this name, or of no authority that the host trusts; the host's log says more",
+        ),
         _ => Error::retryable(format!("{what}: {code:?}")).code("http-failed"),
     }
 }

@@ -186,6 +186,28 @@ async fn a_run_that_never_gets_further_is_blocked_and_a_wake_tries_it_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_application_database_that_cannot_be_had_ends_with_5_and_a_bad_migration_with_2() {
+    for (url, sql, code, words) in [
+        ("sqlite:in-the-way/app.db", "SELECT 1", 5, "in-the-way"),
+        ("postgres://nobody@127.0.0.1:1/app", "SELECT 1", 5, "127.0.0.1:1"),
+        ("sqlite:app.db", "CREATE nonsense", 2, "0001_first.sql"),
+    ] {
+        let config =
+            format!("[modules.bench]\ndatabases.app = {{ url = \"{url}\", migrations = \"migrations\" }}\n");
+        let server = Server::prepare(&config, &[]);
+        let migrations = server.dir().join("migrations");
+        std::fs::create_dir(&migrations).expect("created");
+        std::fs::write(migrations.join("0001_first.sql"), sql).expect("written");
+        std::fs::write(server.dir().join("in-the-way"), "not a directory").expect("written");
+        let output = server.start_command().output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{url}: {said}");
+        assert!(said.contains("modules.bench.databases.app"), "{said}");
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_data_directory_ends_with_5() {
     // Permissions don't stop root; a file in the directory's place stops everybody.
     let server = Server::prepare("", &[]);
@@ -199,7 +221,52 @@ async fn a_read_only_data_directory_ends_with_5() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_say_what_runs_did() {
+    let server = Server::start("", &["--park-idle", "0"]).await;
+    server.deploy("bench", guest("bench")).await;
+    server.deploy("hostile", guest("hostile")).await;
+    let sleeps = server.invoke("bench/sleeper", &json!({ "ms": 50 })).await;
+    assert_eq!(server.ended(&sleeps).await["status"], "Completed");
+    let fails = server.invoke("hostile/panic-inside", &json!({})).await;
+    assert_eq!(server.ended(&fails).await["status"], "Failed");
+    for (name, expected) in [
+        ("dormouse_runs_total{status=\"Completed\"}", 1.0),
+        ("dormouse_runs_total{status=\"Failed\"}", 1.0),
+        ("dormouse_schedule_to_start_seconds_count", 2.0),
+        // Two attempts of the one body there is, the second after a back-off.
+        ("dormouse_step_seconds_count", 2.0),
+        ("dormouse_retries_total", 1.0),
+        ("dormouse_timer_lag_seconds_count", 2.0),
+        ("dormouse_instances_live", 0.0),
+        ("dormouse_queue_depth", 0.0),
+        ("dormouse_runs_blocked", 0.0),
+    ] {
+        until(name, || async {
+            (metric(&server, name).await? == expected).then_some(())
+        })
+        .await;
+    }
+    // How many commits and legs these take depends on how much they find to do at once.
+    for (name, least) in [
+        ("dormouse_commit_seconds_count", 6.0),
+        ("dormouse_commit_rows_count", 6.0),
+        ("dormouse_replay_seconds_count", 2.0),
+        ("dormouse_leg_cpu_seconds_count", 4.0),
+    ] {
+        until(name, || async {
+            (metric(&server, name).await? >= least).then_some(())
+        })
+        .await;
+    }
+}
+
 async fn instances_live(server: &Server) -> Option<f64> {
+    metric(server, "dormouse_instances_live").await
+}
+
+/// A metric by its name with its labels.
+async fn metric(server: &Server, name: &str) -> Option<f64> {
     let text = reqwest::get(server.url("/metrics"))
         .await
         .ok()?
@@ -207,7 +274,7 @@ async fn instances_live(server: &Server) -> Option<f64> {
         .await
         .ok()?;
     text.lines()
-        .find_map(|line| line.strip_prefix("dormouse_instances_live "))?
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?
         .trim()
         .parse()
         .ok()

@@ -122,8 +122,19 @@ impl Target {
         let stream = TlsConnector::from(tls()?)
             .connect(name, stream)
             .await
-            .map_err(Error::Tls)?;
+            .map_err(|error| self.insecure(error))?;
         Ok(Box::new(stream))
+    }
+
+    /// The guest learns that it was the certificate; what is wrong with it is for whoever can mend it.
+    fn insecure(&self, error: std::io::Error) -> Error {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        let Some(rustls::Error::InvalidCertificate(reason)) = inner else {
+            return Error::Tls(error);
+        };
+        let (host, port) = (&self.host, self.port);
+        tracing::warn!(host, port, %reason, "a server that a body speaks to shows a certificate that is not accepted");
+        Error::TlsCertificateError
     }
 }
 
@@ -131,9 +142,7 @@ impl Target {
 fn tls() -> Result<Arc<rustls::ClientConfig>, Error> {
     static CONFIG: OnceLock<Option<Arc<rustls::ClientConfig>>> = OnceLock::new();
     let config = CONFIG.get_or_init(|| {
-        let roots = rustls::RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        };
+        let roots = roots();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder =
             rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -142,6 +151,22 @@ fn tls() -> Result<Arc<rustls::ClientConfig>, Error> {
         ))
     });
     config.clone().ok_or(Error::ConfigurationError)
+}
+
+/// The certificate authorities that the machine trusts, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`: so an operator
+/// adds a company's own. A machine without any, as a bare container is, trusts those that Mozilla does.
+fn roots() -> rustls::RootCertStore {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "certificate authorities of this machine cannot be read");
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        tracing::info!("this machine has no certificate authorities: bodies trust Mozilla's");
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    roots
 }
 
 /// Sends one request. Answers with the response's head and body, and with the future that drives the connection while

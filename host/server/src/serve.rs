@@ -22,7 +22,7 @@ use crate::options::{Options, StartError};
 use crate::registry::Registry;
 use crate::router::{Router, random};
 use crate::scheduler::Scheduler;
-use crate::sql::Databases;
+use crate::sql::{Databases, Unmigrated};
 use crate::worker::{Parking, Verify, Worker};
 
 /// How often runs past their retention are looked for.
@@ -329,7 +329,11 @@ async fn migrate(databases: &Databases, config: &Config) -> Result<(), StartErro
     for (module, grants) in &config.grants.modules {
         for (name, database) in &grants.databases {
             databases.migrate(database).await.map_err(|error| {
-                StartError::Configuration(format!("modules.{module}.databases.{name}: {error}"))
+                let message = format!("modules.{module}.databases.{name}: {error}");
+                match error {
+                    Unmigrated::Refused(_) => StartError::Configuration(message),
+                    Unmigrated::Unavailable(_) => StartError::Unavailable(message),
+                }
             })?;
         }
     }

@@ -128,10 +128,7 @@ impl Node {
             if live == expected {
                 return;
             }
-            assert!(
-                Instant::now() < deadline,
-                "{live} guests live, not {expected}"
-            );
+            assert!(Instant::now() < deadline, "{live} guests live, not {expected}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

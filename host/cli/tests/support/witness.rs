@@ -4,9 +4,17 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
+use tokio_rustls::TlsAcceptor;
+
+/// The certificate that a witness behind TLS shows. Its key is worth nothing: nobody trusts it but tests.
+pub const LOCALHOST: &str = include_str!("../tls/localhost.pem");
+/// Another, which it does not.
+pub const STRANGER: &str = include_str!("../tls/stranger.pem");
 
 /// What it has heard, in order.
 #[derive(Clone)]
@@ -20,13 +28,7 @@ pub struct Witness {
 impl Witness {
     /// Listens on a port of its own.
     pub async fn start() -> Witness {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let witness = Witness {
-            address: listener.local_addr().expect("an address"),
-            lines: Arc::default(),
-            heard: Arc::default(),
-            held: watch::Sender::new(false),
-        };
+        let (listener, witness) = Witness::bind().await;
         let listening = witness.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -34,6 +36,44 @@ impl Witness {
             }
         });
         witness
+    }
+
+    /// Listens behind TLS, with a certificate that is its own authority, for `localhost`.
+    pub async fn start_tls() -> Witness {
+        let certificate = CertificateDer::from_pem_slice(LOCALHOST.as_bytes()).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_slice(include_bytes!("../tls/key.pem")).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions of TLS")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .expect("a certificate for its key");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let (listener, witness) = Witness::bind().await;
+        let listening = witness.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, listening) = (acceptor.clone(), listening.clone());
+                tokio::spawn(async move {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        listening.hear(stream).await;
+                    }
+                });
+            }
+        });
+        witness
+    }
+
+    async fn bind() -> (TcpListener, Witness) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let witness = Witness {
+            address: listener.local_addr().expect("an address"),
+            lines: Arc::default(),
+            heard: Arc::default(),
+            held: watch::Sender::new(false),
+        };
+        (listener, witness)
     }
 
     /// `127.0.0.1:PORT`: what a module must be granted.
@@ -72,7 +112,7 @@ impl Witness {
         }
     }
 
-    async fn hear(self, mut stream: TcpStream) {
+    async fn hear(self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         let mut request = Vec::new();
         let mut chunk = [0; 4096];
         loop {
@@ -94,6 +134,7 @@ impl Witness {
                 }
                 let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
                 let _ = stream.write_all(answer).await;
+                let _ = stream.shutdown().await;
                 return;
             }
         }

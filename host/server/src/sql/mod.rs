@@ -60,6 +60,23 @@ pub(crate) struct OperationKey {
 #[error("{0}")]
 pub(crate) struct Unavailable(pub(crate) String);
 
+/// Why a database's migrations were not applied.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unmigrated {
+    /// Somebody must change the grant or the migrations.
+    #[error("{0}")]
+    Refused(String),
+    /// The same may work later.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+impl From<String> for Unmigrated {
+    fn from(message: String) -> Unmigrated {
+        Unmigrated::Refused(message)
+    }
+}
+
 /// The application databases in use. Cheap to clone; opens each when it is first needed and keeps it open.
 #[derive(Clone)]
 pub(crate) struct Databases {
@@ -133,9 +150,9 @@ impl Databases {
     /// transaction. Without a directory of migrations it does nothing.
     ///
     /// # Errors
-    /// A sentence: the database cannot be used, the directory cannot be read, a file is misnamed or fails, or one that
-    /// was applied has been changed since.
-    pub(crate) async fn migrate(&self, database: &Database) -> Result<(), String> {
+    /// The database cannot be used now; or the directory cannot be read, a file is misnamed or fails, or one that was
+    /// applied has been changed since.
+    pub(crate) async fn migrate(&self, database: &Database) -> Result<(), Unmigrated> {
         let Some(directory) = database.migrations.clone() else {
             return Ok(());
         };
@@ -144,10 +161,8 @@ impl Databases {
             Backend::Postgres(pool) => return pool.migrate(directory).await,
         };
         let (reply, answer) = oneshot::channel();
-        self.send(path, Job::Migrate { directory, reply })
-            .await
-            .map_err(|error| error.to_string())?;
-        answer.await.map_err(|_| stopped().to_string())?
+        self.send(path, Job::Migrate { directory, reply }).await?;
+        answer.await.map_err(|_| stopped())?
     }
 
     /// Performs an operation's statements in one transaction, exactly once for its key: asked again, it answers as the

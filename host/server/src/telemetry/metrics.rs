@@ -37,7 +37,7 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, meaning.
-const ALL: [(&str, Kind, Unit, &str); 16] = [
+const ALL: [(&str, Kind, Unit, &str); 18] = [
     (
         "dormouse_runs_total",
         Kind::Counter,
@@ -84,7 +84,7 @@ const ALL: [(&str, Kind, Unit, &str); 16] = [
         "dormouse_replay_seconds",
         Kind::Histogram(&SECONDS),
         Unit::Seconds,
-        "How long feeding a journal back took.",
+        "How long a resumed run took to be where it had been: its journal fed back to it.",
     ),
     (
         "dormouse_leg_cpu_seconds",
@@ -105,10 +105,22 @@ const ALL: [(&str, Kind, Unit, &str); 16] = [
         "How many rows a commit of the store wrote.",
     ),
     (
+        "dormouse_transactions_repeated_total",
+        Kind::Counter,
+        Unit::Count,
+        "Transactions that Postgres asked to repeat: serialization failures and deadlocks.",
+    ),
+    (
+        "dormouse_commits_unknown_total",
+        Kind::Counter,
+        Unit::Count,
+        "Commits whose answer was lost with the connection and had to be looked up.",
+    ),
+    (
         "dormouse_timer_lag_seconds",
         Kind::Histogram(&SECONDS),
         Unit::Seconds,
-        "How long after it was due a timer fired.",
+        "How long after it was due a run went on from a sleep, a back-off or a timeout.",
     ),
     (
         "dormouse_instances_live",

@@ -1,6 +1,7 @@
 //! One leg's answers to the guest: each call goes to the replay machine, and what that says is done here.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use dormouse_core::journal::OperationKind;
@@ -63,6 +64,8 @@ pub(crate) struct LegHost {
     /// Lines at the end of what was recorded were written by the leg before: it got as far as the next call.
     pub(super) repeats_lines: bool,
     pub(super) journal_bytes: u64,
+    /// Since when the leg replays, until that is measured.
+    replaying: Option<Instant>,
     pub(super) ending: Option<Ending>,
 }
 
@@ -92,7 +95,29 @@ impl LegHost {
             outgoing: Vec::new(),
             waits: Vec::new(),
             logs: Vec::new(),
+            replaying: None,
             ending: None,
+        }
+    }
+
+    /// A leg begins: what is measured from here.
+    pub(super) fn observe_begin(&mut self) {
+        self.replaying = self.replay.is_replaying().then(Instant::now);
+        // A run that went on in a fresh journal, or was put back by a crash, began before.
+        let first = self.run.journal_next == 0 && self.run.epoch == 1;
+        if first && self.replay.entries().is_empty() {
+            let waited = self.worker.clock.now().since(self.run.queued_at);
+            metrics::histogram!("dormouse_schedule_to_start_seconds").record(waited.as_secs_f64());
+        }
+    }
+
+    /// The guest may have left what is recorded behind.
+    pub(super) fn observe_replay(&mut self) {
+        if let Some(began) = self.replaying
+            && !self.replay.is_replaying()
+        {
+            self.replaying = None;
+            metrics::histogram!("dormouse_replay_seconds").record(began.elapsed().as_secs_f64());
         }
     }
 
@@ -199,6 +224,7 @@ impl LegHost {
         if self.replay.is_replaying() {
             return Ok(());
         }
+        self.observe_replay();
         self.repeats_lines = false;
         let (what, limit) = if self.replay.steps() >= limit::STEPS_MAX {
             ("begun more steps", limit::STEPS_MAX as usize)

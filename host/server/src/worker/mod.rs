@@ -113,6 +113,7 @@ impl Worker {
         };
         let mut host = LegHost::new(self.clone(), program.clone(), run, slot, mailbox, replay);
         loop {
+            host.observe_begin();
             let leg = host.leg();
             let (end, back, stats) = self.engine.run_leg(leg, host).await;
             host = back;

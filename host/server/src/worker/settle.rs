@@ -21,6 +21,7 @@ pub(super) enum Next {
 impl LegHost {
     /// Records how a leg ended.
     pub(super) async fn settle(&mut self, end: LegEnd) -> Next {
+        self.observe_replay();
         let settled = match end {
             LegEnd::Stopped => Err(Stop),
             LegEnd::Done(output) => self.returned(false, Then::Complete { output }).await,

@@ -28,6 +28,7 @@ impl LegHost {
                 Awaited::Ready(index) => return Ok(index),
                 Awaited::Pending => {}
             }
+            self.observe_replay();
             self.repeats_lines = false;
             self.check_mail()?;
             if let Some((operation, outcome)) = self.earliest(operations) {
@@ -60,7 +61,7 @@ impl LegHost {
             .iter()
             .map(|completion| (completion.at, completion.operation));
         let arrived = self.performing.arrived();
-        let (_, operation) = due
+        let (at, operation) = due
             .chain(stored)
             .chain(arrived)
             .filter(|(_, operation)| operations.contains(operation) && self.replay.is_open(*operation))
@@ -71,10 +72,10 @@ impl LegHost {
             .position(|completion| completion.operation == operation);
         let outcome = match stored {
             Some(index) => self.completions.swap_remove(index).outcome,
-            None => self
-                .performing
-                .take(operation)
-                .unwrap_or_else(|| Ok(Json::null())),
+            None => self.performing.take(operation).unwrap_or_else(|| {
+                metrics::histogram!("dormouse_timer_lag_seconds").record(now.since(at).as_secs_f64());
+                Ok(Json::null())
+            }),
         };
         Some((operation, outcome))
     }

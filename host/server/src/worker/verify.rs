@@ -126,9 +126,7 @@ impl LegHost {
             interrupt: Interrupt::new(),
             ..self.leg()
         };
-        let began = std::time::Instant::now();
         let (end, mut verifier, _) = Box::pin(self.worker.engine.run_leg(leg, verifier)).await;
-        metrics::histogram!("dormouse_replay_seconds").record(began.elapsed().as_secs_f64());
         let difference = match (verifier.divergence.take(), end) {
             (Some(divergence), _) => divergence.to_string(),
             (None, LegEnd::Stopped) => return Ok(()),

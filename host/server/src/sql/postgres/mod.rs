@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::migration::read_all;
 use super::statement::{Statement, at};
-use super::{OperationKey, Unavailable};
+use super::{OperationKey, Unavailable, Unmigrated};
 use connect::{Address, Link};
 use fault::Fault;
 use transaction::Perform;
@@ -119,12 +119,12 @@ impl Pool {
     }
 
     /// Applies the migrations of a directory.
-    pub(super) async fn migrate(self: Arc<Pool>, directory: PathBuf) -> Result<(), String> {
+    pub(super) async fn migrate(self: Arc<Pool>, directory: PathBuf) -> Result<(), Unmigrated> {
         for migration in read_all(&directory)? {
             let name = migration.name.clone();
-            let applied = Arc::clone(&self).run(migration, CancellationToken::new()).await;
-            applied
-                .map_err(|unavailable| unavailable.0)?
+            Arc::clone(&self)
+                .run(migration, CancellationToken::new())
+                .await?
                 .map_err(|failure| format!("{}: migration {name}: {failure}", self.address.shown))?;
         }
         Ok(())

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::answer::{Answers, unfit};
 use super::migration::read_all;
 use super::statement::at;
-use super::{OperationKey, Unavailable};
+use super::{OperationKey, Unavailable, Unmigrated};
 use authorizer::{Author, restrained};
 pub(super) use file::open;
 use file::{forget, mark, old_runs, store};
@@ -41,7 +41,7 @@ const STACK_BYTES: usize = 8 << 20;
 pub(super) enum Job {
     Migrate {
         directory: PathBuf,
-        reply: oneshot::Sender<Result<(), String>>,
+        reply: oneshot::Sender<Result<(), Unmigrated>>,
     },
     Perform {
         key: OperationKey,
@@ -137,14 +137,16 @@ impl Writer {
         }
     }
 
-    fn migrate(&mut self, directory: &Path) -> Result<(), String> {
+    fn migrate(&mut self, directory: &Path) -> Result<(), Unmigrated> {
         let migrations = read_all(directory)?;
         for migration in &migrations {
             let path = self.path.display().to_string();
             self.transaction(|connection| migration::apply(migration, connection))
                 .map_err(|trouble| match trouble {
-                    Trouble::Failure(failure) => format!("{path}: migration {}: {failure}", migration.name),
-                    Trouble::Unavailable(message) => message,
+                    Trouble::Failure(failure) => {
+                        Unmigrated::Refused(format!("{path}: migration {}: {failure}", migration.name))
+                    }
+                    Trouble::Unavailable(message) => Unavailable(message).into(),
                 })?;
         }
         Ok(())

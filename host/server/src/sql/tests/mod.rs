@@ -138,7 +138,8 @@ impl Place {
     }
 
     async fn migrate(&self) -> Result<(), String> {
-        self.databases.migrate(&self.database).await
+        let applied = self.databases.migrate(&self.database).await;
+        applied.map_err(|error| error.to_string())
     }
 }
 

@@ -498,7 +498,7 @@ async fn migrations_cannot_end_their_transaction_or_touch_the_hosts_tables() {
         std::fs::write(bench.directory.path().join("0001_x.sql"), sql).expect("written");
         bench.database.migrations = Some(bench.directory.path().to_owned());
         let error = bench.databases.migrate(&bench.database).await.expect_err(sql);
-        assert!(error.contains(words), "{sql}: {error}");
+        assert!(error.to_string().contains(words), "{sql}: {error}");
         let exists = "SELECT count(*) FROM sqlite_schema WHERE name IN ('a', 'b')";
         let count: i64 = bench
             .outside()
