@@ -4,6 +4,9 @@
 // Every test file compiles its own copy and uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod fleet;
+pub mod nemesis;
+pub mod proxy;
 pub mod server;
 pub mod witness;
 
@@ -53,12 +56,13 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl F
 }
 
 /// Numbers that look random and are the same for the same seed, which is printed so that a failure can be repeated.
+#[derive(Clone, Debug)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// From `DORMOUSE_TEST_SEED`, or the clock.
+    /// From `DORMOUSE_SEED`, or the clock.
     pub fn new() -> Dice {
-        let seed = std::env::var("DORMOUSE_TEST_SEED")
+        let seed = std::env::var("DORMOUSE_SEED")
             .ok()
             .and_then(|seed| seed.parse().ok())
             .unwrap_or_else(|| {
@@ -66,15 +70,31 @@ impl Dice {
                     .duration_since(std::time::UNIX_EPOCH)
                     .map_or(1, |time| time.as_nanos() as u64)
             });
-        println!("DORMOUSE_TEST_SEED={seed}");
-        Dice(seed | 1)
+        println!("DORMOUSE_SEED={seed}");
+        Dice::of(seed)
     }
 
-    /// A number below `n`.
+    /// From a seed.
+    pub fn of(seed: u64) -> Dice {
+        Dice(seed)
+    }
+
+    /// A number below `n`, which is not 0. SplitMix64, so that neighbouring seeds have nothing in common.
     pub fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % n
+    }
+
+    /// A number from the first up to and with the second.
+    pub fn within(&mut self, (least, most): (u64, u64)) -> u64 {
+        least + self.below(most - least + 1)
+    }
+
+    /// True once in `n` times.
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
     }
 }

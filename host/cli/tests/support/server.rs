@@ -93,7 +93,17 @@ impl Server {
     }
 
     /// Starts it by another command than [`Server::start_command`], and waits until it answers.
-    pub async fn boot_by(&mut self, mut command: Command) {
+    pub async fn boot_by(&mut self, command: Command) {
+        self.spawn_by(command);
+        self.answering().await;
+    }
+
+    /// Starts the process, and waits for nothing.
+    pub fn spawn(&mut self) {
+        self.spawn_by(self.start_command());
+    }
+
+    fn spawn_by(&mut self, mut command: Command) {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -103,7 +113,24 @@ impl Server {
             .stdout(log.try_clone().expect("the log again"))
             .stderr(log);
         self.process = Some(command.spawn().expect("the server starts"));
-        self.answering().await;
+    }
+
+    /// The exit code, once the process has ended by itself; -1 for a signal. Afterwards there is no process.
+    pub fn ended_by_itself(&mut self) -> Option<i32> {
+        let status = self.process.as_mut()?.try_wait().ok().flatten()?;
+        self.process = None;
+        Some(status.code().unwrap_or(-1))
+    }
+
+    /// Whether there is a process.
+    pub fn has_process(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Adds arguments for the starts that follow.
+    pub fn add_arguments(&mut self, extra: &[&str]) {
+        self.extra
+            .extend(extra.iter().map(|argument| (*argument).to_owned()));
     }
 
     async fn answering(&mut self) {
@@ -137,6 +164,13 @@ impl Server {
     /// What it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log.txt")).unwrap_or_default()
+    }
+
+    /// The last lines of it, newest first.
+    pub fn log_tail(&self, lines: usize) -> String {
+        let log = self.log();
+        let tail: Vec<&str> = log.lines().rev().take(lines).collect();
+        tail.join("\n")
     }
 
     /// `kill -9`.
@@ -256,9 +290,11 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            let log = self.log();
-            let tail: Vec<&str> = log.lines().rev().take(40).collect();
-            eprintln!("--- the server's log, newest first ---\n{}", tail.join("\n"));
+            eprintln!(
+                "--- the log of {}, newest first ---\n{}",
+                self.url(""),
+                self.log_tail(40)
+            );
         }
     }
 }

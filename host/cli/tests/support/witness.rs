@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 
 /// The certificate that a witness behind TLS shows. Its key is worth nothing: nobody trusts it but tests.
@@ -19,19 +20,15 @@ pub const STRANGER: &str = include_str!("../tls/stranger.pem");
 #[derive(Clone)]
 pub struct Witness {
     address: SocketAddr,
-    lines: Arc<Mutex<Vec<String>>>,
+    lines: Arc<Mutex<Vec<(Instant, String)>>>,
     heard: Arc<Notify>,
+    held: watch::Sender<bool>,
 }
 
 impl Witness {
     /// Listens on a port of its own.
     pub async fn start() -> Witness {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let witness = Witness {
-            address: listener.local_addr().expect("an address"),
-            lines: Arc::default(),
-            heard: Arc::default(),
-        };
+        let (listener, witness) = Witness::bind().await;
         let listening = witness.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -53,12 +50,7 @@ impl Witness {
             .with_single_cert(vec![certificate], key)
             .expect("a certificate for its key");
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let witness = Witness {
-            address: listener.local_addr().expect("an address"),
-            lines: Arc::default(),
-            heard: Arc::default(),
-        };
+        let (listener, witness) = Witness::bind().await;
         let listening = witness.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -73,6 +65,17 @@ impl Witness {
         witness
     }
 
+    async fn bind() -> (TcpListener, Witness) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let witness = Witness {
+            address: listener.local_addr().expect("an address"),
+            lines: Arc::default(),
+            heard: Arc::default(),
+            held: watch::Sender::new(false),
+        };
+        (listener, witness)
+    }
+
     /// `127.0.0.1:PORT`: what a module must be granted.
     pub fn host(&self) -> String {
         self.address.to_string()
@@ -80,12 +83,22 @@ impl Witness {
 
     /// All lines so far.
     pub fn lines(&self) -> Vec<String> {
+        self.timed_lines().into_iter().map(|(_, line)| line).collect()
+    }
+
+    /// All lines so far, and when each was heard.
+    pub fn timed_lines(&self) -> Vec<(Instant, String)> {
         self.lines.lock().expect("no panic holds it").clone()
     }
 
     /// How many lines there are.
     pub fn count(&self) -> usize {
         self.lines.lock().expect("no panic holds it").len()
+    }
+
+    /// Whether who tells something has to wait for the answer: until this is taken back, so that bodies stay open.
+    pub fn hold(&self, held: bool) {
+        self.held.send_replace(held);
     }
 
     /// Returns when there are that many lines.
@@ -109,11 +122,16 @@ impl Witness {
             }
             if let Some(body) = whole_body(&request) {
                 let text = String::from_utf8_lossy(&body).into_owned();
+                let now = Instant::now();
                 self.lines
                     .lock()
                     .expect("no panic holds it")
-                    .extend(text.lines().map(str::to_owned));
+                    .extend(text.lines().map(|line| (now, line.to_owned())));
                 self.heard.notify_waiters();
+                let mut held = self.held.subscribe();
+                if held.wait_for(|held| !held).await.is_err() {
+                    return;
+                }
                 let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
                 let _ = stream.write_all(answer).await;
                 let _ = stream.shutdown().await;

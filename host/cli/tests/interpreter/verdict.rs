@@ -1,0 +1,311 @@
+//! Holds what happened against what was predicted. All that is wrong is told, not only the first.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::application::Application;
+use super::predict::{Account, Body, Prediction};
+use super::program::{DONE, EVENT, Task};
+use crate::support::fleet::Client;
+
+/// For how long after it went on a node that had stood still may tell of bodies that another has finished meanwhile: it
+/// stood between its last look at its lease and the body.
+const STALE_FOR: Duration = Duration::from_secs(5);
+/// How many wrongs are told in full.
+const TOLD_MAX: usize = 20;
+
+/// A line that the witness heard.
+struct Line {
+    at: Instant,
+    attempt: u32,
+    build: String,
+    token: String,
+}
+
+/// The runs of one storm, as they should be and as they are.
+pub(crate) struct Verdict<'a> {
+    /// Who can be asked.
+    pub(crate) client: &'a Client,
+    /// The module.
+    pub(crate) module: &'a str,
+    /// What acknowledged events asked for.
+    pub(crate) roots: &'a [Task],
+    /// The component of each version: its digest and what it calls itself.
+    pub(crate) builds: &'a HashMap<String, &'static str>,
+    /// When nodes that had been stopped went on.
+    pub(crate) woken: &'a [Instant],
+}
+
+impl Verdict<'_> {
+    /// Fails when anything is not as predicted. What there was, for people.
+    ///
+    /// # Panics
+    /// With all that is wrong.
+    pub(crate) async fn pass(self, application: &Application, lines: Vec<(Instant, String)>) -> String {
+        let mut wrong = Vec::new();
+        let mut prediction = Prediction::default();
+        for task in self.roots {
+            prediction.add(task);
+        }
+        let mut told = by_step(lines);
+        let runs = self.runs_by_task().await;
+        let number: usize = runs.values().map(Vec::len).sum();
+        if number != prediction.runs {
+            wrong.push(format!(
+                "there are {number} runs, predicted were {}",
+                prediction.runs
+            ));
+        }
+
+        let mut expected = BTreeMap::new();
+        let (mut bodies, mut stale) = (0, 0);
+        // A task, and its event if its sender was told.
+        let mut open: Vec<(Task, Option<String>)> =
+            self.roots.iter().map(|task| (task.clone(), None)).collect();
+        while let Some((task, event)) = open.pop() {
+            let of_task = runs.get(&task.tag).map(Vec::as_slice).unwrap_or_default();
+            let [run] = of_task else {
+                wrong.push(format!(
+                    "{} runs are there for {task:?}: {of_task:?}",
+                    of_task.len()
+                ));
+                continue;
+            };
+            if let Some(event) = event.filter(|event| run["event_id"] != **event) {
+                wrong.push(format!(
+                    "event {event} was sent, and did not start its run: {run}"
+                ));
+            }
+            let id = run["run_id"].as_str().unwrap_or_default().to_owned();
+            let (whole, _) = self.client.get(&format!("/v1/runs/{id}")).await;
+            let account = match self.account(&task, &whole) {
+                Ok(account) => account,
+                Err(error) => {
+                    wrong.push(format!("run {id}: {error}: {whole}"));
+                    continue;
+                }
+            };
+            for (step, counter, by) in account.added {
+                expected.insert((id.clone(), step), (counter, by));
+            }
+            for body in &account.bodies {
+                bodies += 1;
+                let lines = told.remove(&(id.clone(), body.step.clone())).unwrap_or_default();
+                match self.body(body, &lines, &whole) {
+                    Ok(again) => stale += again,
+                    Err(error) => wrong.push(format!("run {id}, {}: {error}", body.step)),
+                }
+            }
+            open.extend(account.sent.into_iter().map(|(event, task)| (task, Some(event))));
+            open.extend(account.sent_by_losers.into_iter().map(|task| (task, None)));
+        }
+        if bodies != prediction.bodies {
+            wrong.push(format!(
+                "{bodies} bodies have an outcome, predicted were {}",
+                prediction.bodies
+            ));
+        }
+        // What is left are bodies that lost: an hour was to pass before their second attempt.
+        for ((run, step), lines) in &told {
+            if !step.starts_with("lost-body ") || lines.iter().any(|line| line.attempt != 1) {
+                wrong.push(format!(
+                    "run {run}, {step}: nothing asked for this body, {} lines",
+                    lines.len()
+                ));
+            }
+        }
+        self.tellings(&prediction, &mut wrong).await;
+        self.ledger(application, &prediction, &expected, &mut wrong);
+        assert!(
+            wrong.is_empty(),
+            "{} things are not as predicted:\n{}",
+            wrong.len(),
+            wrong[..wrong.len().min(TOLD_MAX)].join("\n")
+        );
+        format!(
+            "{} runs of {} programs, {bodies} bodies, {stale} told again by nodes that had stood still, {} additions to {} \
+             counters, {} calls",
+            prediction.runs,
+            self.roots.len(),
+            expected.len(),
+            prediction.counters.len(),
+            prediction.telling.len()
+        )
+    }
+
+    /// The runs by the tags of their tasks.
+    async fn runs_by_task(&self) -> HashMap<u64, Vec<Value>> {
+        let events = self.client.pages(&format!("/v1/events?name={EVENT}")).await;
+        let tag = |event: &Value| event["data"]["tag"].as_u64();
+        // A sender that had no answer has sent again: the event is stored twice then, and starts one run.
+        let tags: HashMap<&str, u64> = events
+            .iter()
+            .filter_map(|event| Some((event["internal_id"].as_str()?, tag(event)?)))
+            .collect();
+        let mut by_task: HashMap<u64, Vec<Value>> = HashMap::new();
+        for run in self.client.runs(self.module, "").await {
+            let event = run["event_id"].as_str().unwrap_or_default();
+            let tag = tags
+                .get(event)
+                .unwrap_or_else(|| panic!("event {event} is not listed: {run}"));
+            by_task.entry(*tag).or_default().push(run);
+        }
+        by_task
+    }
+
+    /// Each task that should say that it is done has said so once.
+    async fn tellings(&self, prediction: &Prediction, wrong: &mut Vec<String>) {
+        let mut told: BTreeMap<u64, usize> = prediction.telling.iter().map(|tag| (*tag, 0)).collect();
+        for event in self.client.pages(&format!("/v1/events?name={DONE}")).await {
+            match event["data"]["child"].as_u64() {
+                Some(tag) => *told.entry(tag).or_default() += 1,
+                None => wrong.push(format!("a strange event: {event}")),
+            }
+        }
+        for (tag, times) in told {
+            if times != 1 || !prediction.telling.contains(&tag) {
+                wrong.push(format!("task {tag} has said {times} times that it is done"));
+            }
+        }
+    }
+
+    /// What a run did, when it has completed on one version and its output is what the task comes to.
+    fn account(&self, task: &Task, run: &Value) -> Result<Account, String> {
+        if run["status"] != "Completed" {
+            return Err(format!("it is {}", run["status"]));
+        }
+        let version = run["version"].as_str().unwrap_or_default();
+        let build = self.builds.get(version).ok_or("its version was never deployed")?;
+        if run["output"]["build"] != *build {
+            return Err(format!(
+                "it ended on {}, its version is {build}",
+                run["output"]["build"]
+            ));
+        }
+        Account::of(task, &run["output"])
+    }
+
+    /// Whether a body's outcome is that of the last attempt that was told of. How often it was told again by a node that
+    /// had stood still.
+    fn body(&self, body: &Body, lines: &[Line], run: &Value) -> Result<usize, String> {
+        let heard = || {
+            let heard = lines
+                .iter()
+                .map(|line| format!("{}:{}", line.attempt, line.token));
+            heard.collect::<Vec<_>>().join(" ")
+        };
+        let Some(at) = lines.iter().position(|line| line.token == body.token) else {
+            return Err(format!(
+                "nobody has heard of its outcome {}: {}",
+                body.token,
+                heard()
+            ));
+        };
+        let (before, after) = (&lines[..=at], &lines[at + 1..]);
+        let is_stale = |line: &Line| {
+            let mut woken = self.woken.iter();
+            woken.any(|woken| line.at >= *woken && line.at.duration_since(*woken) < STALE_FOR)
+        };
+        if let Some(again) = after
+            .iter()
+            .find(|line| line.token != body.token && !is_stale(line))
+        {
+            return Err(format!(
+                "it ran again ({}) after its outcome {} was recorded: {}",
+                again.token,
+                body.token,
+                heard()
+            ));
+        }
+        let of_owner: Vec<&Line> = before.iter().filter(|line| !is_stale(line)).collect();
+        let recorded = lines[at].attempt;
+        if recorded < body.attempts {
+            return Err(format!(
+                "attempt {recorded} has its outcome, it could not before {}: {}",
+                body.attempts,
+                heard()
+            ));
+        }
+        if let Some(pair) = of_owner.windows(2).find(|pair| pair[1].attempt < pair[0].attempt) {
+            return Err(format!(
+                "attempt {} came after {}: {}",
+                pair[1].attempt,
+                pair[0].attempt,
+                heard()
+            ));
+        }
+        if let Some(missing) =
+            (1..=recorded).find(|attempt| before.iter().all(|line| line.attempt != *attempt))
+        {
+            return Err(format!("attempt {missing} never was: {}", heard()));
+        }
+        if let Some(line) = lines
+            .iter()
+            .find(|line| run["output"]["build"] != line.build.as_str())
+        {
+            return Err(format!(
+                "it ran on {}, another version than the run's",
+                line.build
+            ));
+        }
+        Ok(after.len())
+    }
+
+    /// Each addition is there once, and each counter is as predicted.
+    fn ledger(
+        &self,
+        application: &Application,
+        prediction: &Prediction,
+        expected: &BTreeMap<(String, String), (u32, i64)>,
+        wrong: &mut Vec<String>,
+    ) {
+        let mut noted: BTreeMap<(String, String), Vec<(u32, i64)>> = BTreeMap::new();
+        for (run, step, counter, by) in application.ledger() {
+            noted.entry((run, step)).or_default().push((counter, by));
+        }
+        for ((run, step), added) in &noted {
+            match expected.get(&(run.clone(), step.clone())) {
+                Some(one) if added == &[*one] => {}
+                one => wrong.push(format!(
+                    "run {run}, {step}: added {added:?}, predicted was {one:?}"
+                )),
+            }
+        }
+        for ((run, step), one) in expected {
+            if !noted.contains_key(&(run.clone(), step.clone())) {
+                wrong.push(format!("run {run}, {step}: {one:?} was never added"));
+            }
+        }
+        let counters = application.counters();
+        let all = prediction.counters.keys().chain(counters.keys());
+        for counter in all.collect::<BTreeSet<_>>() {
+            let (is, should) = (counters.get(counter), prediction.counters.get(counter));
+            if is != should {
+                wrong.push(format!("counter {counter} is {is:?}, predicted was {should:?}"));
+            }
+        }
+    }
+}
+
+/// What the witness heard, by run and step, in order; what it heard twice, once.
+fn by_step(lines: Vec<(Instant, String)>) -> HashMap<(String, String), Vec<Line>> {
+    let mut told: HashMap<(String, String), Vec<Line>> = HashMap::new();
+    for (at, line) in lines {
+        let words: Vec<&str> = line.split('\t').collect();
+        let [run, step, attempt, build, token] = words[..] else {
+            panic!("a strange line: {line}")
+        };
+        let lines = told.entry((run.to_owned(), step.to_owned())).or_default();
+        if lines.iter().all(|line| line.token != token) {
+            lines.push(Line {
+                at,
+                attempt: attempt.parse().unwrap_or_else(|error| panic!("{line}: {error}")),
+                build: build.to_owned(),
+                token: token.to_owned(),
+            });
+        }
+    }
+    told
+}
