@@ -81,13 +81,13 @@ enum Command {
     /// Send and list events
     #[command(subcommand)]
     Events(events::Events),
-    /// Look at runs, cancel them, wake them
+    /// Look at runs, cancel them, wake them, pause them
     #[command(subcommand)]
     Runs(runs::Runs),
     /// Look at modules and their versions, choose and delete versions
     #[command(subcommand)]
     Modules(modules::Modules),
-    /// Look at functions
+    /// Look at functions, pause them
     #[command(subcommand)]
     Functions(functions::Functions),
     /// Look at nodes

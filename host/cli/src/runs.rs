@@ -1,4 +1,4 @@
-//! `dormouse runs`: list, get (and watch), journal, logs, cancel, wake.
+//! `dormouse runs`: list, get (and watch), journal, logs, cancel, wake, pause, resume.
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -33,6 +33,10 @@ pub(crate) enum Runs {
     Cancel(Id),
     /// Let a sleeping run go on now
     Wake(Id),
+    /// Hold a run, when what it does now is recorded
+    Pause(Id),
+    /// Let a paused run go on
+    Resume(Id),
 }
 
 #[derive(Debug, Args)]
@@ -105,6 +109,26 @@ impl Runs {
                     .answer()
                     .await?;
                 terminal::say(format!("woke run {}", id.run));
+                Ok(())
+            }
+            Runs::Pause(id) => {
+                let path = ["v1", "runs", &id.run, "pause"];
+                let data = client.request(Method::POST, &path).data().await?;
+                match data["phase"].as_str() {
+                    Some("paused") => terminal::say(format!("paused run {}", id.run)),
+                    _ => terminal::say(format!(
+                        "run {} is paused when what it does now is recorded",
+                        id.run
+                    )),
+                }
+                Ok(())
+            }
+            Runs::Resume(id) => {
+                client
+                    .request(Method::POST, &["v1", "runs", &id.run, "resume"])
+                    .answer()
+                    .await?;
+                terminal::say(format!("resumed run {}", id.run));
                 Ok(())
             }
         }

@@ -28,6 +28,8 @@ pub(crate) struct Routed {
     pub(crate) created: Created,
     pub(crate) slot: Option<Slot>,
     pub(crate) start_at: Timestamp,
+    /// Its function is paused: somebody must resume it.
+    pub(crate) held: bool,
 }
 
 #[derive(Clone)]
@@ -69,7 +71,8 @@ impl Router {
             let mut runs = Vec::new();
             for event in &events {
                 for (function, version) in snapshot.matching(&event.accepted.name, &event.accepted.payload) {
-                    runs.push(self.new_run(function, version, event, now));
+                    let held = snapshot.paused.contains(function);
+                    runs.push(self.new_run(function, version, event, held, now));
                 }
             }
             match self.ingest(new_events.clone(), runs, &snapshot, now).await {
@@ -103,7 +106,8 @@ impl Router {
                 return Err(Problem::not_found("function", function)
                     .help("`dormouse functions list` shows the functions that are deployed"));
             };
-            let run = self.new_run(function, version, &event, now);
+            let held = snapshot.paused.contains(function);
+            let run = self.new_run(function, version, &event, held, now);
             match self
                 .ingest(vec![stored(&event, now)], vec![run], &snapshot, now)
                 .await
@@ -126,11 +130,12 @@ impl Router {
         function: &FunctionName,
         version: Digest,
         event: &SentEvent,
+        held: bool,
         now: Timestamp,
     ) -> Planned {
         let start_at = event.accepted.ts.max(now);
         // A run that begins later is leased when it begins.
-        let slot = if start_at <= now {
+        let slot = if start_at <= now && !held {
             self.scheduler.try_slot()
         } else {
             None
@@ -147,6 +152,7 @@ impl Router {
                 start_at,
                 lease: slot.as_ref().map(|_| self.node),
                 rerun_of: None,
+                held,
             },
             payload: event.accepted.payload.clone(),
             slot,
@@ -177,6 +183,7 @@ impl Router {
                 let leased = matches!(created, Created::New { leased: true });
                 Routed {
                     start_at: planned.run.start_at,
+                    held: planned.run.held,
                     slot: planned.slot.filter(|_| leased),
                     created,
                     run: claimed(planned.run, planned.payload),
@@ -207,6 +214,7 @@ pub(crate) fn sent_by_run(
                 start_at: event.accepted.ts.max(now),
                 lease: None,
                 rerun_of: None,
+                held: snapshot.paused.contains(function),
             });
         }
     }

@@ -281,6 +281,7 @@ impl Bench {
                 start_at: now,
                 lease,
                 rerun_of: None,
+                held: false,
             });
         }
         ingest

@@ -45,6 +45,9 @@ pub struct NewRun {
     pub lease: Option<Incarnation>,
     /// The run it is a rerun of.
     pub rerun_of: Option<RunId>,
+    /// Its function is paused: the run is created and held until [`Store::release_held`](crate::Store::release_held) lets
+    /// it on. Decided by the caller on the registry of [`Ingest::generation`], as what the run is created for.
+    pub held: bool,
 }
 
 /// Events and runs that are stored together or not at all.

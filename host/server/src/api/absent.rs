@@ -12,10 +12,6 @@ pub(super) async fn rerun() -> Answer {
     answer("rerunning a run")
 }
 
-pub(super) async fn pause() -> Answer {
-    answer("pausing and resuming")
-}
-
 pub(super) async fn preflight() -> Answer {
     answer("preflight of a new version")
 }

@@ -5,6 +5,7 @@
 //! | [`events`] | `POST /e/{key}`: the contract of Inngest's clients |
 //! | [`history`] | events received |
 //! | [`runs`], [`stream`] | runs: lists, one run, its journal and logs, cancel, wake; and one live |
+//! | [`pausing`] | pausing and resuming runs and functions |
 //! | [`modules`] | modules, versions, functions, invoke |
 //! | [`node`] | `/health`, `/ready`, `/metrics`, `/dev`, nodes |
 //! | [`absent`] | what a later release brings, answered as data |
@@ -21,6 +22,7 @@ mod guard;
 mod history;
 mod modules;
 mod node;
+mod pausing;
 mod query;
 mod runs;
 mod signals;
@@ -66,11 +68,17 @@ pub fn routes(app: App) -> Router {
         .route("/runs/{id}/stream", get(stream::stream))
         .route("/runs/{id}/wake", post(runs::wake))
         .route("/runs/{id}/rerun", post(absent::rerun))
-        .route("/runs/{id}/pause", post(absent::pause))
-        .route("/runs/{id}/resume", post(absent::pause))
+        .route("/runs/{id}/pause", post(pausing::pause))
+        .route("/runs/{id}/resume", post(pausing::resume))
         .route("/functions", get(modules::functions))
-        .route("/functions/{module}/{function}/pause", post(absent::pause))
-        .route("/functions/{module}/{function}/resume", post(absent::pause))
+        .route(
+            "/functions/{module}/{function}/pause",
+            post(pausing::pause_function),
+        )
+        .route(
+            "/functions/{module}/{function}/resume",
+            post(pausing::resume_function),
+        )
         .route("/modules", get(modules::list))
         .route("/modules/{name}", put(modules::upload))
         .route("/modules/{name}/versions", get(modules::versions))

@@ -5,7 +5,7 @@
 
 mod deploy;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub generation: i64,
     /// Modules by name.
     pub modules: HashMap<String, ActiveModule>,
+    /// Functions that are paused, also those of modules that are not active.
+    pub paused: HashSet<FunctionName>,
     /// Every trigger that some active function has.
     triggers: Vec<ActiveTrigger>,
 }
@@ -84,6 +86,7 @@ impl Snapshot {
     fn new(active: Active) -> Snapshot {
         let mut snapshot = Snapshot {
             generation: active.generation,
+            paused: active.paused.into_iter().collect(),
             ..Snapshot::default()
         };
         for version in active.active {

@@ -141,7 +141,7 @@ impl LegHost {
                 self.completions = completions;
                 return Ok(());
             }
-            Appended::Done | Appended::Lost(_) => {}
+            Appended::Done | Appended::Paused | Appended::Lost(_) => {}
         }
         if let Some(wake_at) = wake_at {
             self.worker.scheduler.timer(wake_at);

@@ -1,5 +1,7 @@
 //! Good requests: what the routes answer.
 
+use serde_json::json;
+
 use super::server::TestServer;
 
 #[tokio::test]
@@ -371,14 +373,64 @@ async fn a_signal_that_nobody_waits_for_or_that_is_none_is_refused() {
 }
 
 #[tokio::test]
+async fn runs_and_functions_are_paused_and_resumed() {
+    let server = TestServer::start().await;
+    let id = server.runs.sleeping;
+    let post = async |path: &str| server.send("POST", path, &[], b"").await;
+    let paused = post(&format!("/v1/runs/{id}/pause")).await;
+    assert_eq!(
+        (paused.status, &paused.json()["data"]["phase"]),
+        (200, &json!("paused"))
+    );
+    let listed = server.get("/v1/runs?phase=paused").await.json();
+    assert_eq!(listed["data"][0]["run_id"], id.to_string());
+    let resumed = post(&format!("/v1/runs/{id}/resume")).await;
+    assert_eq!(
+        (resumed.status, &resumed.json()["data"]["status"]),
+        (200, &json!("Running"))
+    );
+    for (path, problem) in [
+        (format!("/v1/runs/{id}/resume?x=1"), (400, "invalid-query")),
+        ("/v1/runs/nonsense/pause".to_owned(), (400, "invalid-id")),
+        (
+            "/v1/runs/01ARZ3NDEKTSV4RRFFQ69G5FAV/pause".to_owned(),
+            (404, "not-found"),
+        ),
+        ("/v1/functions/shop/none/pause".to_owned(), (404, "not-found")),
+        ("/v1/functions/shop/none/resume".to_owned(), (404, "not-found")),
+        (
+            "/v1/functions/Shop/charge/pause".to_owned(),
+            (400, "invalid-name"),
+        ),
+    ] {
+        assert_eq!(
+            post(&path).await.problem(),
+            (problem.0, problem.1.to_owned()),
+            "{path}"
+        );
+    }
+    for (verb, changed, paused) in [
+        ("pause", true, true),
+        ("pause", false, true),
+        ("resume", true, false),
+        ("resume", false, false),
+    ] {
+        let answer = post(&format!("/v1/functions/shop/charge/{verb}")).await;
+        let expected = json!({"function_id": "shop/charge", "paused": paused, "changed": changed});
+        assert_eq!((answer.status, &answer.json()["data"]), (200, &expected));
+        let functions = server.get("/v1/functions").await.json();
+        let charge = functions["data"].as_array().expect("a list").iter();
+        let charge: Vec<_> = charge.filter(|function| function["id"] == "charge").collect();
+        assert_eq!(charge[0]["paused"], paused);
+    }
+}
+
+#[tokio::test]
 async fn what_a_later_release_brings_is_told_apart_from_a_mistake() {
     let server = TestServer::start().await;
     let id = server.runs.sleeping;
     for (method, path) in [
         ("POST", format!("/v1/runs/{id}/rerun")),
-        ("POST", format!("/v1/runs/{id}/pause")),
-        ("POST", format!("/v1/runs/{id}/resume")),
-        ("POST", "/v1/functions/shop/charge/pause".to_owned()),
         ("POST", "/v1/modules/shop/preflight".to_owned()),
         ("GET", "/v1/cancellations".to_owned()),
         ("GET", "/v1/keys".to_owned()),

@@ -363,6 +363,7 @@ impl Writer<'_> {
                 start_at: now,
                 lease: Some(self.node),
                 rerun_of: None,
+                held: false,
             }],
             generation: self.store.registry().await.expect("a registry").generation,
             now,

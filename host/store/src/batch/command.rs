@@ -4,7 +4,7 @@ use dormouse_core::run::{Event, Phase, Status};
 use dormouse_core::{Json, RunId, Seq, Timestamp};
 
 use super::execute::{Look, is_open};
-use super::runs::Work;
+use super::runs::{Hold, Work};
 use crate::command::Commanded;
 use crate::error::Result;
 use crate::execute::Completion;
@@ -20,6 +20,7 @@ pub(crate) fn cancel(work: &mut Work, run: RunId, now: Timestamp) -> Result<Comm
     let state = work.change(run, |row| {
         row.on(Event::Cancel, None)?;
         row.owner = None;
+        row.hold = Hold::None;
         row.epoch += 1;
         row.ended_at = Some(now);
         Ok(row.state)

@@ -6,6 +6,7 @@ use dormouse_core::limit::EVENT_DEDUPE;
 use dormouse_core::run::{Phase, State, Status};
 use dormouse_core::{Digest, EventId, FunctionName, RunId, Timestamp};
 
+use super::runs::Hold;
 use crate::error::{Error, Result};
 use crate::ingest::{Created, Ingest, NewEvent, NewRun};
 use crate::schedule::Incarnation;
@@ -23,6 +24,11 @@ pub(crate) struct Creation<'i> {
 }
 
 impl Creation<'_> {
+    /// Who holds it.
+    pub(crate) fn hold(&self) -> Hold {
+        if self.run.held { Hold::Function } else { Hold::None }
+    }
+
     pub(crate) fn birth(&self) -> Birth {
         Birth::of(self.run, self.leased, self.now)
     }
@@ -189,7 +195,7 @@ fn add<'i>(
                 run.id
             )));
         };
-        let leased = run.start_at <= now && run.lease.is_some_and(|node| small.lives(node));
+        let leased = !run.held && run.start_at <= now && run.lease.is_some_and(|node| small.lives(node));
         if own.contains(&run.event_id) {
             with_runs.insert(run.event_id);
         } else {
@@ -234,12 +240,19 @@ impl Birth {
                 reason: None,
             };
         }
+        if run.held {
+            return Birth {
+                state: State::live(Status::Scheduled, Phase::Paused),
+                due: None,
+                reason: Some(super::pausing::held(&run.function)),
+            };
+        }
         if run.start_at > now {
             // It is no part of the queue yet, so it must not look as if it were.
             return Birth {
                 state: State::live(Status::Scheduled, Phase::Sleeping),
                 due: Some(run.start_at),
-                reason: Some(format!("starts at {}", run.start_at)),
+                reason: Some(super::pausing::delayed(run.start_at)),
             };
         }
         Birth {

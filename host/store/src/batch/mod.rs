@@ -6,13 +6,14 @@
 //! |---|---|
 //! | `queue`, `request` | handing in a write, and its answer |
 //! | `runs` | rows of runs in memory, and what has to be written for a change |
-//! | `ingest`, `execute`, `schedule`, `command`, `waits` | the decisions |
+//! | `ingest`, `execute`, `schedule`, `command`, `pausing`, `waits` | the decisions |
 //!
 //! Absent on purpose: SQL, connections, clocks.
 
 pub(crate) mod command;
 pub(crate) mod execute;
 pub(crate) mod ingest;
+pub(crate) mod pausing;
 pub(crate) mod queue;
 pub(crate) mod request;
 pub(crate) mod runs;

@@ -1,6 +1,6 @@
 //! What may be asked of the writer, and what it answers.
 
-use dormouse_core::{Digest, Json, RunId, Seq, Timestamp};
+use dormouse_core::{Digest, FunctionName, Json, RunId, Seq, Timestamp};
 
 use crate::command::Commanded;
 use crate::execute::{Append, Appended};
@@ -23,6 +23,11 @@ pub(crate) enum Request {
     Cancel(RunId, Timestamp),
     Wake(RunId, Option<Seq>, Timestamp),
     Unblock(String, Timestamp),
+    Pause(RunId),
+    Resume(RunId, Timestamp),
+    PauseFunction(FunctionName, Timestamp),
+    ResumeFunction(FunctionName),
+    ReleaseHeld(u32, Timestamp),
     Signal(String, Json, Timestamp),
     PutVersion(NewVersion),
     Activate(String, Digest, Timestamp),
@@ -45,7 +50,9 @@ impl Request {
             Request::Ingest(ingest) => 1 + ingested(ingest),
             Request::Claim(claim) => 1 + claim.limit as usize,
             Request::FireTimers(fire) => 1 + fire.limit as usize,
-            Request::TakeOver(limit, _) | Request::Prune(_, limit) => 1 + *limit as usize,
+            Request::TakeOver(limit, _) | Request::Prune(_, limit) | Request::ReleaseHeld(limit, _) => {
+                1 + *limit as usize
+            }
             _ => 1,
         }
     }

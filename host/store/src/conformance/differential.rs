@@ -32,7 +32,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 42] = [
+const KINDS: [&str; 48] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -71,6 +71,12 @@ const KINDS: [&str; 42] = [
     "wake",
     "wake-completes",
     "unblock",
+    "pause",
+    "resume",
+    "paused",
+    "pause-function",
+    "resume-function",
+    "release-held",
     "put-version",
     "delete-version",
     "config",
@@ -144,6 +150,7 @@ macro_rules! both {
 // After the macro, which it uses.
 mod appending;
 mod carried;
+mod pausing;
 mod reads;
 
 fn digest(number: u64) -> Digest {
@@ -263,7 +270,8 @@ impl Pair {
             1..=22 => self.ingest().await,
             23..=32 => self.claim().await,
             33..=40 => self.fire().await,
-            41..=82 => self.append().await,
+            41..=80 => self.append().await,
+            81..=82 => self.pausing().await,
             83..=85 => self.cancel().await,
             86..=92 => self.wake().await,
             93..=94 => self.unblock().await,
@@ -431,6 +439,7 @@ impl Pair {
             start_at: now.after(std::time::Duration::from_millis(delay)),
             lease: (!self.random.one_in(3)).then_some(node(self.node).incarnation),
             rerun_of: None,
+            held: self.random.one_in(12),
         }
     }
 

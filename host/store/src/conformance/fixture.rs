@@ -113,6 +113,7 @@ impl Fixture {
             start_at: at(0),
             lease: None,
             rerun_of: None,
+            held: false,
         }
     }
 

@@ -9,6 +9,7 @@ pub mod differential;
 mod execution;
 mod fixture;
 mod ingestion;
+mod pausing;
 mod random;
 mod scheduling;
 mod sending;
@@ -87,6 +88,12 @@ checks![
     commands::wake_of_what_is_not_open_is_refused,
     commands::wake_begins_a_delayed_run_now,
     commands::unblock_is_for_one_module,
+    pausing::a_run_is_paused_and_resumed,
+    pausing::an_executing_run_is_paused_with_its_next_entry,
+    pausing::what_comes_while_a_run_is_paused_is_kept,
+    pausing::a_pause_can_be_taken_back_and_outlives_the_node,
+    pausing::a_delayed_run_that_is_resumed_keeps_its_time,
+    pausing::a_paused_function_holds_its_new_runs,
     versions::activation_is_one_step,
     versions::a_version_in_use_is_kept,
     versions::a_deleted_version_can_come_back,

@@ -4,6 +4,7 @@
 //!
 //! Absent on purpose: speed, durability, and any code shared with an implementation.
 
+mod pausing;
 mod runs;
 mod versions;
 mod waits;
@@ -49,6 +50,7 @@ struct World {
     runs: BTreeMap<RunId, ModelRun>,
     dedupe: HashMap<(FunctionName, String), (RunId, Timestamp)>,
     configs: Vec<Json>,
+    paused: BTreeSet<FunctionName>,
     components: HashMap<Digest, Vec<u8>>,
 }
 
@@ -227,6 +229,26 @@ impl Store for MemoryStore {
 
     async fn unblock(&self, module: &str, now: Timestamp) -> Result<u64> {
         self.world()?.unblock(module, now)
+    }
+
+    async fn pause(&self, run: RunId) -> Result<Commanded> {
+        self.world()?.pause(run)
+    }
+
+    async fn resume(&self, run: RunId, now: Timestamp) -> Result<Commanded> {
+        self.world()?.resume(run, now)
+    }
+
+    async fn pause_function(&self, function: &FunctionName, _now: Timestamp) -> Result<Changed> {
+        Ok(self.world()?.pause_function(function))
+    }
+
+    async fn resume_function(&self, function: &FunctionName) -> Result<Changed> {
+        Ok(self.world()?.resume_function(function))
+    }
+
+    async fn release_held(&self, limit: u32, now: Timestamp) -> Result<u32> {
+        self.world()?.release_held(limit, now)
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {

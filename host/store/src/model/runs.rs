@@ -32,6 +32,10 @@ pub(super) struct ModelRun {
     journal_bytes: u64,
     claims: u32,
     host_traps: u32,
+    /// A person has asked for it to be paused.
+    pub(super) to_pause: bool,
+    /// It is paused because its function was when it was created.
+    pub(super) held: bool,
 }
 
 impl ModelRun {
@@ -54,7 +58,7 @@ impl ModelRun {
     }
 
     /// Moves the run on. The due time, the reason and a blocked run's error belong to the state that is left.
-    fn on(&mut self, event: Event) -> Result<()> {
+    pub(super) fn on(&mut self, event: Event) -> Result<()> {
         let state = self.shown.state.on(event);
         self.shown.state =
             state.map_err(|illegal| Error::Corrupt(format!("run {}: {illegal}", self.shown.id)))?;
@@ -64,7 +68,7 @@ impl ModelRun {
         Ok(())
     }
 
-    fn set_due(&mut self, due: Option<Timestamp>) {
+    pub(super) fn set_due(&mut self, due: Option<Timestamp>) {
         self.due = due;
         let queued = self.shown.state.phase == Some(Phase::Queued);
         self.shown.wake_at = due.filter(|_| !queued);
@@ -74,10 +78,14 @@ impl ModelRun {
         self.on(event)?;
         self.shown.owner = None;
         self.set_due(Some(now));
+        if self.to_pause {
+            self.hold()?;
+        }
         Ok(())
     }
 
     fn block(&mut self, error: RunError) -> Result<()> {
+        self.to_pause = false;
         self.on(Event::Block)?;
         self.shown.owner = None;
         self.shown.reason = Some(error.message.clone());
@@ -91,6 +99,7 @@ impl ModelRun {
         self.shown.ended_at = Some(now);
         self.completions.clear();
         self.waits.clear();
+        (self.to_pause, self.held) = (false, false);
         Ok(())
     }
 
@@ -182,7 +191,7 @@ impl World {
             }
             let lease = run
                 .lease
-                .filter(|node| run.start_at <= ingest.now && self.nodes.contains_key(node));
+                .filter(|node| !run.held && run.start_at <= ingest.now && self.nodes.contains_key(node));
             created.push(Created::New {
                 leased: lease.is_some(),
             });
@@ -254,10 +263,15 @@ impl World {
             journal_bytes: 0,
             claims: 0,
             host_traps: 0,
+            to_pause: false,
+            held: run.held,
         };
         created.set_due(Some(run.start_at.max(now)));
         if let Some(node) = lease {
             created.claim(node, now)?;
+        }
+        if created.held {
+            created.hold_for_function()?;
         }
         self.runs.insert(run.id, created);
         Ok(())
@@ -536,6 +550,12 @@ impl World {
 impl ModelRun {
     /// What a run does after an append.
     fn follow(&mut self, then: Then, now: Timestamp) -> Result<Appended> {
+        let asked = self.to_pause;
+        if asked && matches!(then, Then::Continue | Then::Suspend { .. }) {
+            self.hold()?;
+            self.claims = 0;
+            return Ok(Appended::Paused);
+        }
         match then {
             Then::Continue => {}
             Then::Suspend {
@@ -586,6 +606,9 @@ impl ModelRun {
                 self.continued = Some(continued);
             }
             Then::Block { error } => self.block(error)?,
+        }
+        if asked && self.shown.state.phase == Some(Phase::Paused) {
+            return Ok(Appended::Paused);
         }
         Ok(Appended::Done)
     }

@@ -25,6 +25,7 @@ mod fault;
 mod hints;
 mod ingest;
 mod marks;
+mod pausing;
 mod read;
 mod readers;
 mod registry;
@@ -42,7 +43,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
-use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
+use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -364,6 +365,28 @@ impl Store for PostgresStore {
 
     async fn unblock(&self, module: &str, now: Timestamp) -> Result<u64> {
         expect!(self.queue.submit(Request::Unblock(module.to_owned(), now)).await, Answer::Count(count) => count)
+    }
+
+    async fn pause(&self, run: RunId) -> Result<Commanded> {
+        expect!(self.queue.submit(Request::Pause(run)).await, Answer::Commanded(commanded) => commanded)
+    }
+
+    async fn resume(&self, run: RunId, now: Timestamp) -> Result<Commanded> {
+        expect!(self.queue.submit(Request::Resume(run, now)).await, Answer::Commanded(commanded) => commanded)
+    }
+
+    async fn pause_function(&self, function: &FunctionName, now: Timestamp) -> Result<Changed> {
+        let request = Request::PauseFunction(function.clone(), now);
+        expect!(self.queue.submit(request).await, Answer::Changed(changed) => changed)
+    }
+
+    async fn resume_function(&self, function: &FunctionName) -> Result<Changed> {
+        let request = Request::ResumeFunction(function.clone());
+        expect!(self.queue.submit(request).await, Answer::Changed(changed) => changed)
+    }
+
+    async fn release_held(&self, limit: u32, now: Timestamp) -> Result<u32> {
+        expect!(self.queue.submit(Request::ReleaseHeld(limit, now)).await, Answer::Count(count) => count as u32)
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {

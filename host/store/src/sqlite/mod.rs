@@ -5,7 +5,7 @@
 //! | `connect`, `lock` | opening: settings, schema, one process per data directory |
 //! | `writer`, `cache` | the one writer and its transactions |
 //! | `runs` | the rows of runs and everything that follows from them |
-//! | `ingest`, `execute`, `schedule`, `command`, `registry`, `upkeep` | what each write does |
+//! | `ingest`, `execute`, `schedule`, `command`, `pausing`, `registry`, `upkeep` | what each write does |
 //! | `journal` | reading what a run recorded |
 //! | `read` | what pages show |
 //! | `components` | components as files |
@@ -22,6 +22,7 @@ mod fault;
 mod ingest;
 mod journal;
 mod lock;
+mod pausing;
 #[cfg(test)]
 mod plans;
 mod read;
@@ -38,7 +39,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
-use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
+use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqlitePool;
@@ -247,6 +248,28 @@ impl Store for SqliteStore {
 
     async fn unblock(&self, module: &str, now: Timestamp) -> Result<u64> {
         expect!(self.queue.submit(Request::Unblock(module.to_owned(), now)).await, Answer::Count(count) => count)
+    }
+
+    async fn pause(&self, run: RunId) -> Result<Commanded> {
+        expect!(self.queue.submit(Request::Pause(run)).await, Answer::Commanded(commanded) => commanded)
+    }
+
+    async fn resume(&self, run: RunId, now: Timestamp) -> Result<Commanded> {
+        expect!(self.queue.submit(Request::Resume(run, now)).await, Answer::Commanded(commanded) => commanded)
+    }
+
+    async fn pause_function(&self, function: &FunctionName, now: Timestamp) -> Result<Changed> {
+        let request = Request::PauseFunction(function.clone(), now);
+        expect!(self.queue.submit(request).await, Answer::Changed(changed) => changed)
+    }
+
+    async fn resume_function(&self, function: &FunctionName) -> Result<Changed> {
+        let request = Request::ResumeFunction(function.clone());
+        expect!(self.queue.submit(request).await, Answer::Changed(changed) => changed)
+    }
+
+    async fn release_held(&self, limit: u32, now: Timestamp) -> Result<u32> {
+        expect!(self.queue.submit(Request::ReleaseHeld(limit, now)).await, Answer::Count(count) => count as u32)
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {

@@ -135,6 +135,7 @@ impl Worker {
                 start_at: now,
                 lease: Some(self.node),
                 rerun_of: None,
+                held: false,
             }],
             generation: self.generation,
             now,

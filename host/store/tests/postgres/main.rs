@@ -115,6 +115,7 @@ impl Member {
                 start_at: at(0),
                 lease: leased.then_some(self.node),
                 rerun_of: None,
+                held: false,
             }],
             generation: self.generation,
             now: at(0),
