@@ -3,6 +3,7 @@
 //! API and pages both call these and nothing else; reads go to the store directly. Absent on purpose: HTTP.
 
 mod pausing;
+mod reruns;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

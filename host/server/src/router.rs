@@ -8,7 +8,8 @@ use std::sync::Arc;
 use dormouse_core::event::{self, Accepted};
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp};
 use dormouse_store::Store;
-use dormouse_store::ingest::{Created, Ingest, NewEvent, NewRun};
+use dormouse_store::ingest::{Copied, Created, Ingest, NewEvent, NewRun};
+use dormouse_store::read::Run;
 use dormouse_store::schedule::{ClaimedRun, Incarnation};
 
 use crate::problem::Problem;
@@ -20,6 +21,21 @@ pub(crate) struct SentEvent {
     pub(crate) id: EventId,
     pub(crate) accepted: Accepted,
     pub(crate) dedupe: Option<String>,
+}
+
+/// A run that is to be done once more.
+pub(crate) struct Rerun {
+    pub(crate) of: Run,
+    pub(crate) event: RerunEvent,
+    pub(crate) copy: Option<Copied>,
+}
+
+/// What it is done for.
+pub(crate) enum RerunEvent {
+    /// The event of the earlier run: its payload.
+    Same(Json),
+    /// Another, which is stored with it and starts and ends nothing else.
+    Edited(SentEvent),
 }
 
 /// A run as it was created, ready to begin if it has a slot.
@@ -125,6 +141,59 @@ impl Router {
         Err(Problem::from(dormouse_store::Error::StaleRegistry))
     }
 
+    /// Starts a function anew for what an earlier run was started for: the same event, or an edited one.
+    pub(crate) async fn rerun(&self, rerun: Rerun, now: Timestamp) -> Result<Routed, Problem> {
+        let Rerun { of, event, copy } = rerun;
+        let function = &of.function;
+        let (event_id, payload, new) = match event {
+            RerunEvent::Same(payload) => (of.event_id, payload, None),
+            RerunEvent::Edited(event) => (event.id, event.accepted.payload.clone(), Some(event)),
+        };
+        for _ in 0..DECISIONS_MAX {
+            let snapshot = self.registry.snapshot();
+            let Some((version, _)) = snapshot.function(function) else {
+                return Err(Problem::not_found("function", function)
+                    .help("a rerun is on the active version of its module, and that has no such function"));
+            };
+            let held = snapshot.paused.contains(function);
+            let slot = if held || copy.is_some() {
+                None
+            } else {
+                self.scheduler.try_slot()
+            };
+            let planned = Planned {
+                run: NewRun {
+                    id: RunId::from_parts(now, random()),
+                    function: function.clone(),
+                    version,
+                    config_revision: self.registry.revision(),
+                    event_id,
+                    dedupe: None,
+                    seed: random(),
+                    start_at: now,
+                    lease: slot.as_ref().map(|_| self.node),
+                    rerun_of: Some(of.id),
+                    held,
+                    copy,
+                },
+                payload: payload.clone(),
+                slot,
+            };
+            let events = new.iter().map(|event| stored(event, now)).collect();
+            match self.ingest(events, vec![planned], &snapshot, now).await {
+                Err(dormouse_store::Error::StaleRegistry) => {
+                    self.registry.refresh().await?;
+                }
+                result => {
+                    return result?
+                        .pop()
+                        .ok_or_else(|| Problem::new(500, "internal", "the store created no run"));
+                }
+            }
+        }
+        Err(Problem::from(dormouse_store::Error::StaleRegistry))
+    }
+
     fn new_run(
         &self,
         function: &FunctionName,
@@ -153,6 +222,7 @@ impl Router {
                 lease: slot.as_ref().map(|_| self.node),
                 rerun_of: None,
                 held,
+                copy: None,
             },
             payload: event.accepted.payload.clone(),
             slot,
@@ -215,6 +285,7 @@ pub(crate) fn sent_by_run(
                 lease: None,
                 rerun_of: None,
                 held: snapshot.paused.contains(function),
+                copy: None,
             });
         }
     }

@@ -5,6 +5,8 @@ mod support;
 
 #[path = "lifecycle/pausing.rs"]
 mod pausing;
+#[path = "lifecycle/reruns.rs"]
+mod reruns;
 
 use std::sync::Arc;
 use std::time::Duration;

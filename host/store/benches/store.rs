@@ -282,6 +282,7 @@ impl Bench {
                 lease,
                 rerun_of: None,
                 held: false,
+                copy: None,
             });
         }
         ingest

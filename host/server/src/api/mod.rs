@@ -6,6 +6,7 @@
 //! | [`history`] | events received |
 //! | [`runs`], [`stream`] | runs: lists, one run, its journal and logs, cancel, wake; and one live |
 //! | [`pausing`] | pausing and resuming runs and functions |
+//! | [`reruns`] | a run once more |
 //! | [`modules`] | modules, versions, functions, invoke |
 //! | [`node`] | `/health`, `/ready`, `/metrics`, `/dev`, nodes |
 //! | [`absent`] | what a later release brings, answered as data |
@@ -24,6 +25,7 @@ mod modules;
 mod node;
 mod pausing;
 mod query;
+mod reruns;
 mod runs;
 mod signals;
 mod steps;
@@ -67,7 +69,7 @@ pub fn routes(app: App) -> Router {
         .route("/runs/{id}/logs", get(runs::logs))
         .route("/runs/{id}/stream", get(stream::stream))
         .route("/runs/{id}/wake", post(runs::wake))
-        .route("/runs/{id}/rerun", post(absent::rerun))
+        .route("/runs/{id}/rerun", post(reruns::rerun))
         .route("/runs/{id}/pause", post(pausing::pause))
         .route("/runs/{id}/resume", post(pausing::resume))
         .route("/functions", get(modules::functions))

@@ -426,11 +426,48 @@ async fn runs_and_functions_are_paused_and_resumed() {
 }
 
 #[tokio::test]
-async fn what_a_later_release_brings_is_told_apart_from_a_mistake() {
+async fn a_run_is_done_once_more() {
     let server = TestServer::start().await;
     let id = server.runs.sleeping;
+    let path = format!("/v1/runs/{id}/rerun");
+    for body in [
+        "",
+        "{}",
+        r#"{"from_step":"charge-card"}"#,
+        r#"{"from_step":0,"input":{"n":1}}"#,
+    ] {
+        let answer = server.post(&path, body).await;
+        assert_eq!(answer.status, 202, "{body}: {answer:?}");
+        let data = &answer.json()["data"];
+        assert_eq!(data["rerun_of"], id.to_string());
+        let new = data["run_id"].as_str().expect("an id");
+        assert_eq!(answer.header("location"), Some(&*format!("/v1/runs/{new}")));
+        let run = server.get(&format!("/v1/runs/{new}")).await.json();
+        assert_eq!(run["data"]["original_run_id"], id.to_string());
+        assert_eq!(run["data"]["event_id"], data["event_id"]);
+    }
+    for (body, problem) in [
+        (r#"{"from":1}"#, (400, "invalid-body")),
+        (r#"{"from_step":-1}"#, (400, "invalid-body")),
+        (r#"{"from_step":{}}"#, (400, "invalid-body")),
+        (r#"{"from_step":"none"}"#, (404, "not-found")),
+        (r#"{"input":7}"#, (400, "invalid-event")),
+        ("[]", (400, "invalid-body")),
+    ] {
+        assert_eq!(
+            server.post(&path, body).await.problem(),
+            (problem.0, problem.1.to_owned()),
+            "{body}"
+        );
+    }
+    let unknown = server.post("/v1/runs/01ARZ3NDEKTSV4RRFFQ69G5FAV/rerun", "").await;
+    assert_eq!(unknown.problem(), (404, "not-found".to_owned()));
+}
+
+#[tokio::test]
+async fn what_a_later_release_brings_is_told_apart_from_a_mistake() {
+    let server = TestServer::start().await;
     for (method, path) in [
-        ("POST", format!("/v1/runs/{id}/rerun")),
         ("POST", "/v1/modules/shop/preflight".to_owned()),
         ("GET", "/v1/cancellations".to_owned()),
         ("GET", "/v1/keys".to_owned()),

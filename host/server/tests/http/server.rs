@@ -364,6 +364,7 @@ impl Writer<'_> {
                 lease: Some(self.node),
                 rerun_of: None,
                 held: false,
+                copy: None,
             }],
             generation: self.store.registry().await.expect("a registry").generation,
             now,

@@ -15,7 +15,7 @@ use super::random::Random;
 use crate::command::Commanded;
 use crate::contract::Store;
 use crate::error::Error;
-use crate::ingest::{Created, Ingest, NewEvent, NewRun};
+use crate::ingest::{Copied, Created, Ingest, NewEvent, NewRun};
 use crate::read::{Run, RunFilter};
 use crate::registry::Changed;
 use crate::schedule::{Claim, FireTimers, Incarnation, NewNode, Node, Standing};
@@ -32,7 +32,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 48] = [
+const KINDS: [&str; 50] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -45,6 +45,8 @@ const KINDS: [&str; 48] = [
     "ingest-delayed",
     "ingest-duplicate",
     "ingest-rerun",
+    "ingest-copies",
+    "ingest-source-gone",
     "claim",
     "claim-blocked",
     "fire",
@@ -356,8 +358,25 @@ impl Pair {
         {
             let mut rerun = self.run(earlier.event_id);
             rerun.rerun_of = Some(earlier.id);
+            if self.random.one_in(2) {
+                let recorded = earlier.journal_next.saturating_sub(earlier.journal_base);
+                let before = earlier.journal_base + self.random.below(u64::from(recorded) + 2) as u32;
+                rerun.copy = Some(Copied {
+                    run: earlier.id,
+                    base: earlier.journal_base,
+                    before,
+                    bytes: 10 * u64::from(before),
+                });
+                let gone = before > earlier.journal_next;
+                flags.push(if gone {
+                    "ingest-source-gone"
+                } else {
+                    "ingest-copies"
+                });
+            } else {
+                flags.push("ingest-rerun");
+            }
             ingest.runs.push(rerun);
-            flags.push("ingest-rerun");
         }
         match self.random.below(30) {
             0 => ingest.generation += 1,
@@ -401,6 +420,7 @@ impl Pair {
                 }
             }
             Err(Error::StaleRegistry) => self.succeeded("ingest-stale"),
+            Err(Error::SourceGone) => self.succeeded("ingest-source-gone"),
             Err(_) => {}
         }
     }
@@ -440,6 +460,7 @@ impl Pair {
             lease: (!self.random.one_in(3)).then_some(node(self.node).incarnation),
             rerun_of: None,
             held: self.random.one_in(12),
+            copy: None,
         }
     }
 

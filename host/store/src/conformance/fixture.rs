@@ -114,6 +114,7 @@ impl Fixture {
             lease: None,
             rerun_of: None,
             held: false,
+            copy: None,
         }
     }
 

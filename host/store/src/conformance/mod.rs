@@ -11,6 +11,7 @@ mod fixture;
 mod ingestion;
 mod pausing;
 mod random;
+mod reruns;
 mod scheduling;
 mod sending;
 mod signalling;
@@ -94,6 +95,8 @@ checks![
     pausing::a_pause_can_be_taken_back_and_outlives_the_node,
     pausing::a_delayed_run_that_is_resumed_keeps_its_time,
     pausing::a_paused_function_holds_its_new_runs,
+    reruns::a_run_begins_with_what_another_recorded,
+    reruns::what_is_not_there_cannot_be_taken_over,
     versions::activation_is_one_step,
     versions::a_version_in_use_is_kept,
     versions::a_deleted_version_can_come_back,

@@ -11,7 +11,7 @@ use super::World;
 use crate::command::Commanded;
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine, Lost, Then};
-use crate::ingest::{Created, Ingest, NewRun};
+use crate::ingest::{Copied, Created, Ingest, NewRun};
 use crate::read::{Counts, Run, StoredEvent};
 use crate::schedule::{Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, crash_loop};
 use crate::wait::NewWait;
@@ -36,6 +36,8 @@ pub(super) struct ModelRun {
     pub(super) to_pause: bool,
     /// It is paused because its function was when it was created.
     pub(super) held: bool,
+    /// When its journal began, and with which entry, where that is not when it was queued.
+    began: Option<(Seq, Timestamp)>,
 }
 
 impl ModelRun {
@@ -140,6 +142,26 @@ impl ModelRun {
         }
     }
 
+    /// The guest's first `now`.
+    fn begins(&self) -> Timestamp {
+        match self.began {
+            Some((base, at)) if base == self.shown.journal_base => at,
+            _ => self.shown.queued_at,
+        }
+    }
+
+    /// Begins with what another recorded.
+    fn take_over(&mut self, source: &ModelRun, copy: &Copied) {
+        self.began = Some((copy.base, source.begins()));
+        self.seed = source.seed;
+        self.continued = source.continued.clone();
+        let copied = source.journal.iter().filter(|record| record.seq < copy.before);
+        self.journal = copied.cloned().collect();
+        self.shown.journal_base = copy.base;
+        self.shown.journal_next = copy.before;
+        self.journal_bytes = copy.bytes;
+    }
+
     fn is_open(&self, operation: Seq) -> bool {
         let started = self.journal.iter().any(|record| {
             record.seq == operation && matches!(record.kind, RecordKind::Started | RecordKind::Deferred)
@@ -174,6 +196,14 @@ impl World {
             if !own.contains(&run.event_id) && !self.events.contains_key(&run.event_id) {
                 return corrupt(format!("run {} names an event that is not stored", run.id));
             }
+            if let Some(copy) = &run.copy {
+                let source = self.runs.get(&copy.run).map(|source| &source.shown);
+                let has =
+                    |source: &Run| source.journal_base == copy.base && source.journal_next >= copy.before;
+                if !source.is_some_and(has) {
+                    return Err(Error::SourceGone);
+                }
+            }
         }
         let mut dedupe = self.dedupe.clone();
         let mut born = Vec::new();
@@ -189,9 +219,9 @@ impl World {
                 }
                 dedupe.insert(key, (run.id, ingest.now));
             }
-            let lease = run
-                .lease
-                .filter(|node| !run.held && run.start_at <= ingest.now && self.nodes.contains_key(node));
+            let lease = run.lease.filter(|node| {
+                !run.held && run.copy.is_none() && run.start_at <= ingest.now && self.nodes.contains_key(node)
+            });
             created.push(Created::New {
                 leased: lease.is_some(),
             });
@@ -265,7 +295,11 @@ impl World {
             host_traps: 0,
             to_pause: false,
             held: run.held,
+            began: None,
         };
+        if let Some(copy) = run.copy {
+            created.take_over(self.of(copy.run)?, &copy);
+        }
         created.set_due(Some(run.start_at.max(now)));
         if let Some(node) = lease {
             created.claim(node, now)?;
@@ -346,7 +380,7 @@ impl World {
             event: event.payload.clone(),
             continued: run.continued.clone(),
             seed: run.seed,
-            queued_at: run.shown.queued_at,
+            queued_at: run.begins(),
             journal_base: run.shown.journal_base,
             journal_next: run.shown.journal_next,
             log_lines: run.log_lines(),

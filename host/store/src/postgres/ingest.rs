@@ -6,6 +6,7 @@ use dormouse_core::limit::EVENT_DEDUPE;
 use dormouse_core::{EventId, Json, RunId, Timestamp};
 
 use super::cache::Cache;
+use super::copies;
 use super::fault::{Attempt, Fault};
 use super::runs::{READY, TIMERS, bind_places};
 use super::sql::{Cells, Conn, Together};
@@ -13,6 +14,7 @@ use super::waits;
 use super::writer::Effects;
 use crate::batch::ingest::{
     Additions, Birth, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places,
+    sources,
 };
 use crate::batch::runs::{inline, is_large, place};
 use crate::batch::waits::Arrivals;
@@ -61,6 +63,7 @@ pub(super) async fn ingest(
     let mut known = Known {
         dedupe: known_dedupe(conn, &dedupe_keys(cache, requests)?).await?,
         events: stored_events(conn, &foreign_events(requests)).await?,
+        sources: copies::sources(conn, &sources(requests)).await?,
     };
     let (answers, additions) = decide(cache, &mut known, requests)?;
     let now = requests
@@ -167,6 +170,7 @@ async fn write(
     together.add(&ready, READY, bind_places);
     together.add(&timers, TIMERS, bind_places);
     together.run(conn).await?;
+    copies::write(conn, &additions.runs).await?;
     effects.marks.lower(&ready, &timers);
     effects.tell |= !ready.is_empty();
     Ok(())

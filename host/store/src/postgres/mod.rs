@@ -20,6 +20,7 @@ mod cache;
 mod command;
 mod components;
 mod connect;
+mod copies;
 mod execute;
 mod fault;
 mod hints;

@@ -7,11 +7,12 @@ use dormouse_core::{EventId, Json, RunId, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::cache::Cache;
+use super::copies;
 use super::runs::{insert_ready, insert_timers};
 use super::sql::{Cells, Rows, execute};
 use super::waits;
 use crate::batch::ingest::{
-    Additions, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places,
+    Additions, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places, sources,
 };
 use crate::batch::runs::{inline, is_large, place};
 use crate::batch::waits::Arrivals;
@@ -68,6 +69,7 @@ pub(super) async fn ingest(
     let mut known = Known {
         dedupe: known_dedupe(conn, &dedupe_keys(cache, requests)?).await?,
         events: stored_events(conn, &foreign_events(requests)).await?,
+        sources: copies::sources(conn, &sources(requests)).await?,
     };
     let (answers, additions) = decide(cache, &mut known, requests)?;
     let now = requests
@@ -151,6 +153,7 @@ async fn write(
         })
         .await?;
     write_runs(conn, &additions.runs).await?;
+    copies::write(conn, &additions.runs).await?;
     let dedupe: Vec<_> = additions.dedupe.into_iter().collect();
     DEDUPE
         .apply(conn, &dedupe, |args, ((function_id, key), (run, at))| {

@@ -5,7 +5,7 @@
 //! | `connect`, `lock` | opening: settings, schema, one process per data directory |
 //! | `writer`, `cache` | the one writer and its transactions |
 //! | `runs` | the rows of runs and everything that follows from them |
-//! | `ingest`, `execute`, `schedule`, `command`, `pausing`, `registry`, `upkeep` | what each write does |
+//! | `ingest`, `copies`, `execute`, `schedule`, `command`, `pausing`, `registry`, `upkeep` | what each write does |
 //! | `journal` | reading what a run recorded |
 //! | `read` | what pages show |
 //! | `components` | components as files |
@@ -17,6 +17,7 @@ mod cache;
 mod command;
 mod components;
 mod connect;
+mod copies;
 mod execute;
 mod fault;
 mod ingest;

@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
-use super::{connect, ingest, journal, pausing, read, runs, schedule, upkeep, waits};
+use super::{connect, copies, ingest, journal, pausing, read, runs, schedule, upkeep, waits};
 
 /// Tables that grow with use.
 const LARGE: [&str; 11] = [
@@ -42,6 +42,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
     let rows = [
         runs::statements(),
         ingest::statements(),
+        copies::statements(),
         schedule::statements(),
         upkeep::statements(),
         read::statements(),

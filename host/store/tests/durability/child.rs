@@ -136,6 +136,7 @@ impl Worker {
                 lease: Some(self.node),
                 rerun_of: None,
                 held: false,
+                copy: None,
             }],
             generation: self.generation,
             now,

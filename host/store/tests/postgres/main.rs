@@ -116,6 +116,7 @@ impl Member {
                 lease: leased.then_some(self.node),
                 rerun_of: None,
                 held: false,
+                copy: None,
             }],
             generation: self.generation,
             now: at(0),
