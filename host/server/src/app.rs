@@ -2,6 +2,7 @@
 //!
 //! API and pages both call these and nothing else; reads go to the store directly. Absent on purpose: HTTP.
 
+mod cancellations;
 mod pausing;
 mod reruns;
 

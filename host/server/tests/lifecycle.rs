@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "lifecycle/cancelling.rs"]
+mod cancelling;
 #[path = "lifecycle/pausing.rs"]
 mod pausing;
 #[path = "lifecycle/reruns.rs"]

@@ -22,6 +22,7 @@ use dormouse_core::journal::Record;
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::watch;
 
+use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::Commanded;
 use crate::error::Result;
 use crate::execute::{Append, Appended, Completion, LogLine};
@@ -135,6 +136,22 @@ pub trait Store: Send + Sync + 'static {
 
     /// Lets up to `limit` held runs on whose functions are not paused. Call until it returns 0; any node may.
     async fn release_held(&self, limit: u32, now: Timestamp) -> Result<u32>;
+
+    /// Stores a cancellation of many runs. Done by [`Store::next_cancellation`] and [`Store::cancel_examined`], in turns.
+    async fn put_cancellation(&self, cancellation: NewCancellation) -> Result<Cancellation>;
+
+    /// The cancellations, newest first.
+    async fn cancellations(&self, limit: u32) -> Result<Vec<Cancellation>>;
+
+    /// Deletes a cancellation: what it has not cancelled yet, it does not. False: there is none.
+    async fn delete_cancellation(&self, id: CancellationId) -> Result<bool>;
+
+    /// The next runs of the oldest cancellation that is not done, looking at up to `limit` runs. None: all are done.
+    async fn next_cancellation(&self, limit: u32) -> Result<Option<Batch>>;
+
+    /// Cancels what was found to be meant, and remembers how far the cancellation has got. Answers with the runs that
+    /// were cancelled by it; none of them when the cancellation was deleted meanwhile.
+    async fn cancel_examined(&self, examined: Examined) -> Result<Vec<RunId>>;
 
     // ---- modules -----------------------------------------------------------------------------------------------
 

@@ -12,10 +12,6 @@ pub(super) async fn preflight() -> Answer {
     answer("preflight of a new version")
 }
 
-pub(super) async fn cancellations() -> Answer {
-    answer("cancelling runs in bulk")
-}
-
 pub(super) async fn keys() -> Answer {
     answer("managing keys")
 }

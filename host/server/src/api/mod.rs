@@ -7,6 +7,7 @@
 //! | [`runs`], [`stream`] | runs: lists, one run, its journal and logs, cancel, wake; and one live |
 //! | [`pausing`] | pausing and resuming runs and functions |
 //! | [`reruns`] | a run once more |
+//! | [`cancellations`] | cancelling many runs |
 //! | [`modules`] | modules, versions, functions, invoke |
 //! | [`node`] | `/health`, `/ready`, `/metrics`, `/dev`, nodes |
 //! | [`absent`] | what a later release brings, answered as data |
@@ -17,6 +18,7 @@
 
 mod absent;
 mod body;
+mod cancellations;
 mod envelope;
 mod events;
 mod guard;
@@ -91,8 +93,9 @@ pub fn routes(app: App) -> Router {
         .route("/nodes/{node}/drain", post(node::drain))
         .route(
             "/cancellations",
-            get(absent::cancellations).post(absent::cancellations),
+            get(cancellations::list).post(cancellations::create),
         )
+        .route("/cancellations/{id}", delete(cancellations::delete))
         .route("/signals", post(signals::send))
         .route("/keys", get(absent::keys).post(absent::keys))
         .route("/grants", get(absent::grants).put(absent::grants))

@@ -12,6 +12,7 @@
 mod held;
 mod lease;
 mod loops;
+mod many;
 mod others;
 mod table;
 
@@ -60,6 +61,8 @@ struct Inner {
     ready: Notify,
     /// A function was resumed.
     resumed: Notify,
+    /// Many runs are to be cancelled.
+    cancellations: Notify,
     tasks: TaskTracker,
     /// Set once, when everything else is there.
     worker: std::sync::OnceLock<Worker>,
@@ -94,6 +97,7 @@ impl Scheduler {
             due_changed: Notify::new(),
             ready: Notify::new(),
             resumed: Notify::new(),
+            cancellations: Notify::new(),
             tasks: TaskTracker::new(),
             worker: std::sync::OnceLock::new(),
             draining: AtomicBool::new(false),
@@ -169,6 +173,11 @@ impl Scheduler {
     /// A function was resumed: what its pause held may go on.
     pub(crate) fn resumed(&self) {
         self.0.resumed.notify_one();
+    }
+
+    /// Many runs are to be cancelled.
+    pub(crate) fn cancelling(&self) {
+        self.0.cancellations.notify_one();
     }
 
     /// A timer was set.

@@ -465,11 +465,61 @@ async fn a_run_is_done_once_more() {
 }
 
 #[tokio::test]
+async fn many_runs_are_cancelled_with_one_request() {
+    let server = TestServer::start().await;
+    for body in [
+        r#"{"function":"shop/charge","started_before":"2000-01-01T00:00:00Z"}"#,
+        r#"{"function_id":"shop/charge","started_after":"2999-01-01T00:00:00Z"}"#,
+        r#"{"app_id":"shop","function_id":"charge","if":"event.data.id == 1"}"#,
+    ] {
+        let answer = server.post("/v1/cancellations", body).await;
+        assert_eq!(answer.status, 201, "{body}: {answer:?}");
+        let data = &answer.json()["data"];
+        assert_eq!(
+            (&data["function_id"], &data["cancelled"]),
+            (&json!("shop/charge"), &json!(0))
+        );
+        let listed = server.get("/v1/cancellations?limit=1").await.json();
+        assert_eq!(listed["data"][0]["id"], data["id"]);
+        let path = format!("/v1/cancellations/{}", data["id"].as_str().expect("an id"));
+        assert_eq!(server.send("DELETE", &path, &[], b"").await.status, 200);
+        let gone = server.send("DELETE", &path, &[], b"").await;
+        assert_eq!(gone.problem(), (404, "not-found".to_owned()));
+    }
+    for (body, problem) in [
+        ("{}", (400, "invalid-cancellation")),
+        (
+            r#"{"function":"shop/charge","app_id":"shop"}"#,
+            (400, "invalid-cancellation"),
+        ),
+        (
+            r#"{"function":"shop/charge","if":"event.data ="}"#,
+            (400, "invalid-cancellation"),
+        ),
+        (r#"{"function":"charge"}"#, (400, "invalid-name")),
+        (
+            r#"{"function":"shop/charge","started_after":"soon"}"#,
+            (400, "invalid-body"),
+        ),
+        (
+            r#"{"function":"shop/charge","unless":"x"}"#,
+            (400, "invalid-body"),
+        ),
+        (
+            r#"{"function":"shop/charge","started_after":"2026-01-02T00:00:00Z","started_before":"2026-01-01T00:00:00Z"}"#,
+            (400, "invalid-cancellation"),
+        ),
+    ] {
+        let answer = server.post("/v1/cancellations", body).await;
+        assert_eq!(answer.problem(), (problem.0, problem.1.to_owned()), "{body}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_later_release_brings_is_told_apart_from_a_mistake() {
     let server = TestServer::start().await;
     for (method, path) in [
         ("POST", "/v1/modules/shop/preflight".to_owned()),
-        ("GET", "/v1/cancellations".to_owned()),
         ("GET", "/v1/keys".to_owned()),
         ("GET", "/v1/grants".to_owned()),
         ("GET", "/v1/audit".to_owned()),

@@ -30,6 +30,17 @@ pub(crate) fn cancel(work: &mut Work, run: RunId, now: Timestamp) -> Result<Comm
     Ok(Commanded::Done(state))
 }
 
+/// Ends those of some runs that are loaded, are there and have not ended. Answers with them.
+pub(crate) fn cancel_all(work: &mut Work, runs: &[RunId], now: Timestamp) -> Result<Vec<RunId>> {
+    let mut cancelled = Vec::with_capacity(runs.len());
+    for run in runs {
+        if let Commanded::Done(_) = cancel(work, *run, now)? {
+            cancelled.push(*run);
+        }
+    }
+    Ok(cancelled)
+}
+
 /// Wakes a run that is loaded, if it is there.
 pub(crate) async fn wake(
     look: &mut impl Look,

@@ -2,6 +2,7 @@
 
 use dormouse_core::{Digest, FunctionName, Json, RunId, Seq, Timestamp};
 
+use crate::cancellation::{Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::Commanded;
 use crate::execute::{Append, Appended};
 use crate::ingest::{Created, Ingest};
@@ -28,6 +29,9 @@ pub(crate) enum Request {
     PauseFunction(FunctionName, Timestamp),
     ResumeFunction(FunctionName),
     ReleaseHeld(u32, Timestamp),
+    PutCancellation(NewCancellation),
+    DeleteCancellation(CancellationId),
+    CancelExamined(Examined),
     Signal(String, Json, Timestamp),
     PutVersion(NewVersion),
     Activate(String, Digest, Timestamp),
@@ -53,6 +57,7 @@ impl Request {
             Request::TakeOver(limit, _) | Request::Prune(_, limit) | Request::ReleaseHeld(limit, _) => {
                 1 + *limit as usize
             }
+            Request::CancelExamined(examined) => 1 + examined.runs.len(),
             _ => 1,
         }
     }
@@ -79,6 +84,8 @@ pub(crate) enum Answer {
     Count(u64),
     Commanded(Commanded),
     Signalled(Option<RunId>),
+    Cancellation(Cancellation),
+    Cancelled(Vec<RunId>),
     Stored(Stored),
     Changed(Changed),
     Revision(i64),

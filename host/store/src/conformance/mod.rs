@@ -4,6 +4,7 @@
 //! store against another (the model) for as many random operations as it takes. Absent on purpose: durability, which
 //! takes processes that are killed, and what only one implementation has.
 
+mod cancelling;
 mod commands;
 pub mod differential;
 mod execution;
@@ -97,6 +98,9 @@ checks![
     pausing::a_paused_function_holds_its_new_runs,
     reruns::a_run_begins_with_what_another_recorded,
     reruns::what_is_not_there_cannot_be_taken_over,
+    cancelling::many_runs_are_cancelled_in_batches_once_each,
+    cancelling::a_cancellation_is_about_runs_from_before_it_within_its_bounds,
+    cancelling::a_deleted_cancellation_cancels_nothing_more,
     versions::activation_is_one_step,
     versions::a_version_in_use_is_kept,
     versions::a_deleted_version_can_come_back,

@@ -21,7 +21,7 @@ const VERSION_MIN: i64 = 130_000;
 const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (
         1,
         "initial",
@@ -36,6 +36,11 @@ const MIGRATIONS: [(i64, &str, &str); 3] = [
         3,
         "reruns",
         include_str!("../../../../migrations/postgres/0003_reruns.sql"),
+    ),
+    (
+        4,
+        "cancellations",
+        include_str!("../../../../migrations/postgres/0004_cancellations.sql"),
     ),
 ];
 

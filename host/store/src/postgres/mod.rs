@@ -17,6 +17,7 @@
 //! may give each transaction another connection.
 
 mod cache;
+mod cancellations;
 mod command;
 mod components;
 mod connect;
@@ -55,6 +56,7 @@ use self::sql::{Cells, Conn};
 use self::writer::Writer;
 use crate::batch::queue::{Queue, queue};
 use crate::batch::request::{Answer, Request};
+use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::Commanded;
 use crate::contract::Store;
 use crate::error::{Error, Result};
@@ -388,6 +390,29 @@ impl Store for PostgresStore {
 
     async fn release_held(&self, limit: u32, now: Timestamp) -> Result<u32> {
         expect!(self.queue.submit(Request::ReleaseHeld(limit, now)).await, Answer::Count(count) => count as u32)
+    }
+
+    async fn put_cancellation(&self, cancellation: NewCancellation) -> Result<Cancellation> {
+        let request = Request::PutCancellation(cancellation);
+        expect!(self.queue.submit(request).await, Answer::Cancellation(cancellation) => cancellation)
+    }
+
+    async fn cancellations(&self, limit: u32) -> Result<Vec<Cancellation>> {
+        on!(self.readers, () conn => cancellations::list(conn, limit)).await
+    }
+
+    async fn delete_cancellation(&self, id: CancellationId) -> Result<bool> {
+        let request = Request::DeleteCancellation(id);
+        expect!(self.queue.submit(request).await, Answer::Count(count) => count > 0)
+    }
+
+    async fn next_cancellation(&self, limit: u32) -> Result<Option<Batch>> {
+        on!(self.readers, () conn => cancellations::next(conn, limit)).await
+    }
+
+    async fn cancel_examined(&self, examined: Examined) -> Result<Vec<RunId>> {
+        let request = Request::CancelExamined(examined);
+        expect!(self.queue.submit(request).await, Answer::Cancelled(runs) => runs)
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {

@@ -19,7 +19,7 @@ use super::execute::Writing;
 use super::fault::{Attempt, Fault};
 use super::marks::Marks;
 use super::sql::{Cells, Conn, Key};
-use super::{command, ingest, pausing, registry, runs, schedule, upkeep, waits};
+use super::{cancellations, command, ingest, pausing, registry, runs, schedule, upkeep, waits};
 use crate::batch;
 use crate::batch::queue::Inbox;
 use crate::batch::request::{Answer, Request};
@@ -351,6 +351,7 @@ impl Writer {
                     | Request::PutConfig(..)
                     | Request::PauseFunction(..)
                     | Request::ResumeFunction(..)
+                    | Request::PutCancellation(..)
             )
         });
         let functions = || {
@@ -508,6 +509,13 @@ impl Writer {
             }
             Request::ReleaseHeld(limit, now) => {
                 Answer::Count(pausing::release(conn, effects, *limit, *now).await?)
+            }
+            Request::PutCancellation(new) => {
+                Answer::Cancellation(cancellations::put(conn, cache, new).await?)
+            }
+            Request::DeleteCancellation(id) => Answer::Count(cancellations::delete(conn, *id).await?),
+            Request::CancelExamined(examined) => {
+                Answer::Cancelled(cancellations::examined(conn, effects, examined).await?)
             }
             Request::Signal(signal, data, now) => {
                 Answer::Signalled(waits::signal(conn, effects, signal, data, *now).await?)

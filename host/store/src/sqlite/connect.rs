@@ -26,7 +26,7 @@ const STATEMENTS: usize = 400;
 const ROW_BUFFER: usize = 1 << 15;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (
         1,
         "initial",
@@ -46,6 +46,11 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
         4,
         "reruns",
         include_str!("../../../../migrations/sqlite/0004_reruns.sql"),
+    ),
+    (
+        5,
+        "cancellations",
+        include_str!("../../../../migrations/sqlite/0005_cancellations.sql"),
     ),
 ];
 

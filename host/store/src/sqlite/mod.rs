@@ -5,7 +5,7 @@
 //! | `connect`, `lock` | opening: settings, schema, one process per data directory |
 //! | `writer`, `cache` | the one writer and its transactions |
 //! | `runs` | the rows of runs and everything that follows from them |
-//! | `ingest`, `copies`, `execute`, `schedule`, `command`, `pausing`, `registry`, `upkeep` | what each write does |
+//! | `ingest`, `copies`, `execute`, `schedule`, `command`, `cancellations`, `pausing`, `registry`, `upkeep` | what each write does |
 //! | `journal` | reading what a run recorded |
 //! | `read` | what pages show |
 //! | `components` | components as files |
@@ -14,6 +14,7 @@
 //! Decisions are not here: they are in `batch`, the same for every database.
 
 mod cache;
+mod cancellations;
 mod command;
 mod components;
 mod connect;
@@ -50,6 +51,7 @@ use self::components::Components;
 use self::writer::Writer;
 use crate::batch::queue::Queue;
 use crate::batch::request::{Answer, Request};
+use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::Commanded;
 use crate::contract::Store;
 use crate::error::{Error, Result};
@@ -271,6 +273,31 @@ impl Store for SqliteStore {
 
     async fn release_held(&self, limit: u32, now: Timestamp) -> Result<u32> {
         expect!(self.queue.submit(Request::ReleaseHeld(limit, now)).await, Answer::Count(count) => count as u32)
+    }
+
+    async fn put_cancellation(&self, cancellation: NewCancellation) -> Result<Cancellation> {
+        let request = Request::PutCancellation(cancellation);
+        expect!(self.queue.submit(request).await, Answer::Cancellation(cancellation) => cancellation)
+    }
+
+    async fn cancellations(&self, limit: u32) -> Result<Vec<Cancellation>> {
+        self.read(async |conn| cancellations::list(conn, limit).await)
+            .await
+    }
+
+    async fn delete_cancellation(&self, id: CancellationId) -> Result<bool> {
+        let request = Request::DeleteCancellation(id);
+        expect!(self.queue.submit(request).await, Answer::Count(count) => count > 0)
+    }
+
+    async fn next_cancellation(&self, limit: u32) -> Result<Option<Batch>> {
+        self.read(async |conn| cancellations::next(conn, limit).await)
+            .await
+    }
+
+    async fn cancel_examined(&self, examined: Examined) -> Result<Vec<RunId>> {
+        let request = Request::CancelExamined(examined);
+        expect!(self.queue.submit(request).await, Answer::Cancelled(runs) => runs)
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {
