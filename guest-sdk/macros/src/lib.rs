@@ -1,5 +1,6 @@
 //! The macros of the Dormouse SDK. Use them through the crate `dormouse`, which documents them where they belong.
 
+mod flow;
 mod function;
 mod join;
 mod module;
@@ -25,6 +26,8 @@ use proc_macro::TokenStream;
 /// | `retries = 4` | how often a failed step is tried again: 0 to 20 |
 /// | `backoff(initial = "1s", factor = 2, max = "1h")` | how the waits between tries grow; each may be left out |
 /// | `timeout = "5m"` | wall time of one try of a step's body |
+/// | `idempotency = "event.data.id"` | no second run for the same value of a CEL expression within 24 hours |
+/// | `rate_limit(limit = 10, period = "1m", burst = 2, key = "event.data.user")` | how many runs may start in what time; events beyond start none. `burst` and `key` may be left out |
 ///
 /// Durations are whole numbers with `ms`, `s`, `m`, `h` or `d`.
 #[proc_macro_attribute]
