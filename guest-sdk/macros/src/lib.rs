@@ -25,6 +25,7 @@ use proc_macro::TokenStream;
 /// | `on(event = "…", if = "…")` | the same, where a CEL expression over `event` holds |
 /// | `retries = 4` | how often a failed step is tried again: 0 to 20 |
 /// | `backoff(initial = "1s", factor = 2, max = "1h")` | how the waits between tries grow; each may be left out |
+/// | `backoff = "inngest"` | Inngest's table of waits: 15 s, 30 s, 1 min, … 2 h |
 /// | `timeout = "5m"` | wall time of one try of a step's body |
 /// | `idempotency = "event.data.id"` | no second run for the same value of a CEL expression within 24 hours |
 /// | `rate_limit(limit = 10, period = "1m", burst = 2, key = "event.data.user")` | how many runs may start in what time; events beyond start none. `burst` and `key` may be left out |

@@ -36,7 +36,8 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     let Error::NewerSchema { found, known } = refused(&url).await else {
         panic!("it was refused for another reason")
     };
-    assert_eq!((found, known), (9999, 1));
+    assert_eq!(found, 9999);
+    assert!((1..9999).contains(&known), "{known}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
