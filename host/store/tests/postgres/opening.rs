@@ -55,8 +55,8 @@ async fn many_nodes_may_open_an_empty_database_at_once() {
     }
     let name = database_of(&url);
     assert_eq!(
-        Cluster::shared().psql(name, "SELECT count(*) FROM dormouse_migrations"),
-        "1"
+        Cluster::shared().psql(name, "SELECT max(version) = count(*) FROM dormouse_migrations"),
+        "t"
     );
 }
 
