@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use dormouse_core::event::{self, Accepted};
+use dormouse_core::flow::Admission;
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp};
 use dormouse_store::Store;
 use dormouse_store::ingest::{Copied, Created, Ingest, NewEvent, NewRun};
@@ -88,7 +89,8 @@ impl Router {
             for event in &events {
                 for (function, version) in snapshot.matching(&event.accepted.name, &event.accepted.payload) {
                     let held = snapshot.paused.contains(function);
-                    runs.push(self.new_run(function, version, event, held, now));
+                    let admission = snapshot.admission(function, &event.accepted.payload);
+                    runs.push(self.new_run(function, version, event, admission, held, now));
                 }
             }
             match self.ingest(new_events.clone(), runs, &snapshot, now).await {
@@ -123,7 +125,8 @@ impl Router {
                     .help("`dormouse functions list` shows the functions that are deployed"));
             };
             let held = snapshot.paused.contains(function);
-            let run = self.new_run(function, version, &event, held, now);
+            let admission = snapshot.admission(function, &event.accepted.payload);
+            let run = self.new_run(function, version, &event, admission, held, now);
             match self
                 .ingest(vec![stored(&event, now)], vec![run], &snapshot, now)
                 .await
@@ -168,6 +171,8 @@ impl Router {
                     version,
                     config_revision: self.registry.revision(),
                     event_id,
+                    // Whoever asks for it once more is not held up by what limits events.
+                    admission: Admission::default(),
                     dedupe: None,
                     seed: random(),
                     start_at: now,
@@ -199,6 +204,7 @@ impl Router {
         function: &FunctionName,
         version: Digest,
         event: &SentEvent,
+        admission: Admission,
         held: bool,
         now: Timestamp,
     ) -> Planned {
@@ -217,6 +223,7 @@ impl Router {
                 config_revision: self.registry.revision(),
                 event_id: event.id,
                 dedupe: event.dedupe.clone(),
+                admission,
                 seed: random(),
                 start_at,
                 lease: slot.as_ref().map(|_| self.node),
@@ -280,6 +287,7 @@ pub(crate) fn sent_by_run(
                 config_revision: registry.revision(),
                 event_id: event.id,
                 dedupe: event.dedupe.clone(),
+                admission: snapshot.admission(function, &event.accepted.payload),
                 seed: random(),
                 start_at: event.accepted.ts.max(now),
                 lease: None,

@@ -1,11 +1,13 @@
 //! What becomes of events and runs that are handed in together. The same on every database.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use dormouse_core::flow::{Decision, Standing, Verdict};
 use dormouse_core::limit::EVENT_DEDUPE;
 use dormouse_core::run::{Phase, State, Status};
 use dormouse_core::{Digest, EventId, FunctionName, RunId, Seq, Timestamp};
 
+use super::limits::{Decisions, LimitKey, Limits};
 use super::runs::Hold;
 use crate::error::{Error, Result};
 use crate::ingest::{Created, Ingest, NewEvent, NewRun};
@@ -45,6 +47,10 @@ pub(crate) struct Additions<'i> {
     pub(crate) dedupe: HashMap<DedupeKey<'i>, (RunId, Timestamp)>,
     /// Events stored before that now have a run.
     pub(crate) referred: Vec<EventId>,
+    /// What limits have to remember.
+    pub(crate) limits: BTreeMap<LimitKey, Standing>,
+    /// Why events start no run of their own.
+    pub(crate) decisions: Decisions,
 }
 
 /// What the small tables say.
@@ -70,6 +76,8 @@ pub(crate) struct Known {
     pub(crate) events: HashSet<EventId>,
     /// Runs that others are to be copied from: the numbers of their first and their next entry.
     pub(crate) sources: HashMap<RunId, (Seq, Seq)>,
+    /// What limits remember.
+    pub(crate) limits: Limits,
 }
 
 /// The runs that others are to be copied from, in order.
@@ -194,10 +202,44 @@ fn add<'i>(
         let function_id = small.function_id(&run.function)?;
         if let Some(key) = &run.dedupe {
             let found = known.dedupe.get(&(function_id, key.clone())).copied();
-            if let Some((earlier, _)) = found.filter(|(_, at)| at.after(EVENT_DEDUPE) > now) {
+            if let Some((earlier, at)) = found.filter(|(_, at)| at.after(EVENT_DEDUPE) > now) {
+                let detail = format!("the event's id started run {earlier} at {at}");
+                additions.decisions.add(
+                    run.event_id,
+                    function_id,
+                    (Decision::Duplicate, now, Some(earlier), detail),
+                );
                 created.push(Created::Duplicate(earlier));
                 continue;
             }
+        }
+        let verdict = run.admission.decide(now, |gate| {
+            known.limits.standing(function_id, gate, &run.admission)
+        });
+        match verdict {
+            Verdict::Admitted { used_until } => {
+                known
+                    .limits
+                    .admit(function_id, run, used_until, &mut additions.limits);
+            }
+            Verdict::Dropped {
+                decision,
+                run: earlier,
+                until,
+                detail,
+            } => {
+                additions
+                    .decisions
+                    .add(run.event_id, function_id, (decision, now, earlier, detail));
+                created.push(Created::Dropped {
+                    decision,
+                    run: earlier,
+                    until,
+                });
+                continue;
+            }
+        }
+        if let Some(key) = &run.dedupe {
             known.dedupe.insert((function_id, key.clone()), (run.id, now));
             additions.dedupe.insert((function_id, key), (run.id, now));
         }

@@ -21,7 +21,7 @@ const VERSION_MIN: i64 = 130_000;
 const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (
         1,
         "initial",
@@ -29,18 +29,23 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
     ),
     (
         2,
-        "pausing",
-        include_str!("../../../../migrations/postgres/0002_pausing.sql"),
+        "flow",
+        include_str!("../../../../migrations/postgres/0002_flow.sql"),
     ),
     (
         3,
-        "reruns",
-        include_str!("../../../../migrations/postgres/0003_reruns.sql"),
+        "pausing",
+        include_str!("../../../../migrations/postgres/0003_pausing.sql"),
     ),
     (
         4,
+        "reruns",
+        include_str!("../../../../migrations/postgres/0004_reruns.sql"),
+    ),
+    (
+        5,
         "cancellations",
-        include_str!("../../../../migrations/postgres/0004_cancellations.sql"),
+        include_str!("../../../../migrations/postgres/0005_cancellations.sql"),
     ),
 ];
 

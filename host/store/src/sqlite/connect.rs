@@ -26,7 +26,7 @@ const STATEMENTS: usize = 400;
 const ROW_BUFFER: usize = 1 << 15;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (
         1,
         "initial",
@@ -39,18 +39,23 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
     ),
     (
         3,
-        "pausing",
-        include_str!("../../../../migrations/sqlite/0003_pausing.sql"),
+        "flow",
+        include_str!("../../../../migrations/sqlite/0003_flow.sql"),
     ),
     (
         4,
-        "reruns",
-        include_str!("../../../../migrations/sqlite/0004_reruns.sql"),
+        "pausing",
+        include_str!("../../../../migrations/sqlite/0004_pausing.sql"),
     ),
     (
         5,
+        "reruns",
+        include_str!("../../../../migrations/sqlite/0005_reruns.sql"),
+    ),
+    (
+        6,
         "cancellations",
-        include_str!("../../../../migrations/sqlite/0005_cancellations.sql"),
+        include_str!("../../../../migrations/sqlite/0006_cancellations.sql"),
     ),
 ];
 

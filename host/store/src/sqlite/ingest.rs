@@ -10,10 +10,11 @@ use super::cache::Cache;
 use super::copies;
 use super::runs::{insert_ready, insert_timers};
 use super::sql::{Cells, Rows, execute};
-use super::waits;
+use super::{limits, waits};
 use crate::batch::ingest::{
     Additions, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places, sources,
 };
+use crate::batch::limits::limit_keys;
 use crate::batch::runs::{inline, is_large, place};
 use crate::batch::waits::Arrivals;
 use crate::error::Result;
@@ -70,6 +71,7 @@ pub(super) async fn ingest(
         dedupe: known_dedupe(conn, &dedupe_keys(cache, requests)?).await?,
         events: stored_events(conn, &foreign_events(requests)).await?,
         sources: copies::sources(conn, &sources(requests)).await?,
+        limits: limits::known(conn, &limit_keys(cache, requests)?).await?,
     };
     let (answers, additions) = decide(cache, &mut known, requests)?;
     let now = requests
@@ -154,6 +156,7 @@ async fn write(
         .await?;
     write_runs(conn, &additions.runs).await?;
     copies::write(conn, &additions.runs).await?;
+    limits::write(conn, cache, &additions, now).await?;
     let dedupe: Vec<_> = additions.dedupe.into_iter().collect();
     DEDUPE
         .apply(conn, &dedupe, |args, ((function_id, key), (run, at))| {

@@ -3,10 +3,12 @@
 use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
-use super::{cancellations, connect, copies, ingest, journal, pausing, read, runs, schedule, upkeep, waits};
+use super::{
+    cancellations, connect, copies, ingest, journal, limits, pausing, read, runs, schedule, upkeep, waits,
+};
 
 /// Tables that grow with use.
-const LARGE: [&str; 11] = [
+const LARGE: [&str; 13] = [
     "runs",
     "journal",
     "events",
@@ -18,6 +20,8 @@ const LARGE: [&str; 11] = [
     "timers",
     "logs",
     "dedupe",
+    "limits",
+    "decisions",
 ];
 
 /// Steps of a plan that read a whole large table. Rows of values are no table, and a search is no scan.
@@ -47,6 +51,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         upkeep::statements(),
         read::statements(),
         waits::statements(),
+        limits::statements(),
     ]
     .concat();
     assert!(rows.len() > 25);
