@@ -41,6 +41,8 @@ impl App {
     }
 
     async fn plan(&self, id: RunId, from: Option<FromStep>, input: Option<Json>) -> Result<Rerun, Problem> {
+        // Another node may have activated what it is done on.
+        self.0.registry.refresh().await?;
         let store = self.store();
         let of = store
             .run(id)

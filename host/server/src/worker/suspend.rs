@@ -90,10 +90,11 @@ impl LegHost {
             .chain(arrived)
             .filter(|(_, operation)| operations.contains(operation) && self.replay.is_open(*operation))
             .min()?;
+        // One that came after its operation's own time has come too late.
         let stored = self
             .completions
             .iter()
-            .position(|completion| completion.operation == operation);
+            .position(|completion| completion.operation == operation && completion.at <= at);
         let outcome = match stored {
             Some(index) => self.completions.swap_remove(index).outcome,
             None => self.performing.take(operation).unwrap_or_else(|| {

@@ -375,6 +375,7 @@ async fn a_signal_that_nobody_waits_for_or_that_is_none_is_refused() {
 #[tokio::test]
 async fn runs_and_functions_are_paused_and_resumed() {
     let server = TestServer::start().await;
+    server.activate_shop().await;
     let id = server.runs.sleeping;
     let post = async |path: &str| server.send("POST", path, &[], b"").await;
     let paused = post(&format!("/v1/runs/{id}/pause")).await;
@@ -428,6 +429,7 @@ async fn runs_and_functions_are_paused_and_resumed() {
 #[tokio::test]
 async fn a_run_is_done_once_more() {
     let server = TestServer::start().await;
+    server.activate_shop().await;
     let id = server.runs.sleeping;
     let path = format!("/v1/runs/{id}/rerun");
     for body in [

@@ -36,6 +36,7 @@ async fn from_a_step_on_what_was_recorded_replays_as_it_was() {
             let first = running.invoke(&format!("determinism/{function}"), "{}").await;
             let first = running.settled(first).await;
             let again = rerun(&running, first.id, from("inside")).await;
+            running.settled(again).await;
             let second = rerun(&running, again, from("inside")).await;
             for id in [again, second] {
                 let run = running.settled(id).await;

@@ -255,7 +255,8 @@ fn update(together: &mut Together, changes: &Changes) {
             .flags(rows.iter().map(|row| row.continued))
             .flags(rows.iter().map(|row| row.completions))
             .flags(rows.iter().map(|row| row.waits))
-            .texts_or_null(rows.iter().map(|row| row.reason.as_deref()));
+            .texts_or_null(rows.iter().map(|row| row.reason.as_deref()))
+            .ints(rows.iter().map(|row| row.hold as i64));
     });
 }
 
