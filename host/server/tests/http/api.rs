@@ -372,10 +372,17 @@ async fn a_signal_that_nobody_waits_for_or_that_is_none_is_refused() {
     }
 }
 
+/// On one server: each maps much memory, which a process has only so much of.
 #[tokio::test]
-async fn runs_and_functions_are_paused_and_resumed() {
+async fn runs_are_paused_resumed_done_once_more_and_cancelled_in_bulk() {
     let server = TestServer::start().await;
     server.activate_shop().await;
+    runs_and_functions_are_paused_and_resumed(&server).await;
+    a_run_is_done_once_more(&server).await;
+    many_runs_are_cancelled_with_one_request(&server).await;
+}
+
+async fn runs_and_functions_are_paused_and_resumed(server: &TestServer) {
     let id = server.runs.sleeping;
     let post = async |path: &str| server.send("POST", path, &[], b"").await;
     let paused = post(&format!("/v1/runs/{id}/pause")).await;
@@ -426,10 +433,7 @@ async fn runs_and_functions_are_paused_and_resumed() {
     }
 }
 
-#[tokio::test]
-async fn a_run_is_done_once_more() {
-    let server = TestServer::start().await;
-    server.activate_shop().await;
+async fn a_run_is_done_once_more(server: &TestServer) {
     let id = server.runs.sleeping;
     let path = format!("/v1/runs/{id}/rerun");
     for body in [
@@ -466,9 +470,7 @@ async fn a_run_is_done_once_more() {
     assert_eq!(unknown.problem(), (404, "not-found".to_owned()));
 }
 
-#[tokio::test]
-async fn many_runs_are_cancelled_with_one_request() {
-    let server = TestServer::start().await;
+async fn many_runs_are_cancelled_with_one_request(server: &TestServer) {
     for body in [
         r#"{"function":"shop/charge","started_before":"2000-01-01T00:00:00Z"}"#,
         r#"{"function_id":"shop/charge","started_after":"2999-01-01T00:00:00Z"}"#,
