@@ -6,6 +6,7 @@ mod faults;
 mod many;
 mod opening;
 mod proxy;
+mod recovery;
 mod waiting;
 
 use std::sync::Arc;
