@@ -16,7 +16,7 @@ use dormouse_server::{Options, Server, StartError, Tuning};
 use dormouse_store::Store;
 use dormouse_store::postgres::{self, PostgresStore};
 use dormouse_store::read::Run;
-use dormouse_testing_postgres::{Cluster, Pooler};
+use dormouse_testing_postgres::{Cluster, Held, Pooler};
 use futures::future::BoxFuture;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -181,6 +181,30 @@ async fn a_module_deployed_at_one_node_runs_at_every_other() {
     first.stop().await;
     // What the one that deployed had compiled is gone with it.
     let run = second.invoke("bench/sleeper", r#"{"ms":50}"#).await;
+    assert_eq!(second.ended(run).await.state.status, Status::Completed);
+    second.stop().await;
+}
+
+/// Its bytes cannot be had: so the node leaves the runs to who has loaded it, though they were accepted here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_claims_no_run_of_a_version_before_it_has_loaded_it() {
+    let database = Cluster::shared().database();
+    let first = Node::start(&database, 0).await;
+    first.deploy("bench").await;
+    let held = Held::at(&database, "LOCK TABLE components");
+    let second = Node::start(&database, 0).await;
+    let mut runs = Vec::new();
+    for _ in 0..20 {
+        runs.push(second.invoke("bench/ten", "{}").await);
+        runs.push(second.invoke("bench/sleeper", r#"{"ms":30}"#).await);
+    }
+    for run in runs {
+        assert_eq!(first.ended(run).await.state.status, Status::Completed);
+    }
+    // Alone it waits for the version, and no longer.
+    first.stop().await;
+    let run = second.invoke("bench/ten", "{}").await;
+    drop(held);
     assert_eq!(second.ended(run).await.state.status, Status::Completed);
     second.stop().await;
 }

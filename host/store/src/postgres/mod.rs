@@ -307,13 +307,12 @@ impl Store for PostgresStore {
 
     async fn claim(&self, claim: Claim) -> Result<ClaimedBatch> {
         let (node, low) = (claim.node, self.marks.ready.low_or_sweep());
-        let (lives, anything) =
-            on!(self.readers, () conn => schedule::anything_ready(conn, node, low)).await?;
+        let (lives, first) = on!(self.readers, () conn => schedule::first_ready(conn, node, low)).await?;
         if !lives {
             return Err(Error::DeclaredDead);
         }
-        if !anything {
-            self.marks.ready.seen(low, claim.now);
+        self.marks.ready.seen(low, first.unwrap_or(claim.now));
+        if first.is_none() {
             return Ok(ClaimedBatch::default());
         }
         expect!(self.queue.submit(Request::Claim(claim)).await, Answer::Claimed(batch) => batch)

@@ -147,6 +147,7 @@ impl Member {
         Claim {
             node: self.node,
             limit,
+            versions: None,
             now: at(2),
         }
     }
