@@ -24,11 +24,18 @@ const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 pub type Migration = (i64, &'static str, &'static str);
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [Migration; 1] = [(
-    1,
-    "initial",
-    include_str!("../../../../migrations/postgres/0001_initial.sql"),
-)];
+const MIGRATIONS: [Migration; 2] = [
+    (
+        1,
+        "initial",
+        include_str!("../../../../migrations/postgres/0001_initial.sql"),
+    ),
+    (
+        2,
+        "flow",
+        include_str!("../../../../migrations/postgres/0002_flow.sql"),
+    ),
+];
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
