@@ -117,7 +117,7 @@ impl Server {
         let began = Instant::now();
         self.process = Some(command.spawn()?);
         loop {
-            if let Ok(mut client) = self.client().await
+            if let Ok(mut client) = Client::connect(self.address).await
                 && client
                     .ask(Method::GET, "/ready", Bytes::new())
                     .await

@@ -29,7 +29,7 @@ const CLAIM_POLL_MIN: Duration = Duration::from_millis(100);
 /// and, twice as late each time, after there was nothing: what a lost nudge may cost.
 const CLAIM_POLL_MAX: Duration = Duration::from_secs(1);
 /// How often timers are looked at where other nodes set some too: how late one may fire whose node has died.
-const FIRE_POLL: Duration = Duration::from_secs(1);
+const FIRE_POLL: Duration = Duration::from_millis(1_500);
 /// How often a node says that it lives.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
 /// How often it is looked what other nodes have deployed.
