@@ -159,7 +159,7 @@ impl Router {
                     .help("a rerun is on the active version of its module, and that has no such function"));
             };
             let held = snapshot.paused.contains(function);
-            let slot = if held || copy.is_some() {
+            let slot = if held || copy.is_some() || !self.scheduler.takes_version(version) {
                 None
             } else {
                 self.scheduler.try_slot()
@@ -209,8 +209,8 @@ impl Router {
         now: Timestamp,
     ) -> Planned {
         let start_at = event.accepted.ts.max(now);
-        // A run that begins later is leased when it begins.
-        let slot = if start_at <= now && !held {
+        // A run that begins later is leased when it begins; one whose version is not loaded yet, where it is.
+        let slot = if start_at <= now && !held && self.scheduler.takes_version(version) {
             self.scheduler.try_slot()
         } else {
             None
