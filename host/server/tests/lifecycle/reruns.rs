@@ -99,6 +99,8 @@ async fn with_edited_input_a_run_is_for_another_event_that_nobody_else_notices()
     running
         .until(waiter, "waiting", |run| run.state.phase == Some(Phase::Waiting))
         .await;
+    let sleeping = |run: &Run| run.state.phase == Some(Phase::Sleeping);
+    running.until(run, "sleeping", sleeping).await;
     clock.advance(Duration::from_secs(1));
     let first = running.settled(run).await;
     let (edited, event) = app
@@ -125,6 +127,7 @@ async fn with_edited_input_a_run_is_for_another_event_that_nobody_else_notices()
         .rerun(run, from("sleep"), Some(Json::trusted(r#"{"ms":7}"#)))
         .await
         .expect("a rerun");
+    running.until(odd.0, "sleeping", sleeping).await;
     clock.advance(Duration::from_millis(7));
     assert_eq!(
         output(&running.settled(odd.0).await),

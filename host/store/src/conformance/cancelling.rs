@@ -62,7 +62,7 @@ pub(super) async fn many_runs_are_cancelled_in_batches_once_each(store: Arc<dyn 
     assert_eq!(stored, expected);
     assert_eq!(
         fixture.store.cancellations(10).await.expect("lists"),
-        [expected.clone()]
+        std::slice::from_ref(&expected)
     );
     // Two nodes examine the same batch: each run is cancelled, and counted, once.
     let batch = fixture
