@@ -11,9 +11,11 @@
 //! | [`run`] | the states of a run and the transitions between them |
 //! | [`retry`] | whether and when a failed attempt is followed by another |
 //! | [`event`], [`trigger`] | what a valid event is, and which functions it starts |
+//! | [`flow`] | what becomes of a run that its function limits |
 //! | [`wait`] | which events end a wait |
 //! | [`condition`] | CEL over events: which expressions are taken, and whether one holds |
 //! | [`manifest`] | what a module says of its functions, and whether that makes sense |
+//! | [`rerun`] | what a rerun takes over from an earlier run |
 //! | [`step`], [`operation`] | the options of a body, and what an operation asks for |
 //! | [`failure`], [`json`], [`id`], [`digest`], [`name`], [`time`] | the values the rooms speak of |
 //! | [`limit`] | every limit by name, with its default and its reason |
@@ -22,6 +24,7 @@ pub mod condition;
 pub mod digest;
 pub mod event;
 pub mod failure;
+pub mod flow;
 pub mod id;
 pub mod journal;
 pub mod json;
@@ -30,6 +33,7 @@ pub mod manifest;
 pub mod name;
 pub mod operation;
 pub mod replay;
+pub mod rerun;
 pub mod retry;
 pub mod run;
 pub mod step;

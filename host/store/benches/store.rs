@@ -277,10 +277,13 @@ impl Bench {
                 config_revision: 1,
                 event_id: event,
                 dedupe: None,
+                admission: Default::default(),
                 seed: [1; 32],
                 start_at: now,
                 lease,
                 rerun_of: None,
+                held: false,
+                copy: None,
             });
         }
         ingest
@@ -445,6 +448,7 @@ async fn claims(place: &Path) {
             .claim(Claim {
                 node: NODE,
                 limit: 100,
+                versions: None,
                 now: bench.now(),
             })
             .await
@@ -543,6 +547,7 @@ async fn wakes(place: &Path) {
             now: bench.now(),
             limit: 1000,
             claim_limit: 1000,
+            versions: None,
         };
         assert_eq!(
             bench.store.fire_timers(fire).await.expect("fires").claimed.len(),
@@ -572,6 +577,7 @@ async fn wakes(place: &Path) {
                 now: due,
                 limit: 100,
                 claim_limit: 100,
+                versions: None,
             })
             .await
             .expect("fires");

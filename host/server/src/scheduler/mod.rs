@@ -9,8 +9,10 @@
 //! A claimed run always comes with a slot, so no more than [`SLOTS`] bodies and stretches execute at once. A run that
 //! waits has no slot. Absent on purpose: what a leg does, and deciding what is due (the store's, in its commits).
 
+mod held;
 mod lease;
 mod loops;
+mod many;
 mod others;
 mod table;
 
@@ -18,7 +20,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dormouse_core::{RunId, Timestamp};
+use dormouse_core::{Digest, RunId, Timestamp};
 use dormouse_store::Store;
 use dormouse_store::ingest::Created;
 use dormouse_store::schedule::{ClaimedRun, Incarnation};
@@ -57,6 +59,10 @@ struct Inner {
     due_changed: Notify,
     /// Something may be ready.
     ready: Notify,
+    /// A function was resumed.
+    resumed: Notify,
+    /// Many runs are to be cancelled.
+    cancellations: Notify,
     tasks: TaskTracker,
     /// Set once, when everything else is there.
     worker: std::sync::OnceLock<Worker>,
@@ -90,6 +96,8 @@ impl Scheduler {
             due: Mutex::default(),
             due_changed: Notify::new(),
             ready: Notify::new(),
+            resumed: Notify::new(),
+            cancellations: Notify::new(),
             tasks: TaskTracker::new(),
             worker: std::sync::OnceLock::new(),
             draining: AtomicBool::new(false),
@@ -115,6 +123,34 @@ impl Scheduler {
         Arc::clone(&self.0.slots).try_acquire_owned().ok()
     }
 
+    /// The versions whose runs this node takes. None: all, since there is no other node to leave the others to.
+    fn takes(&self) -> Option<Arc<[Digest]>> {
+        let worker = self.0.worker.get().filter(|_| self.0.lease.is_shared())?;
+        Some(worker.registry.known())
+    }
+
+    /// Whether a new run of a version may be leased to this node at once.
+    pub(crate) fn takes_version(&self, version: Digest) -> bool {
+        let worker = self.0.worker.get().filter(|_| self.0.lease.is_shared());
+        worker.is_none_or(|worker| worker.registry.knows(version))
+    }
+
+    /// Loads versions whose runs wait, and then looks for these.
+    fn load(&self, versions: Vec<Digest>) {
+        let Some(worker) = self.0.worker.get() else { return };
+        for version in versions {
+            let (scheduler, worker) = (self.clone(), worker.clone());
+            self.0.tasks.spawn(async move {
+                tokio::select! {
+                    news = worker.registry.learn(version) => if news {
+                        scheduler.nudge();
+                    },
+                    () = scheduler.0.stop.cancelled() => {}
+                }
+            });
+        }
+    }
+
     /// Waits for a slot. None when the node stops.
     pub(crate) async fn slot(&self) -> Option<Slot> {
         tokio::select! {
@@ -133,6 +169,7 @@ impl Scheduler {
             created,
             slot,
             start_at,
+            held,
         } in runs
         {
             match created {
@@ -140,12 +177,18 @@ impl Scheduler {
                     ids.push(run.id);
                     match slot {
                         Some(slot) if leased => self.dispatch(run, slot),
+                        _ if held => {}
                         _ if start_at > now => self.timer(start_at),
                         _ => queued = true,
                     }
                 }
                 Created::Duplicate(existing) => {
                     tracing::debug!(%existing, "the event id has started a run before")
+                }
+                Created::Dropped { decision, .. } => {
+                    let decision = decision.as_str();
+                    tracing::debug!(function = %run.function, decision, "the event starts no run");
+                    metrics::counter!("dormouse_runs_dropped_total", "decision" => decision).increment(1);
                 }
             }
         }
@@ -158,6 +201,16 @@ impl Scheduler {
     /// Something may be ready: look.
     pub(crate) fn nudge(&self) {
         self.0.ready.notify_one();
+    }
+
+    /// A function was resumed: what its pause held may go on.
+    pub(crate) fn resumed(&self) {
+        self.0.resumed.notify_one();
+    }
+
+    /// Many runs are to be cancelled.
+    pub(crate) fn cancelling(&self) {
+        self.0.cancellations.notify_one();
     }
 
     /// A timer was set.

@@ -1,7 +1,5 @@
 //! Which events start which functions: wildcards and conditions.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use super::{output, runs_of, start};

@@ -6,13 +6,16 @@
 //! |---|---|
 //! | `queue`, `request` | handing in a write, and its answer |
 //! | `runs` | rows of runs in memory, and what has to be written for a change |
-//! | `ingest`, `execute`, `schedule`, `command`, `waits` | the decisions |
+//! | `limits` | what flow control remembers, and what it decided |
+//! | `ingest`, `execute`, `schedule`, `command`, `pausing`, `waits` | the decisions |
 //!
 //! Absent on purpose: SQL, connections, clocks.
 
 pub(crate) mod command;
 pub(crate) mod execute;
 pub(crate) mod ingest;
+pub(crate) mod limits;
+pub(crate) mod pausing;
 pub(crate) mod queue;
 pub(crate) mod request;
 pub(crate) mod runs;

@@ -23,14 +23,24 @@ pub(crate) fn claim(work: &mut Work, ids: &[RunId], claim: &Claim) -> Result<(Ve
 }
 
 /// Fires the timers of runs that are loaded, in order. Answers with those that are leased, and the rest of the answer.
-pub(crate) fn fire(work: &mut Work, ids: &[RunId], fire: &FireTimers) -> Result<(Vec<RunId>, Fired)> {
+/// `digest` knows the versions of these runs by their numbers.
+pub(crate) fn fire(
+    work: &mut Work,
+    ids: &[RunId],
+    fire: &FireTimers,
+    digest: impl Fn(i64) -> Result<Digest>,
+) -> Result<(Vec<RunId>, Fired)> {
     let mut fired = Fired {
         fired: ids.len() as u32,
         ..Fired::default()
     };
     let mut claimed = Vec::new();
     for id in ids {
-        if claimed.len() >= fire.claim_limit as usize {
+        let asked_for = match (&fire.versions, work.get(*id)) {
+            (Some(versions), Some(row)) => versions.contains(&digest(row.version_id)?),
+            _ => true,
+        };
+        if !asked_for || claimed.len() >= fire.claim_limit as usize {
             work.change(*id, |row| row.ready(Event::Wake, fire.now))?;
             fired.readied += 1;
         } else if work.change(*id, |row| row.claim(fire.node, fire.now))? {
@@ -61,6 +71,8 @@ pub(crate) struct Details {
     pub(crate) seed: [u8; 32],
     pub(crate) continued: Option<Json>,
     pub(crate) event: Option<Json>,
+    /// When its journal began, where that is not when it was queued.
+    pub(crate) began: Option<Timestamp>,
 }
 
 /// A claimed run with all that a node needs to drive it.
@@ -77,7 +89,7 @@ pub(crate) fn claimed_run(row: &RunRow, details: Details) -> Result<ClaimedRun> 
             .ok_or_else(|| Error::Corrupt(format!("run {}: its event is not stored", row.id)))?,
         continued: details.continued,
         seed: details.seed,
-        queued_at: row.queued_at,
+        queued_at: details.began.unwrap_or(row.queued_at),
         journal_base: row.journal_base,
         journal_next: row.journal_next,
         log_lines: row.log_lines,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use dormouse_core::flow::Decision;
 use dormouse_core::run::Phase;
 use dormouse_core::{Digest, EventId, Json, RunId, Timestamp};
 
@@ -15,7 +16,7 @@ use super::random::Random;
 use crate::command::Commanded;
 use crate::contract::Store;
 use crate::error::Error;
-use crate::ingest::{Created, Ingest, NewEvent, NewRun};
+use crate::ingest::{Copied, Created, Ingest, NewEvent, NewRun};
 use crate::read::{Run, RunFilter};
 use crate::registry::Changed;
 use crate::schedule::{Claim, FireTimers, Incarnation, NewNode, Node, Standing};
@@ -32,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 42] = [
+const KINDS: [&str; 53] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -45,7 +46,12 @@ const KINDS: [&str; 42] = [
     "ingest-delayed",
     "ingest-duplicate",
     "ingest-rerun",
+    "ingest-copies",
+    "ingest-source-gone",
+    "ingest-idempotent",
+    "ingest-rate-limited",
     "claim",
+    "claim-lacking",
     "claim-blocked",
     "fire",
     "fire-ready",
@@ -71,6 +77,12 @@ const KINDS: [&str; 42] = [
     "wake",
     "wake-completes",
     "unblock",
+    "pause",
+    "resume",
+    "paused",
+    "pause-function",
+    "resume-function",
+    "release-held",
     "put-version",
     "delete-version",
     "config",
@@ -144,6 +156,7 @@ macro_rules! both {
 // After the macro, which it uses.
 mod appending;
 mod carried;
+mod pausing;
 mod reads;
 
 fn digest(number: u64) -> Digest {
@@ -263,7 +276,8 @@ impl Pair {
             1..=22 => self.ingest().await,
             23..=32 => self.claim().await,
             33..=40 => self.fire().await,
-            41..=82 => self.append().await,
+            41..=80 => self.append().await,
+            81..=82 => self.pausing().await,
             83..=85 => self.cancel().await,
             86..=92 => self.wake().await,
             93..=94 => self.unblock().await,
@@ -307,9 +321,10 @@ impl Pair {
             let claim = Claim {
                 node: node(self.node).incarnation,
                 limit: 500,
+                versions: None,
                 now,
             };
-            let batch = both!(self, claim(claim)).expect("claims");
+            let batch = both!(self, claim(claim.clone())).expect("claims");
             if !batch.blocked.is_empty() {
                 self.succeeded("claim-blocked");
             }
@@ -348,8 +363,25 @@ impl Pair {
         {
             let mut rerun = self.run(earlier.event_id);
             rerun.rerun_of = Some(earlier.id);
+            if self.random.one_in(2) {
+                let recorded = earlier.journal_next.saturating_sub(earlier.journal_base);
+                let before = earlier.journal_base + self.random.below(u64::from(recorded) + 2) as u32;
+                rerun.copy = Some(Copied {
+                    run: earlier.id,
+                    base: earlier.journal_base,
+                    before,
+                    bytes: 10 * u64::from(before),
+                });
+                let gone = before > earlier.journal_next;
+                flags.push(if gone {
+                    "ingest-source-gone"
+                } else {
+                    "ingest-copies"
+                });
+            } else {
+                flags.push("ingest-rerun");
+            }
             ingest.runs.push(rerun);
-            flags.push("ingest-rerun");
         }
         match self.random.below(30) {
             0 => ingest.generation += 1,
@@ -388,11 +420,22 @@ impl Pair {
                 {
                     flags.push("ingest-duplicate");
                 }
+                for created in &created {
+                    match created {
+                        Created::Dropped {
+                            decision: Decision::Idempotent,
+                            ..
+                        } => flags.push("ingest-idempotent"),
+                        Created::Dropped { .. } => flags.push("ingest-rate-limited"),
+                        Created::New { .. } | Created::Duplicate(_) => {}
+                    }
+                }
                 for flag in flags {
                     self.succeeded(flag);
                 }
             }
             Err(Error::StaleRegistry) => self.succeeded("ingest-stale"),
+            Err(Error::SourceGone) => self.succeeded("ingest-source-gone"),
             Err(_) => {}
         }
     }
@@ -427,10 +470,13 @@ impl Pair {
                 .random
                 .one_in(3)
                 .then(|| format!("key {}", self.random.below(20))),
+            admission: self.admission(),
             seed: [self.random.below(256) as u8; 32],
             start_at: now.after(std::time::Duration::from_millis(delay)),
             lease: (!self.random.one_in(3)).then_some(node(self.node).incarnation),
             rerun_of: None,
+            held: self.random.one_in(12),
+            copy: None,
         }
     }
 
@@ -438,12 +484,23 @@ impl Pair {
         let claim = Claim {
             node: node(self.node).incarnation,
             limit: self.random.below(6) as u32,
+            versions: self.some_versions(),
             now: self.time(),
         };
-        let batch = both!(self, claim(claim)).expect("claims");
+        let batch = both!(self, claim(claim.clone())).expect("claims");
         if !batch.claimed.is_empty() {
             self.succeeded("claim");
         }
+        if !batch.lacking.is_empty() {
+            self.succeeded("claim-lacking");
+        }
+    }
+
+    /// What a node has loaded: most often nothing is said of it.
+    fn some_versions(&mut self) -> Option<Arc<[Digest]>> {
+        let mut versions: Vec<Digest> = (0..5).map(digest).collect();
+        versions.retain(|_| self.random.one_in(2));
+        self.random.one_in(3).then(|| versions.into())
     }
 
     async fn fire(&mut self) {
@@ -454,8 +511,9 @@ impl Pair {
             now: until,
             limit: self.random.below(8) as u32,
             claim_limit: self.random.below(4) as u32,
+            versions: self.some_versions(),
         };
-        let fired = both!(self, fire_timers(fire)).expect("fires");
+        let fired = both!(self, fire_timers(fire.clone())).expect("fires");
         if !fired.claimed.is_empty() {
             self.succeeded("fire");
         }

@@ -109,10 +109,13 @@ impl Fixture {
             config_revision: 1,
             event_id: event,
             dedupe: None,
+            admission: Default::default(),
             seed: [7; 32],
             start_at: at(0),
             lease: None,
             rerun_of: None,
+            held: false,
+            copy: None,
         }
     }
 
@@ -159,6 +162,7 @@ impl Fixture {
         let claim = Claim {
             node: self.node,
             limit,
+            versions: None,
             now,
         };
         let batch = self.store.claim(claim).await.expect("claims");
@@ -172,6 +176,7 @@ impl Fixture {
             now,
             limit,
             claim_limit,
+            versions: None,
         };
         self.store.fire_timers(fire).await.expect("fires timers")
     }

@@ -4,6 +4,8 @@
 //!
 //! Absent on purpose: speed, durability, and any code shared with an implementation.
 
+mod cancellations;
+mod pausing;
 mod runs;
 mod versions;
 mod waits;
@@ -13,17 +15,20 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dormouse_core::flow::{Gate, Standing as Limit};
 use dormouse_core::journal::Record;
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::watch;
 
+use self::cancellations::ModelCancellation;
 use self::runs::ModelRun;
+use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::Commanded;
 use crate::contract::Store;
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
-use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};
+use crate::read::{Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
 
@@ -48,7 +53,11 @@ struct World {
     events: BTreeMap<EventId, StoredEvent>,
     runs: BTreeMap<RunId, ModelRun>,
     dedupe: HashMap<(FunctionName, String), (RunId, Timestamp)>,
+    limits: HashMap<(FunctionName, Gate, String), Limit>,
+    decisions: BTreeMap<(EventId, FunctionName), Decided>,
     configs: Vec<Json>,
+    paused: BTreeSet<FunctionName>,
+    cancellations: BTreeMap<CancellationId, ModelCancellation>,
     components: HashMap<Digest, Vec<u8>>,
 }
 
@@ -229,6 +238,46 @@ impl Store for MemoryStore {
         self.world()?.unblock(module, now)
     }
 
+    async fn pause(&self, run: RunId) -> Result<Commanded> {
+        self.world()?.pause(run)
+    }
+
+    async fn resume(&self, run: RunId, now: Timestamp) -> Result<Commanded> {
+        self.world()?.resume(run, now)
+    }
+
+    async fn pause_function(&self, function: &FunctionName, _now: Timestamp) -> Result<Changed> {
+        Ok(self.world()?.pause_function(function))
+    }
+
+    async fn resume_function(&self, function: &FunctionName) -> Result<Changed> {
+        Ok(self.world()?.resume_function(function))
+    }
+
+    async fn release_held(&self, limit: u32, now: Timestamp) -> Result<u32> {
+        self.world()?.release_held(limit, now)
+    }
+
+    async fn put_cancellation(&self, cancellation: NewCancellation) -> Result<Cancellation> {
+        Ok(self.world()?.put_cancellation(cancellation))
+    }
+
+    async fn cancellations(&self, limit: u32) -> Result<Vec<Cancellation>> {
+        Ok(self.world()?.cancellations(limit))
+    }
+
+    async fn delete_cancellation(&self, id: CancellationId) -> Result<bool> {
+        Ok(self.world()?.cancellations.remove(&id).is_some())
+    }
+
+    async fn next_cancellation(&self, limit: u32) -> Result<Option<Batch>> {
+        Ok(self.world()?.next_cancellation(limit))
+    }
+
+    async fn cancel_examined(&self, examined: Examined) -> Result<Vec<RunId>> {
+        self.world()?.cancel_examined(examined)
+    }
+
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {
         if Digest::of(bytes) != digest {
             return Err(Error::Corrupt(format!(
@@ -338,6 +387,14 @@ impl Store for MemoryStore {
                 && filter.before.is_none_or(|before| event.id < before)
         });
         Ok(chosen.take(filter.limit as usize).cloned().collect())
+    }
+
+    async fn decisions(&self, event: EventId) -> Result<Vec<Decided>> {
+        let world = self.world()?;
+        let of_event = world.decisions.iter().filter(|((of, _), _)| *of == event);
+        let mut found: Vec<Decided> = of_event.map(|(_, decided)| decided.clone()).collect();
+        found.sort_by_key(|decided| decided.function.to_string());
+        Ok(found)
     }
 
     async fn logs(&self, run: RunId, from: u32, limit: u32) -> Result<Vec<LogLine>> {

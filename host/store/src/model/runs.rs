@@ -2,18 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dormouse_core::flow::{Decision, Standing, Verdict};
 use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
 use dormouse_core::limit::{CLAIMS_WITHOUT_ENTRY_MAX, EVENT_DEDUPE};
 use dormouse_core::run::{End, Event, Phase, RunError, State, Status};
-use dormouse_core::{EventId, Json, RunId, Seq, Timestamp};
+use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
 
 use super::World;
 use crate::command::Commanded;
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine, Lost, Then};
-use crate::ingest::{Created, Ingest, NewRun};
-use crate::read::{Counts, Run, StoredEvent};
-use crate::schedule::{Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, crash_loop};
+use crate::ingest::{Copied, Created, Ingest, NewRun};
+use crate::read::{Counts, Decided, Run, StoredEvent};
+use crate::schedule::{
+    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, LACKING_MAX, crash_loop,
+};
 use crate::wait::NewWait;
 
 /// A run and all that belongs to it.
@@ -32,6 +35,12 @@ pub(super) struct ModelRun {
     journal_bytes: u64,
     claims: u32,
     host_traps: u32,
+    /// A person has asked for it to be paused.
+    pub(super) to_pause: bool,
+    /// It is paused because its function was when it was created.
+    pub(super) held: bool,
+    /// When its journal began, and with which entry, where that is not when it was queued.
+    began: Option<(Seq, Timestamp)>,
 }
 
 impl ModelRun {
@@ -54,7 +63,7 @@ impl ModelRun {
     }
 
     /// Moves the run on. The due time, the reason and a blocked run's error belong to the state that is left.
-    fn on(&mut self, event: Event) -> Result<()> {
+    pub(super) fn on(&mut self, event: Event) -> Result<()> {
         let state = self.shown.state.on(event);
         self.shown.state =
             state.map_err(|illegal| Error::Corrupt(format!("run {}: {illegal}", self.shown.id)))?;
@@ -64,7 +73,7 @@ impl ModelRun {
         Ok(())
     }
 
-    fn set_due(&mut self, due: Option<Timestamp>) {
+    pub(super) fn set_due(&mut self, due: Option<Timestamp>) {
         self.due = due;
         let queued = self.shown.state.phase == Some(Phase::Queued);
         self.shown.wake_at = due.filter(|_| !queued);
@@ -74,10 +83,14 @@ impl ModelRun {
         self.on(event)?;
         self.shown.owner = None;
         self.set_due(Some(now));
+        if self.to_pause {
+            self.hold()?;
+        }
         Ok(())
     }
 
     fn block(&mut self, error: RunError) -> Result<()> {
+        self.to_pause = false;
         self.on(Event::Block)?;
         self.shown.owner = None;
         self.shown.reason = Some(error.message.clone());
@@ -91,6 +104,7 @@ impl ModelRun {
         self.shown.ended_at = Some(now);
         self.completions.clear();
         self.waits.clear();
+        (self.to_pause, self.held) = (false, false);
         Ok(())
     }
 
@@ -131,6 +145,26 @@ impl ModelRun {
         }
     }
 
+    /// The guest's first `now`.
+    fn begins(&self) -> Timestamp {
+        match self.began {
+            Some((base, at)) if base == self.shown.journal_base => at,
+            _ => self.shown.queued_at,
+        }
+    }
+
+    /// Begins with what another recorded.
+    fn take_over(&mut self, source: &ModelRun, copy: &Copied) {
+        self.began = Some((copy.base, source.begins()));
+        self.seed = source.seed;
+        self.continued = source.continued.clone();
+        let copied = source.journal.iter().filter(|record| record.seq < copy.before);
+        self.journal = copied.cloned().collect();
+        self.shown.journal_base = copy.base;
+        self.shown.journal_next = copy.before;
+        self.journal_bytes = copy.bytes;
+    }
+
     fn is_open(&self, operation: Seq) -> bool {
         let started = self.journal.iter().any(|record| {
             record.seq == operation && matches!(record.kind, RecordKind::Started | RecordKind::Deferred)
@@ -165,24 +199,77 @@ impl World {
             if !own.contains(&run.event_id) && !self.events.contains_key(&run.event_id) {
                 return corrupt(format!("run {} names an event that is not stored", run.id));
             }
+            if let Some(copy) = &run.copy {
+                let source = self.runs.get(&copy.run).map(|source| &source.shown);
+                let has =
+                    |source: &Run| source.journal_base == copy.base && source.journal_next >= copy.before;
+                if !source.is_some_and(has) {
+                    return Err(Error::SourceGone);
+                }
+            }
         }
         let mut dedupe = self.dedupe.clone();
+        let mut limits = self.limits.clone();
+        let mut decisions = Vec::new();
         let mut born = Vec::new();
         let mut created = Vec::new();
         for run in ingest.runs {
-            if let Some(key) = &run.dedupe {
-                let key = (run.function.clone(), key.clone());
-                if let Some((earlier, at)) = dedupe.get(&key)
-                    && at.after(EVENT_DEDUPE) > ingest.now
-                {
-                    created.push(Created::Duplicate(*earlier));
+            let decided = |decision, earlier, detail: String| {
+                let decided = Decided {
+                    function: run.function.clone(),
+                    decision,
+                    at: ingest.now,
+                    run: earlier,
+                    detail,
+                };
+                ((run.event_id, run.function.clone()), decided)
+            };
+            let key = run.dedupe.as_ref().map(|key| (run.function.clone(), key.clone()));
+            if let Some((earlier, at)) = key.as_ref().and_then(|key| dedupe.get(key))
+                && at.after(EVENT_DEDUPE) > ingest.now
+            {
+                let detail = format!("the event's id started run {earlier} at {at}");
+                decisions.push(decided(Decision::Duplicate, Some(*earlier), detail));
+                created.push(Created::Duplicate(*earlier));
+                continue;
+            }
+            let gates: Vec<_> = run
+                .admission
+                .gates()
+                .map(|(gate, key)| (run.function.clone(), gate, key.to_owned()))
+                .collect();
+            let standing = |gate| {
+                let key = gates.iter().find(|(_, of, _)| *of == gate)?;
+                limits.get(key).copied()
+            };
+            match run.admission.decide(ingest.now, standing) {
+                Verdict::Admitted { used_until } => {
+                    for (key, (_, used_until)) in gates.into_iter().zip(used_until) {
+                        let run = run.id;
+                        limits.insert(key, Standing { used_until, run });
+                    }
+                }
+                Verdict::Dropped {
+                    decision,
+                    run: earlier,
+                    until,
+                    detail,
+                } => {
+                    decisions.push(decided(decision, earlier, detail));
+                    created.push(Created::Dropped {
+                        decision,
+                        run: earlier,
+                        until,
+                    });
                     continue;
                 }
+            }
+            if let Some(key) = key {
                 dedupe.insert(key, (run.id, ingest.now));
             }
-            let lease = run
-                .lease
-                .filter(|node| run.start_at <= ingest.now && self.nodes.contains_key(node));
+            let lease = run.lease.filter(|node| {
+                !run.held && run.copy.is_none() && run.start_at <= ingest.now && self.nodes.contains_key(node)
+            });
             created.push(Created::New {
                 leased: lease.is_some(),
             });
@@ -193,6 +280,10 @@ impl World {
             return corrupt("a run is stored twice".to_owned());
         }
         self.dedupe = dedupe;
+        self.limits = limits;
+        for (key, decided) in decisions {
+            self.decisions.entry(key).or_insert(decided);
+        }
         let mut news = Vec::new();
         for event in ingest.events {
             if self.events.contains_key(&event.id) {
@@ -254,10 +345,19 @@ impl World {
             journal_bytes: 0,
             claims: 0,
             host_traps: 0,
+            to_pause: false,
+            held: run.held,
+            began: None,
         };
+        if let Some(copy) = run.copy {
+            created.take_over(self.of(copy.run)?, &copy);
+        }
         created.set_due(Some(run.start_at.max(now)));
         if let Some(node) = lease {
             created.claim(node, now)?;
+        }
+        if created.held {
+            created.hold_for_function()?;
         }
         self.runs.insert(run.id, created);
         Ok(())
@@ -290,7 +390,22 @@ impl World {
     pub(super) fn claim(&mut self, claim: Claim) -> Result<ClaimedBatch> {
         self.lives(claim.node)?;
         let mut batch = ClaimedBatch::default();
-        for (_, id) in self.queue().into_iter().take(claim.limit as usize) {
+        let asked_for = |world: &World, id: RunId| match (&claim.versions, world.runs.get(&id)) {
+            (Some(versions), Some(run)) => versions.contains(&run.shown.version),
+            _ => true,
+        };
+        let mut asked: Vec<RunId> = self.queue().into_iter().map(|(_, id)| id).collect();
+        asked.retain(|id| asked_for(self, *id));
+        asked.truncate(claim.limit as usize);
+        if asked.len() < claim.limit as usize {
+            let left = self.queue().into_iter().filter(|(_, id)| !asked.contains(id));
+            let mut lacking: BTreeSet<Digest> = BTreeSet::new();
+            for (_, id) in left.take(LACKING_MAX as usize) {
+                lacking.insert(self.of(id)?.shown.version);
+            }
+            batch.lacking = lacking.into_iter().collect();
+        }
+        for id in asked {
             if self.of(id)?.claim(claim.node, claim.now)? {
                 batch.claimed.push(self.claimed(id)?);
             } else {
@@ -306,7 +421,12 @@ impl World {
         let due = self.timers().into_iter().filter(|(due, _)| *due <= fire.now);
         for (_, id) in due.take(fire.limit as usize) {
             fired.fired += 1;
-            if fired.claimed.len() >= fire.claim_limit as usize {
+            let version = self.of(id)?.shown.version;
+            let asked_for = fire
+                .versions
+                .as_ref()
+                .is_none_or(|versions| versions.contains(&version));
+            if !asked_for || fired.claimed.len() >= fire.claim_limit as usize {
                 self.of(id)?.ready(Event::Wake, fire.now)?;
                 fired.readied += 1;
             } else if self.of(id)?.claim(fire.node, fire.now)? {
@@ -332,7 +452,7 @@ impl World {
             event: event.payload.clone(),
             continued: run.continued.clone(),
             seed: run.seed,
-            queued_at: run.shown.queued_at,
+            queued_at: run.begins(),
             journal_base: run.shown.journal_base,
             journal_next: run.shown.journal_next,
             log_lines: run.log_lines(),
@@ -518,7 +638,7 @@ impl World {
         };
         events.retain(|id| unneeded(self, id));
         for id in &events {
-            self.events.remove(id);
+            self.forget(*id);
         }
         let alone: BTreeSet<(Timestamp, EventId)> = self
             .events
@@ -527,15 +647,26 @@ impl World {
             .map(|event| (event.received_at, event.id))
             .collect();
         for (_, id) in alone.into_iter().take(limit as usize) {
-            self.events.remove(&id);
+            self.forget(id);
         }
         count
+    }
+
+    fn forget(&mut self, event: EventId) {
+        self.events.remove(&event);
+        self.decisions.retain(|(of, _), _| *of != event);
     }
 }
 
 impl ModelRun {
     /// What a run does after an append.
     fn follow(&mut self, then: Then, now: Timestamp) -> Result<Appended> {
+        let asked = self.to_pause;
+        if asked && matches!(then, Then::Continue | Then::Suspend { .. }) {
+            self.hold()?;
+            self.claims = 0;
+            return Ok(Appended::Paused);
+        }
         match then {
             Then::Continue => {}
             Then::Suspend {
@@ -586,6 +717,9 @@ impl ModelRun {
                 self.continued = Some(continued);
             }
             Then::Block { error } => self.block(error)?,
+        }
+        if asked && self.shown.state.phase == Some(Phase::Paused) {
+            return Ok(Appended::Paused);
         }
         Ok(Appended::Done)
     }

@@ -17,14 +17,18 @@
 //! may give each transaction another connection.
 
 mod cache;
+mod cancellations;
 mod command;
 mod components;
 mod connect;
+mod copies;
 mod execute;
 mod fault;
 mod hints;
 mod ingest;
+mod limits;
 mod marks;
+mod pausing;
 mod read;
 mod readers;
 mod registry;
@@ -42,10 +46,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
-use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
+use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+pub use self::connect::Migration;
 use self::connect::{Address, Purpose};
 use self::marks::Marks;
 use self::readers::Readers;
@@ -53,12 +58,13 @@ use self::sql::{Cells, Conn};
 use self::writer::Writer;
 use crate::batch::queue::{Queue, queue};
 use crate::batch::request::{Answer, Request};
+use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::Commanded;
 use crate::contract::Store;
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
-use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};
+use crate::read::{Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
 
@@ -82,6 +88,9 @@ pub struct Options {
     pub readers: usize,
     /// A node that was not heard of for so long is declared dead.
     pub lease: Duration,
+    /// Changes of the schema that a later release brings: applied after this one's, and then known. Empty but in tests of
+    /// upgrades, where this store stands for that release's.
+    pub later: Vec<Migration>,
 }
 
 impl std::fmt::Debug for Options {
@@ -103,6 +112,7 @@ impl Options {
             queue_capacity: 8_192,
             readers: 4,
             lease: Duration::from_secs(10),
+            later: Vec::new(),
         }
     }
 }
@@ -134,7 +144,7 @@ impl PostgresStore {
     /// - [`Error::Unavailable`] when it cannot be reached, refuses the password, or may not be written.
     pub async fn open(options: Options) -> Result<PostgresStore> {
         let address = Arc::new(Address::of(&options.url)?);
-        let opened = PostgresStore::prepare(&address).await;
+        let opened = PostgresStore::prepare(&address, &options.later).await;
         let (conn, name) = opened.map_err(|fault| match fault.into_error() {
             Error::Unavailable(message) if !message.contains(&address.shown) => {
                 Error::Unavailable(format!("{}: {message}", address.shown))
@@ -186,9 +196,9 @@ impl PostgresStore {
     }
 
     /// The writer's connection on an up-to-date schema, and a name for the writer.
-    async fn prepare(address: &Address) -> fault::Attempt<(Conn, [u8; 16])> {
+    async fn prepare(address: &Address, later: &[Migration]) -> fault::Attempt<(Conn, [u8; 16])> {
         let mut conn = address.connect(Purpose::Write).await?;
-        connect::migrate(&mut conn).await?;
+        connect::migrate(&mut conn, later).await?;
         conn.simple(address.begin(Purpose::Write)).await?;
         conn.execute(
             "DELETE FROM receipts WHERE at_ms < (extract(epoch FROM clock_timestamp()) * 1000)::int8 - 86400000",
@@ -302,13 +312,12 @@ impl Store for PostgresStore {
 
     async fn claim(&self, claim: Claim) -> Result<ClaimedBatch> {
         let (node, low) = (claim.node, self.marks.ready.low_or_sweep());
-        let (lives, anything) =
-            on!(self.readers, () conn => schedule::anything_ready(conn, node, low)).await?;
+        let (lives, first) = on!(self.readers, () conn => schedule::first_ready(conn, node, low)).await?;
         if !lives {
             return Err(Error::DeclaredDead);
         }
-        if !anything {
-            self.marks.ready.seen(low, claim.now);
+        self.marks.ready.seen(low, first.unwrap_or(claim.now));
+        if first.is_none() {
             return Ok(ClaimedBatch::default());
         }
         expect!(self.queue.submit(Request::Claim(claim)).await, Answer::Claimed(batch) => batch)
@@ -364,6 +373,51 @@ impl Store for PostgresStore {
 
     async fn unblock(&self, module: &str, now: Timestamp) -> Result<u64> {
         expect!(self.queue.submit(Request::Unblock(module.to_owned(), now)).await, Answer::Count(count) => count)
+    }
+
+    async fn pause(&self, run: RunId) -> Result<Commanded> {
+        expect!(self.queue.submit(Request::Pause(run)).await, Answer::Commanded(commanded) => commanded)
+    }
+
+    async fn resume(&self, run: RunId, now: Timestamp) -> Result<Commanded> {
+        expect!(self.queue.submit(Request::Resume(run, now)).await, Answer::Commanded(commanded) => commanded)
+    }
+
+    async fn pause_function(&self, function: &FunctionName, now: Timestamp) -> Result<Changed> {
+        let request = Request::PauseFunction(function.clone(), now);
+        expect!(self.queue.submit(request).await, Answer::Changed(changed) => changed)
+    }
+
+    async fn resume_function(&self, function: &FunctionName) -> Result<Changed> {
+        let request = Request::ResumeFunction(function.clone());
+        expect!(self.queue.submit(request).await, Answer::Changed(changed) => changed)
+    }
+
+    async fn release_held(&self, limit: u32, now: Timestamp) -> Result<u32> {
+        expect!(self.queue.submit(Request::ReleaseHeld(limit, now)).await, Answer::Count(count) => count as u32)
+    }
+
+    async fn put_cancellation(&self, cancellation: NewCancellation) -> Result<Cancellation> {
+        let request = Request::PutCancellation(cancellation);
+        expect!(self.queue.submit(request).await, Answer::Cancellation(cancellation) => cancellation)
+    }
+
+    async fn cancellations(&self, limit: u32) -> Result<Vec<Cancellation>> {
+        on!(self.readers, () conn => cancellations::list(conn, limit)).await
+    }
+
+    async fn delete_cancellation(&self, id: CancellationId) -> Result<bool> {
+        let request = Request::DeleteCancellation(id);
+        expect!(self.queue.submit(request).await, Answer::Count(count) => count > 0)
+    }
+
+    async fn next_cancellation(&self, limit: u32) -> Result<Option<Batch>> {
+        on!(self.readers, () conn => cancellations::next(conn, limit)).await
+    }
+
+    async fn cancel_examined(&self, examined: Examined) -> Result<Vec<RunId>> {
+        let request = Request::CancelExamined(examined);
+        expect!(self.queue.submit(request).await, Answer::Cancelled(runs) => runs)
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {
@@ -440,6 +494,10 @@ impl Store for PostgresStore {
 
     async fn events(&self, filter: EventFilter) -> Result<Vec<StoredEvent>> {
         on!(self.readers, (filter) conn => read::events(conn, &filter)).await
+    }
+
+    async fn decisions(&self, event: EventId) -> Result<Vec<Decided>> {
+        on!(self.readers, () conn => limits::decisions(conn, event)).await
     }
 
     async fn logs(&self, run: RunId, from: u32, limit: u32) -> Result<Vec<LogLine>> {

@@ -3,10 +3,12 @@
 use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
-use super::{connect, ingest, journal, read, runs, schedule, upkeep, waits};
+use super::{
+    cancellations, connect, copies, ingest, journal, limits, pausing, read, runs, schedule, upkeep, waits,
+};
 
 /// Tables that grow with use.
-const LARGE: [&str; 11] = [
+const LARGE: [&str; 13] = [
     "runs",
     "journal",
     "events",
@@ -18,6 +20,8 @@ const LARGE: [&str; 11] = [
     "timers",
     "logs",
     "dedupe",
+    "limits",
+    "decisions",
 ];
 
 /// Steps of a plan that read a whole large table. Rows of values are no table, and a search is no scan.
@@ -42,10 +46,12 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
     let rows = [
         runs::statements(),
         ingest::statements(),
+        copies::statements(),
         schedule::statements(),
         upkeep::statements(),
         read::statements(),
         waits::statements(),
+        limits::statements(),
     ]
     .concat();
     assert!(rows.len() > 25);
@@ -58,6 +64,8 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
             "SELECT id FROM events WHERE has_runs = 0 AND received_ms < 7 ORDER BY received_ms, id LIMIT 5",
             waits::RECEIVED,
             waits::HOLDER,
+            cancellations::CANDIDATES,
+            pausing::RELEASED,
             "SELECT 1 FROM runs r WHERE r.phase = 1 AND r.version_id IN (SELECT id FROM versions)",
         ]
         .map(str::to_owned),

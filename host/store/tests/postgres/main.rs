@@ -3,9 +3,11 @@
 
 mod conformance;
 mod faults;
+mod limits;
 mod many;
 mod opening;
 mod proxy;
+mod recovery;
 mod waiting;
 
 use std::sync::Arc;
@@ -111,10 +113,13 @@ impl Member {
                 config_revision: 1,
                 event_id: event,
                 dedupe: dedupe.map(str::to_owned),
+                admission: Default::default(),
                 seed: [7; 32],
                 start_at: at(0),
                 lease: leased.then_some(self.node),
                 rerun_of: None,
+                held: false,
+                copy: None,
             }],
             generation: self.generation,
             now: at(0),
@@ -146,6 +151,7 @@ impl Member {
         Claim {
             node: self.node,
             limit,
+            versions: None,
             now: at(2),
         }
     }
