@@ -63,6 +63,8 @@ pub struct Server {
     config_path: Option<PathBuf>,
     databases: Databases,
     scheduler: Scheduler,
+    /// Kept here alone: what drives runs ends with the server.
+    _worker: Worker,
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
     retention: Arc<std::sync::Mutex<Option<Duration>>>,
@@ -162,7 +164,7 @@ impl Server {
                 share: tuning.verify_share,
             },
         });
-        scheduler.start(worker);
+        scheduler.start(&worker);
         let router = Router::new(Arc::clone(&store), Arc::clone(&registry), scheduler.clone(), node);
         let app = App::new(Inner {
             store,
@@ -181,6 +183,7 @@ impl Server {
             options,
             databases,
             scheduler,
+            _worker: worker,
             listeners,
             addresses,
             fatal,

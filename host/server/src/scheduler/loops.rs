@@ -232,7 +232,7 @@ async fn beating(scheduler: Scheduler) {
 /// Keeps up with what is deployed at other nodes, and loads it before its first run waits for that.
 pub(super) async fn keeping_up(scheduler: Scheduler) {
     loop {
-        if let Some(worker) = scheduler.0.worker.get() {
+        if let Some(worker) = scheduler.worker() {
             match worker.registry.refresh().await {
                 Ok(_) => worker.registry.preload().await,
                 Err(error) => tracing::warn!(%error, "what is active could not be read"),

@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::{Clock as _, SharedClock};
 use crate::feed::Feed;
 use crate::router::Routed;
-use crate::worker::Worker;
+use crate::worker::{WeakWorker, Worker};
 
 use lease::Lease;
 pub(crate) use table::{Mail, Mailbox, Table};
@@ -65,7 +65,7 @@ struct Inner {
     cancellations: Notify,
     tasks: TaskTracker,
     /// Set once, when everything else is there.
-    worker: std::sync::OnceLock<Worker>,
+    worker: std::sync::OnceLock<WeakWorker>,
     draining: AtomicBool,
     /// Stops the loops.
     stop: CancellationToken,
@@ -106,13 +106,19 @@ impl Scheduler {
         }))
     }
 
-    /// Gives the scheduler its worker and starts the loops.
-    pub(crate) fn start(&self, worker: Worker) {
-        let first = self.0.worker.set(worker).is_ok();
+    /// Tells the scheduler of its worker and starts the loops. The worker has the scheduler, so the scheduler does not keep
+    /// it: neither would ever end, nor the engine with the address space that it reserves.
+    pub(crate) fn start(&self, worker: &Worker) {
+        let first = self.0.worker.set(worker.downgrade()).is_ok();
         debug_assert!(first, "a scheduler is started once");
         for task in loops::all(self).into_iter().chain(others::all(self)) {
             self.0.tasks.spawn(task);
         }
+    }
+
+    /// The worker, once the scheduler was started and while the server is there.
+    fn worker(&self) -> Option<Worker> {
+        self.0.worker.get()?.upgrade()
     }
 
     /// A slot, if one is free.
@@ -125,19 +131,19 @@ impl Scheduler {
 
     /// The versions whose runs this node takes. None: all, since there is no other node to leave the others to.
     fn takes(&self) -> Option<Arc<[Digest]>> {
-        let worker = self.0.worker.get().filter(|_| self.0.lease.is_shared())?;
+        let worker = self.worker().filter(|_| self.0.lease.is_shared())?;
         Some(worker.registry.known())
     }
 
     /// Whether a new run of a version may be leased to this node at once.
     pub(crate) fn takes_version(&self, version: Digest) -> bool {
-        let worker = self.0.worker.get().filter(|_| self.0.lease.is_shared());
+        let worker = self.worker().filter(|_| self.0.lease.is_shared());
         worker.is_none_or(|worker| worker.registry.knows(version))
     }
 
     /// Loads versions whose runs wait, and then looks for these.
     fn load(&self, versions: Vec<Digest>) {
-        let Some(worker) = self.0.worker.get() else { return };
+        let Some(worker) = self.worker() else { return };
         for version in versions {
             let (scheduler, worker) = (self.clone(), worker.clone());
             self.0.tasks.spawn(async move {
@@ -230,9 +236,7 @@ impl Scheduler {
     pub(crate) fn dispatch(&self, run: ClaimedRun, slot: Slot) {
         let id = run.id;
         if let Some((run, slot, mailbox)) = self.0.table.deliver(id, Box::new(run), slot) {
-            let Some(worker) = self.0.worker.get().cloned() else {
-                return;
-            };
+            let Some(worker) = self.worker() else { return };
             // Boxed: a future of this size is otherwise copied several times on its way into its task.
             self.0.tasks.spawn(Box::pin(worker.drive(*run, slot, mailbox)));
         }

@@ -22,7 +22,7 @@ mod suspend;
 mod verify;
 mod waiting;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dormouse_core::manifest::Function;
@@ -73,6 +73,17 @@ struct Program {
     http: HttpPolicy,
 }
 
+/// A worker that whoever holds this does not keep.
+#[derive(Clone)]
+pub(crate) struct WeakWorker(Weak<Inner>);
+
+impl WeakWorker {
+    /// The worker, while the server is there that has it.
+    pub(crate) fn upgrade(&self) -> Option<Worker> {
+        self.0.upgrade().map(Worker)
+    }
+}
+
 impl std::ops::Deref for Worker {
     type Target = Inner;
 
@@ -84,6 +95,10 @@ impl std::ops::Deref for Worker {
 impl Worker {
     pub(crate) fn new(inner: Inner) -> Worker {
         Worker(Arc::new(inner))
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakWorker {
+        WeakWorker(Arc::downgrade(&self.0))
     }
 
     /// Drives a run until it waits elsewhere than here, has ended, or belongs to somebody else.
