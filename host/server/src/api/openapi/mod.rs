@@ -83,7 +83,7 @@ fn spell_out(operation: &mut Value, errors: &Value) {
             "description": errors[&status],
             "content": { "application/json": { "schema": { "$ref": &schema } } },
         });
-        if status == "503" {
+        if matches!(status.as_str(), "429" | "503") {
             answer["headers"] = json!({
                 "Retry-After": { "description": "Seconds.", "schema": { "type": "integer", "minimum": 0 } },
             });
