@@ -282,6 +282,8 @@ impl Bench {
                 start_at: now,
                 lease,
                 rerun_of: None,
+                held: false,
+                copy: None,
             });
         }
         ingest

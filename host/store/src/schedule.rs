@@ -111,7 +111,8 @@ pub struct ClaimedRun {
     pub continued: Option<Json>,
     /// Its random seed.
     pub seed: [u8; 32],
-    /// When it was queued, or for a delayed one, due: the guest's first `now`.
+    /// When it was queued, or for a delayed one, due; for one that begins with what another recorded, when that began:
+    /// the guest's first `now`.
     pub queued_at: Timestamp,
     /// The number of its first entry (greater than 0 after `continue-with`).
     pub journal_base: Seq,

@@ -52,6 +52,8 @@ pub(super) fn all(scheduler: &Scheduler) -> Vec<Task> {
         of(|scheduler| Box::pin(reading_ahead(scheduler))),
         of(|scheduler| Box::pin(beating(scheduler))),
         of(|scheduler| Box::pin(taking_over(scheduler))),
+        of(|scheduler| Box::pin(super::held::releasing(scheduler))),
+        of(|scheduler| Box::pin(super::many::cancelling(scheduler))),
     ]
 }
 

@@ -9,8 +9,10 @@
 //! A claimed run always comes with a slot, so no more than [`SLOTS`] bodies and stretches execute at once. A run that
 //! waits has no slot. Absent on purpose: what a leg does, and deciding what is due (the store's, in its commits).
 
+mod held;
 mod lease;
 mod loops;
+mod many;
 mod others;
 mod table;
 
@@ -57,6 +59,10 @@ struct Inner {
     due_changed: Notify,
     /// Something may be ready.
     ready: Notify,
+    /// A function was resumed.
+    resumed: Notify,
+    /// Many runs are to be cancelled.
+    cancellations: Notify,
     tasks: TaskTracker,
     /// Set once, when everything else is there.
     worker: std::sync::OnceLock<Worker>,
@@ -90,6 +96,8 @@ impl Scheduler {
             due: Mutex::default(),
             due_changed: Notify::new(),
             ready: Notify::new(),
+            resumed: Notify::new(),
+            cancellations: Notify::new(),
             tasks: TaskTracker::new(),
             worker: std::sync::OnceLock::new(),
             draining: AtomicBool::new(false),
@@ -161,6 +169,7 @@ impl Scheduler {
             created,
             slot,
             start_at,
+            held,
         } in runs
         {
             match created {
@@ -168,6 +177,7 @@ impl Scheduler {
                     ids.push(run.id);
                     match slot {
                         Some(slot) if leased => self.dispatch(run, slot),
+                        _ if held => {}
                         _ if start_at > now => self.timer(start_at),
                         _ => queued = true,
                     }
@@ -191,6 +201,16 @@ impl Scheduler {
     /// Something may be ready: look.
     pub(crate) fn nudge(&self) {
         self.0.ready.notify_one();
+    }
+
+    /// A function was resumed: what its pause held may go on.
+    pub(crate) fn resumed(&self) {
+        self.0.resumed.notify_one();
+    }
+
+    /// Many runs are to be cancelled.
+    pub(crate) fn cancelling(&self) {
+        self.0.cancellations.notify_one();
     }
 
     /// A timer was set.

@@ -4,7 +4,7 @@ use dormouse_core::run::{Event, Phase, Status};
 use dormouse_core::{Json, RunId, Seq, Timestamp};
 
 use super::execute::{Look, is_open};
-use super::runs::Work;
+use super::runs::{Hold, Work};
 use crate::command::Commanded;
 use crate::error::Result;
 use crate::execute::Completion;
@@ -20,6 +20,7 @@ pub(crate) fn cancel(work: &mut Work, run: RunId, now: Timestamp) -> Result<Comm
     let state = work.change(run, |row| {
         row.on(Event::Cancel, None)?;
         row.owner = None;
+        row.hold = Hold::None;
         row.epoch += 1;
         row.ended_at = Some(now);
         Ok(row.state)
@@ -27,6 +28,17 @@ pub(crate) fn cancel(work: &mut Work, run: RunId, now: Timestamp) -> Result<Comm
     work.clear_completions(run);
     work.clear_waits(run);
     Ok(Commanded::Done(state))
+}
+
+/// Ends those of some runs that are loaded, are there and have not ended. Answers with them.
+pub(crate) fn cancel_all(work: &mut Work, runs: &[RunId], now: Timestamp) -> Result<Vec<RunId>> {
+    let mut cancelled = Vec::with_capacity(runs.len());
+    for run in runs {
+        if let Commanded::Done(_) = cancel(work, *run, now)? {
+            cancelled.push(*run);
+        }
+    }
+    Ok(cancelled)
 }
 
 /// Wakes a run that is loaded, if it is there.

@@ -7,7 +7,7 @@
 //! | `queue`, `request` | handing in a write, and its answer |
 //! | `runs` | rows of runs in memory, and what has to be written for a change |
 //! | `limits` | what flow control remembers, and what it decided |
-//! | `ingest`, `execute`, `schedule`, `command`, `waits` | the decisions |
+//! | `ingest`, `execute`, `schedule`, `command`, `pausing`, `waits` | the decisions |
 //!
 //! Absent on purpose: SQL, connections, clocks.
 
@@ -15,6 +15,7 @@ pub(crate) mod command;
 pub(crate) mod execute;
 pub(crate) mod ingest;
 pub(crate) mod limits;
+pub(crate) mod pausing;
 pub(crate) mod queue;
 pub(crate) mod request;
 pub(crate) mod runs;

@@ -1,7 +1,8 @@
 //! What may be asked of the writer, and what it answers.
 
-use dormouse_core::{Digest, Json, RunId, Seq, Timestamp};
+use dormouse_core::{Digest, FunctionName, Json, RunId, Seq, Timestamp};
 
+use crate::cancellation::{Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::Commanded;
 use crate::execute::{Append, Appended};
 use crate::ingest::{Created, Ingest};
@@ -23,6 +24,14 @@ pub(crate) enum Request {
     Cancel(RunId, Timestamp),
     Wake(RunId, Option<Seq>, Timestamp),
     Unblock(String, Timestamp),
+    Pause(RunId),
+    Resume(RunId, Timestamp),
+    PauseFunction(FunctionName, Timestamp),
+    ResumeFunction(FunctionName),
+    ReleaseHeld(u32, Timestamp),
+    PutCancellation(NewCancellation),
+    DeleteCancellation(CancellationId),
+    CancelExamined(Examined),
     Signal(String, Json, Timestamp),
     PutVersion(NewVersion),
     Activate(String, Digest, Timestamp),
@@ -45,7 +54,10 @@ impl Request {
             Request::Ingest(ingest) => 1 + ingested(ingest),
             Request::Claim(claim) => 1 + claim.limit as usize,
             Request::FireTimers(fire) => 1 + fire.limit as usize,
-            Request::TakeOver(limit, _) | Request::Prune(_, limit) => 1 + *limit as usize,
+            Request::TakeOver(limit, _) | Request::Prune(_, limit) | Request::ReleaseHeld(limit, _) => {
+                1 + *limit as usize
+            }
+            Request::CancelExamined(examined) => 1 + examined.runs.len(),
             _ => 1,
         }
     }
@@ -72,6 +84,8 @@ pub(crate) enum Answer {
     Count(u64),
     Commanded(Commanded),
     Signalled(Option<RunId>),
+    Cancellation(Cancellation),
+    Cancelled(Vec<RunId>),
     Stored(Stored),
     Changed(Changed),
     Revision(i64),

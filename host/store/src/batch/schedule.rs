@@ -71,6 +71,8 @@ pub(crate) struct Details {
     pub(crate) seed: [u8; 32],
     pub(crate) continued: Option<Json>,
     pub(crate) event: Option<Json>,
+    /// When its journal began, where that is not when it was queued.
+    pub(crate) began: Option<Timestamp>,
 }
 
 /// A claimed run with all that a node needs to drive it.
@@ -87,7 +89,7 @@ pub(crate) fn claimed_run(row: &RunRow, details: Details) -> Result<ClaimedRun> 
             .ok_or_else(|| Error::Corrupt(format!("run {}: its event is not stored", row.id)))?,
         continued: details.continued,
         seed: details.seed,
-        queued_at: row.queued_at,
+        queued_at: details.began.unwrap_or(row.queued_at),
         journal_base: row.journal_base,
         journal_next: row.journal_next,
         log_lines: row.log_lines,

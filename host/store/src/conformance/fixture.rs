@@ -114,6 +114,8 @@ impl Fixture {
             start_at: at(0),
             lease: None,
             rerun_of: None,
+            held: false,
+            copy: None,
         }
     }
 

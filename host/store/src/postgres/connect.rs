@@ -24,7 +24,7 @@ const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 pub type Migration = (i64, &'static str, &'static str);
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 5] = [
     (
         1,
         "initial",
@@ -34,6 +34,21 @@ const MIGRATIONS: [Migration; 2] = [
         2,
         "flow",
         include_str!("../../../../migrations/postgres/0002_flow.sql"),
+    ),
+    (
+        3,
+        "pausing",
+        include_str!("../../../../migrations/postgres/0003_pausing.sql"),
+    ),
+    (
+        4,
+        "reruns",
+        include_str!("../../../../migrations/postgres/0004_reruns.sql"),
+    ),
+    (
+        5,
+        "cancellations",
+        include_str!("../../../../migrations/postgres/0005_cancellations.sql"),
     ),
 ];
 

@@ -136,6 +136,8 @@ impl Worker {
                 start_at: now,
                 lease: Some(self.node),
                 rerun_of: None,
+                held: false,
+                copy: None,
             }],
             generation: self.generation,
             now,

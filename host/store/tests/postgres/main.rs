@@ -118,6 +118,8 @@ impl Member {
                 start_at: at(0),
                 lease: leased.then_some(self.node),
                 rerun_of: None,
+                held: false,
+                copy: None,
             }],
             generation: self.generation,
             now: at(0),
