@@ -122,8 +122,16 @@ async fn no_request_gets_an_answer_that_is_not_described() {
         )
         .await;
     let some_events = sent.json()["ids"].clone();
+    let asked = server
+        .post("/v1/cancellations", r#"{"function":"shop/nothing"}"#)
+        .await;
+    let some_cancellations = json!([asked.json()["data"]["id"]]);
     let parameters = &mut document["components"]["parameters"];
-    for (name, ids) in [("runId", json!(some_runs)), ("eventId", some_events)] {
+    for (name, ids) in [
+        ("runId", json!(some_runs)),
+        ("eventId", some_events),
+        ("cancellationId", some_cancellations),
+    ] {
         let ulid = parameters[name]["schema"].take();
         parameters[name]["schema"] = json!({ "anyOf": [{ "enum": ids }, ulid] });
     }
