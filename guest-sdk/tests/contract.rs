@@ -25,9 +25,14 @@ fn the_copy_of_the_contract_is_the_contract() {
 /// The guide shows the examples as they are.
 #[test]
 fn the_guides_excerpts_are_the_examples() {
+    excerpts_are_examples("functions.md", 2);
+    excerpts_are_examples("from-inngest.md", 1);
+}
+
+fn excerpts_are_examples(page: &str, expected: usize) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let Ok(guide) = std::fs::read_to_string(root.join("docs/guide/functions.md")) else {
-        assert!(!root.join("host").exists(), "docs/guide/functions.md is missing");
+    let Ok(guide) = std::fs::read_to_string(root.join("docs/guide").join(page)) else {
+        assert!(!root.join("host").exists(), "docs/guide/{page} is missing");
         return;
     };
     let mut excerpts = 0;
@@ -48,7 +53,7 @@ fn the_guides_excerpts_are_the_examples() {
         );
         excerpts += 1;
     }
-    assert_eq!(excerpts, 2);
+    assert_eq!(excerpts, expected, "{page}");
 }
 
 /// Everything that can be said.

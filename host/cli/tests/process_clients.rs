@@ -4,8 +4,6 @@
 
 #[path = "clients/door.rs"]
 mod door;
-#[path = "clients/install.rs"]
-mod install;
 mod support;
 
 use std::ffi::OsString;
@@ -15,6 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use door::{Door, Fault};
+use dormouse_testing_packages as packages;
 use serde_json::{Value, json};
 use support::guest;
 use support::server::Server;
@@ -32,11 +31,11 @@ struct Client {
 
 impl Client {
     fn javascript(name: &'static str) -> Client {
-        let package = install::npm(name);
+        let package = packages::npm(&format!("testing/clients/{name}"), false);
         Client {
             name,
             program: "node".into(),
-            arguments: vec![install::sources().join("send.cjs"), package],
+            arguments: vec![packages::repository().join("testing/clients/send.cjs"), package],
             more: json!({"v": "2", "user": {"id": "u1"}}),
         }
     }
@@ -44,8 +43,8 @@ impl Client {
     fn python() -> Client {
         Client {
             name: "inngest-python",
-            program: install::pip("inngest-python"),
-            arguments: vec![install::sources().join("send.py")],
+            program: packages::pip("testing/clients/inngest-python"),
+            arguments: vec![packages::repository().join("testing/clients/send.py")],
             more: json!({}),
         }
     }

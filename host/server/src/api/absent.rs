@@ -27,7 +27,3 @@ pub(super) async fn audit() -> Answer {
 pub(super) async fn schedules() -> Answer {
     answer("schedules")
 }
-
-pub(super) async fn openapi() -> Answer {
-    answer("the OpenAPI document")
-}

@@ -3,10 +3,10 @@
 //! A client judges the body: `"status":200` and no `error`. Anything else makes it try again, so a refusal says the same
 //! each time and costs little. Absent on purpose: keys. Until there are any, every key is as good as another.
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::{Form, Json};
 use bytes::Bytes;
 use dormouse_core::event::Seed;
 use dormouse_core::{EventId, limit};
@@ -14,6 +14,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::body::{self, Limit};
 use super::envelope::{status, with_retry_after};
@@ -72,21 +73,22 @@ async fn accept(app: App, headers: &HeaderMap, body: Body) -> Result<Sent, Probl
         .get("x-inngest-event-id-seed")
         .and_then(|value| seed(value.to_str().ok()?));
     let bytes = body::read(headers, body, LIMIT).await?;
-    let form = headers
+    let media = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(';').next())
-        .is_some_and(|media| {
-            media
-                .trim()
-                .eq_ignore_ascii_case("application/x-www-form-urlencoded")
-        });
+        .unwrap_or_default();
+    let essence = media.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("multipart/form-data") {
+        let event = from_multipart(media, bytes).await?;
+        return app.send_events(&[&event], seed).await;
+    }
     let text = std::str::from_utf8(&bytes)
         .map_err(|error| body::malformed(format!("it is not UTF-8: {error}")))?
         .trim_start_matches('\u{feff}')
         .trim();
-    if form && !text.starts_with(['{', '[']) {
-        let event = from_form(bytes.clone()).await?;
+    // What curl says of anything, so JSON comes under this name as well.
+    if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") && !text.starts_with(['{', '[']) {
+        let event = from_urlencoded(bytes.clone()).await?;
         return app.send_events(&[&event], seed).await;
     }
     let texts = split(text)?;
@@ -123,7 +125,44 @@ fn split(text: &str) -> Result<Vec<&str>, Problem> {
 }
 
 /// A form as an event: `name`, `id`, `v` and `ts` are the event's own, every other field is data, an array of strings.
-async fn from_form(bytes: Bytes) -> Result<String, Problem> {
+#[derive(Default)]
+struct Form {
+    event: Map<String, Value>,
+    data: Map<String, Value>,
+}
+
+impl Form {
+    fn add(&mut self, name: String, value: String) -> Result<(), Problem> {
+        match name.as_str() {
+            "name" | "id" | "v" => {
+                self.event.insert(name, value.into());
+            }
+            "ts" => {
+                let ts: i64 = value
+                    .parse()
+                    .map_err(|_| body::malformed(format!("ts: \"{value}\" is not a number")))?;
+                self.event.insert(name, ts.into());
+            }
+            _ => {
+                let values = self
+                    .data
+                    .entry(name)
+                    .or_insert_with(|| Vec::<Value>::new().into());
+                if let Some(values) = values.as_array_mut() {
+                    values.push(value.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn text(mut self) -> String {
+        self.event.insert("data".to_owned(), self.data.into());
+        Value::Object(self.event).to_string()
+    }
+}
+
+async fn from_urlencoded(bytes: Bytes) -> Result<String, Problem> {
     let mut request = Request::new(Body::from(bytes));
     *request.method_mut() = Method::POST;
     request.headers_mut().insert(
@@ -132,34 +171,38 @@ async fn from_form(bytes: Bytes) -> Result<String, Problem> {
     );
     // Its size was checked when it was read.
     DefaultBodyLimit::disable().apply(&mut request);
-    let Form(pairs) = Form::<Vec<(String, String)>>::from_request(request, &())
+    let axum::Form(pairs) = axum::Form::<Vec<(String, String)>>::from_request(request, &())
         .await
         .map_err(body::malformed)?;
-    let mut event = serde_json::Map::new();
-    let mut data = serde_json::Map::new();
+    let mut form = Form::default();
     for (name, value) in pairs {
-        match name.as_str() {
-            "name" | "id" | "v" => {
-                event.insert(name, value.into());
-            }
-            "ts" => {
-                let ts: i64 = value
-                    .parse()
-                    .map_err(|_| body::malformed(format!("ts: \"{value}\" is not a number")))?;
-                event.insert(name, ts.into());
-            }
-            _ => {
-                let values = data
-                    .entry(name)
-                    .or_insert_with(|| Vec::<serde_json::Value>::new().into());
-                if let Some(values) = values.as_array_mut() {
-                    values.push(value.into());
-                }
-            }
-        }
+        form.add(name, value)?;
     }
-    event.insert("data".to_owned(), data.into());
-    Ok(serde_json::Value::Object(event).to_string())
+    Ok(form.text())
+}
+
+/// Files are refused: an event's data is JSON, and what would become of a file in it is anybody's guess.
+async fn from_multipart(media: &str, bytes: Bytes) -> Result<String, Problem> {
+    let boundary = multer::parse_boundary(media).map_err(body::malformed)?;
+    let whole = futures::stream::once(async move { Ok::<_, std::convert::Infallible>(bytes) });
+    let mut fields = multer::Multipart::new(whole, boundary);
+    let mut form = Form::default();
+    while let Some(field) = fields.next_field().await.map_err(body::malformed)? {
+        let name = field.name().unwrap_or_default().to_owned();
+        if name.is_empty() {
+            return Err(body::malformed("a part of the form has no name"));
+        }
+        if field.file_name().is_some() {
+            return Err(body::malformed(format!(
+                "\"{name}\" is a file, and events have none"
+            )));
+        }
+        let value = field.bytes().await.map_err(body::malformed)?;
+        let value = String::from_utf8(value.into())
+            .map_err(|error| body::malformed(format!("\"{name}\" is not UTF-8: {error}")))?;
+        form.add(name, value)?;
+    }
+    Ok(form.text())
 }
 
 /// A seed as clients write it: `<millis>,<base 64 of 10 bytes>`. One that cannot be read is ignored, as Inngest does: the
@@ -264,10 +307,46 @@ mod tests {
     async fn a_form_is_an_event_with_arrays_of_strings_as_data() {
         let form = Bytes::from_static(b"name=shop%2Forder&ts=1790000000000&item=a&item=b+c&x=");
         let event: serde_json::Value =
-            serde_json::from_str(&from_form(form).await.expect("a form")).expect("JSON");
+            serde_json::from_str(&from_urlencoded(form).await.expect("a form")).expect("JSON");
         let expected = serde_json::json!({
             "name": "shop/order", "ts": 1_790_000_000_000_i64, "data": {"item": ["a", "b c"], "x": [""]}
         });
         assert_eq!(event, expected);
+    }
+
+    #[tokio::test]
+    async fn a_form_in_parts_is_an_event_too_and_has_no_files() {
+        let media = "multipart/form-data; boundary=\"x y\"";
+        let parts = |parts: &[(&str, &str)]| -> Bytes {
+            let mut text = String::new();
+            for (head, body) in parts {
+                text += &format!("--x y\r\ncontent-disposition: form-data; {head}\r\n\r\n{body}\r\n");
+            }
+            (text + "--x y--\r\n").into()
+        };
+        let whole = parts(&[
+            ("name=\"name\"", "shop/order"),
+            ("name=\"item\"", "a\r\nb"),
+            ("name=\"item\"", "✓"),
+        ]);
+        let event: Value =
+            serde_json::from_str(&from_multipart(media, whole.clone()).await.expect("a form")).expect("JSON");
+        let expected = serde_json::json!({"name": "shop/order", "data": {"item": ["a\r\nb", "✓"]}});
+        assert_eq!(event, expected);
+
+        let file = parts(&[("name=\"name\"", "a"), ("name=\"f\"; filename=\"f.txt\"", "x")]);
+        let cut = whole.slice(..whole.len() - 20);
+        for (media, bytes) in [
+            (media, file),
+            (media, cut),
+            (media, Bytes::from_static(b"nonsense")),
+            (media, parts(&[("nameless", "x")])),
+            ("multipart/form-data", whole),
+        ] {
+            let refused = from_multipart(media, bytes.clone())
+                .await
+                .map_err(|problem| problem.code);
+            assert_eq!(refused, Err("invalid-body"), "{media} {bytes:?}");
+        }
     }
 }

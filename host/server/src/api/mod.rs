@@ -10,6 +10,7 @@
 //! | [`cancellations`] | cancelling many runs |
 //! | [`modules`] | modules, versions, functions, invoke |
 //! | [`node`] | `/health`, `/ready`, `/metrics`, `/dev`, nodes |
+//! | [`openapi`] | `/openapi.json`: all of these described |
 //! | [`absent`] | what a later release brings, answered as data |
 //! | [`view`], [`steps`] | what is shown of a run: pure |
 //! | [`envelope`], [`query`], [`body`], [`guard`] | shapes, parameters, bodies, other sites |
@@ -25,6 +26,7 @@ mod guard;
 mod history;
 mod modules;
 mod node;
+mod openapi;
 mod pausing;
 mod query;
 mod reruns;
@@ -108,7 +110,7 @@ pub fn routes(app: App) -> Router {
         .route("/health", get(node::health))
         .route("/ready", get(node::ready))
         .route("/metrics", get(node::metrics))
-        .route("/openapi.json", get(absent::openapi))
+        .route("/openapi.json", get(openapi::document))
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn(guard::same_site));
     let open = Router::new()

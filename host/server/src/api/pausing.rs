@@ -8,7 +8,6 @@ use super::envelope::{Answer, data};
 use super::query::{self, Params};
 use super::runs::commanded;
 use crate::app::App;
-use crate::problem::Problem;
 
 #[derive(Serialize)]
 struct FunctionPause {
@@ -41,7 +40,7 @@ pub(super) async fn pause_function(
     params: Params,
 ) -> Answer {
     params.only(&[])?;
-    let function_id = name(&module, &function)?;
+    let function_id = query::function(&module, &function)?;
     let changed = app.pause_function(&function_id).await?;
     Ok(data(
         app.now(),
@@ -60,7 +59,7 @@ pub(super) async fn resume_function(
     params: Params,
 ) -> Answer {
     params.only(&[])?;
-    let function_id = name(&module, &function)?;
+    let function_id = query::function(&module, &function)?;
     let changed = app.resume_function(&function_id).await?;
     Ok(data(
         app.now(),
@@ -70,8 +69,4 @@ pub(super) async fn resume_function(
             changed,
         },
     ))
-}
-
-fn name(module: &str, function: &str) -> Result<FunctionName, Problem> {
-    FunctionName::new(module, function).map_err(|error| Problem::new(400, "invalid-name", error.to_string()))
 }

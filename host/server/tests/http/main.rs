@@ -7,6 +7,7 @@ mod api;
 mod bad;
 mod clients;
 mod error_pages;
+mod openapi;
 mod pages;
 mod server;
 mod stream;

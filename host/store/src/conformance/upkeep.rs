@@ -76,6 +76,21 @@ pub(super) async fn lists_are_newest_first_and_narrow(store: Arc<dyn Store>) {
         .await,
         pick(&[5, 4])
     );
+    // Of a module that there is not, however narrowed.
+    for (status, phase) in [
+        (vec![], None),
+        (vec![Status::Running], None),
+        (vec![Status::Failed], None),
+        (vec![Status::Skipped], Some(Phase::Queued)),
+    ] {
+        let nobody = RunFilter {
+            module: Some("nobody".to_owned()),
+            status,
+            phase,
+            ..all.clone()
+        };
+        assert_eq!(list(nobody).await, pick(&[]));
+    }
     let module = RunFilter {
         module: Some("shop".to_owned()),
         ..all.clone()
