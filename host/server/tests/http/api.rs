@@ -301,9 +301,15 @@ async fn commands_say_what_they_did_and_refuse_what_is_over() {
     assert_eq!(over.problem(), (409, "already-ended".to_owned()));
 }
 
+/// On one server: each maps much memory, which a process has only so much of.
 #[tokio::test]
-async fn the_server_tells_of_itself() {
+async fn the_server_tells_of_itself_and_of_what_it_does_not_do() {
     let server = TestServer::start().await;
+    the_server_tells_of_itself(&server).await;
+    what_a_later_release_brings_is_told_apart_from_a_mistake(&server).await;
+}
+
+async fn the_server_tells_of_itself(server: &TestServer) {
     assert_eq!(server.get("/health").await.json()["status"], "ok");
     assert_eq!(server.get("/ready").await.json()["status"], "ready");
     assert!(server.get("/dev").await.json()["functions"].is_array());
@@ -519,16 +525,13 @@ async fn many_runs_are_cancelled_with_one_request(server: &TestServer) {
     }
 }
 
-#[tokio::test]
-async fn what_a_later_release_brings_is_told_apart_from_a_mistake() {
-    let server = TestServer::start().await;
+async fn what_a_later_release_brings_is_told_apart_from_a_mistake(server: &TestServer) {
     for (method, path) in [
         ("POST", "/v1/modules/shop/preflight".to_owned()),
         ("GET", "/v1/keys".to_owned()),
         ("GET", "/v1/grants".to_owned()),
         ("GET", "/v1/audit".to_owned()),
         ("GET", "/v1/schedules".to_owned()),
-        ("GET", "/openapi.json".to_owned()),
         ("PUT", "/v1/modules/shop?policy=migrate".to_owned()),
     ] {
         let answer = server.send(method, &path, &[], b"").await;

@@ -143,9 +143,15 @@ async fn uploads_that_are_no_components_are_refused_and_leave_nothing() {
     );
 }
 
+/// On one server: each maps much memory, which a process has only so much of.
 #[tokio::test]
-async fn unknown_and_malformed_ids_are_told_apart() {
+async fn what_there_is_not_is_said_in_json() {
     let server = TestServer::start().await;
+    unknown_and_malformed_ids_are_told_apart(&server).await;
+    wrong_methods_and_addresses_are_json_and_name_what_there_is(&server).await;
+}
+
+async fn unknown_and_malformed_ids_are_told_apart(server: &TestServer) {
     let unknown = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
     let digest = format!("sha256:{}", "0".repeat(64));
     for (method, path) in [
@@ -225,9 +231,7 @@ async fn bodies_of_commands_are_read_strictly() {
     }
 }
 
-#[tokio::test]
-async fn wrong_methods_and_addresses_are_json_and_name_what_there_is() {
-    let server = TestServer::start().await;
+async fn wrong_methods_and_addresses_are_json_and_name_what_there_is(server: &TestServer) {
     for (method, path, allow) in [
         ("GET", "/e/k", "POST"),
         ("PUT", "/e/k", "POST"),

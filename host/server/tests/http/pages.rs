@@ -2,9 +2,15 @@
 
 use super::server::TestServer;
 
+/// On one server: each maps much memory, which a process has only so much of.
 #[tokio::test]
-async fn pages_render_without_anything_from_elsewhere() {
+async fn pages_are_whole_whether_or_not_there_is_what_they_are_of() {
     let server = TestServer::start().await;
+    pages_render_without_anything_from_elsewhere(&server).await;
+    what_is_not_there_is_a_page_for_people_and_json_for_programs(&server).await;
+}
+
+async fn pages_render_without_anything_from_elsewhere(server: &TestServer) {
     let run = format!("/runs/{}", server.runs.completed);
     for path in ["/", "/runs", "/runs?status=Failed&module=shop", run.as_str()] {
         let page = server.get(path).await;
@@ -161,9 +167,7 @@ async fn buttons_do_what_they_say_and_lead_back() {
     assert_eq!(answer.status, 303);
 }
 
-#[tokio::test]
-async fn what_is_not_there_is_a_page_for_people_and_json_for_programs() {
-    let server = TestServer::start().await;
+async fn what_is_not_there_is_a_page_for_people_and_json_for_programs(server: &TestServer) {
     let html = [("accept", "text/html,application/xhtml+xml")];
     for path in ["/nothing", "/runs/01ARZ3NDEKTSV4RRFFQ69G5FAV", "/runs/x"] {
         let page = server.send("GET", path, &html, b"").await;
