@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::stub::{Answer, Stub, dormouse, text};
 
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 37] = [
     "",
     "start",
     "new",
@@ -22,6 +22,13 @@ const COMMANDS: [&str; 26] = [
     "runs logs",
     "runs cancel",
     "runs wake",
+    "runs rerun",
+    "runs pause",
+    "runs resume",
+    "cancellations",
+    "cancellations create",
+    "cancellations list",
+    "cancellations delete",
     "modules",
     "modules list",
     "modules versions",
@@ -29,7 +36,11 @@ const COMMANDS: [&str; 26] = [
     "modules delete",
     "functions",
     "functions list",
+    "functions pause",
+    "functions resume",
+    "nodes",
     "nodes list",
+    "nodes drain",
     "doctor",
     "completions",
 ];
@@ -200,7 +211,7 @@ fn lists_are_tables_or_json_or_lines() {
                 .collect()
         })
         .collect();
-    assert_eq!(rows[0], ["FUNCTION", "TRIGGERS", "RETRIES", "VERSION"], "{table}");
+    assert_eq!(rows[0], ["FUNCTION", "TRIGGERS", "RETRIES", "PAUSED", "VERSION"], "{table}");
     assert_eq!(
         rows[1],
         ["m/f", "a/b, cron 0 9 * * *", "4", "sha256:0123456789ab"],
