@@ -211,7 +211,11 @@ fn lists_are_tables_or_json_or_lines() {
                 .collect()
         })
         .collect();
-    assert_eq!(rows[0], ["FUNCTION", "TRIGGERS", "RETRIES", "PAUSED", "VERSION"], "{table}");
+    assert_eq!(
+        rows[0],
+        ["FUNCTION", "TRIGGERS", "RETRIES", "PAUSED", "VERSION"],
+        "{table}"
+    );
     assert_eq!(
         rows[1],
         ["m/f", "a/b, cron 0 9 * * *", "4", "sha256:0123456789ab"],
