@@ -77,7 +77,7 @@ fn help_is_as_reviewed() {
 fn the_guide_names_every_command() {
     let guide = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/cli.md"))
         .expect("docs/guide/cli.md");
-    let groups = ["", "events", "runs", "modules", "functions"];
+    let groups = ["", "events", "runs", "cancellations", "modules", "functions"];
     for command in COMMANDS.iter().filter(|command| !groups.contains(command)) {
         assert!(
             guide.contains(&format!("dormouse {command}")),
