@@ -164,7 +164,7 @@ impl<T: DeserializeOwned> Future for WaitForSignal<T> {
     }
 }
 
-/// What becomes of the other function when its caller is cancelled.
+/// What becomes of the other function when its caller gives it up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnCancel {
@@ -194,13 +194,14 @@ impl<T> Invoke<T> {
         }
     }
 
-    /// How long the other function may take before this step fails.
+    /// How long the other function may take before this step fails with `invoke-timeout`.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.begun.options.set_millis("timeout_ms", timeout);
         self
     }
 
-    /// What becomes of the other function when this run is cancelled.
+    /// What becomes of the other function when it has not ended and this step is given up: this run has ended, however it
+    /// has, the timeout has passed, or the step was dropped.
     pub fn on_cancel(mut self, on_cancel: OnCancel) -> Self {
         self.begun.options.set("on_cancel", on_cancel);
         self

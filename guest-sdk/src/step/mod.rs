@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Result;
+use crate::function::Function;
 use crate::time::{IntoTime, to_millis};
 
 pub(crate) use body::in_body;
@@ -147,7 +148,10 @@ impl Step {
         WaitForSignal::new(name.into(), signal.into())
     }
 
-    /// Runs another function (`module/function`, or the id of one in this module) and waits for its output.
+    /// Runs another function (`module/function`, or the id of one in this module) and waits for its output: once, as a run
+    /// of its own, whose event has `data`, an object. Its failure is this step's failure, with its code and details.
+    ///
+    /// When this run ends first, or gives the step up, the other is cancelled; see [`Invoke::on_cancel`].
     pub fn invoke<T: DeserializeOwned>(
         &self,
         name: impl Into<String>,
@@ -155,6 +159,32 @@ impl Step {
         data: impl Serialize,
     ) -> Invoke<T> {
         Invoke::new(name.into(), function.into(), &data)
+    }
+
+    /// Runs another function of this module, as [`Step::invoke`] does; the compiler checks its data and its output.
+    ///
+    /// ```
+    /// # use dormouse::prelude::*;
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Order {
+    ///     id: u32,
+    /// }
+    ///
+    /// #[dormouse::function(id = "ship", on(event = "shop/ship"))]
+    /// async fn ship(order: Event<Order>) -> dormouse::Result<String> {
+    ///     Ok(format!("parcel {}", order.data.id))
+    /// }
+    ///
+    /// # async fn f(step: Step) -> dormouse::Result<()> {
+    /// let parcel: String = step.call::<ship>("ship it", Order { id: 7 }).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn call<F: Function>(&self, name: impl Into<String>, data: F::Data) -> Invoke<F::Output>
+    where
+        F::Data: Serialize,
+        F::Output: DeserializeOwned,
+    {
+        Invoke::new(name.into(), F::ID.to_owned(), &data)
     }
 
     /// Sends events, exactly once. Each is an object with at least `name` and `data`.

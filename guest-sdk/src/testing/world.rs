@@ -270,13 +270,13 @@ fn perform(name: &str, operation: &Kind, options: Option<&str>) -> Performed {
         Ok(Reply::After(wait, value)) => {
             let wait = crate::time::to_millis(wait);
             match timeout.filter(|timeout| *timeout < wait) {
-                Some(timeout) => (now.checked_add(timeout), Ok("null".to_owned())),
+                Some(timeout) => (now.checked_add(timeout), timed_out(operation)),
                 None => (now.checked_add(wait), Ok(value.to_string())),
             }
         }
         Ok(Reply::Never) => (
             timeout.and_then(|timeout| now.checked_add(timeout)),
-            Ok("null".to_owned()),
+            timed_out(operation),
         ),
         Err(error) => (Some(now), Err(error.into_failure())),
     };
@@ -285,6 +285,18 @@ fn perform(name: &str, operation: &Kind, options: Option<&str>) -> Performed {
         result,
         body,
         record: 0,
+    }
+}
+
+/// What an operation comes to whose time is over.
+fn timed_out(operation: &Kind) -> Result<String, Failure> {
+    match operation {
+        Kind::Invoke { function, .. } => Err(Error::non_retriable(format!(
+            "{function} had not ended when the step's timeout had passed"
+        ))
+        .code("invoke-timeout")
+        .into_failure()),
+        _ => Ok("null".to_owned()),
     }
 }
 

@@ -67,6 +67,8 @@ pub const CONDITION_DEPTH_MAX: usize = 64;
 pub const CONDITION_COST_MAX: u64 = 100_000;
 /// A signal's name in bytes.
 pub const SIGNAL_BYTES_MAX: usize = 512;
+/// How many invokes may lead to a run, one out of the other: one that goes on without an end is a loop.
+pub const INVOKE_DEPTH_MAX: u32 = 64;
 /// How far back a wait may look for events that came before it.
 pub const LOOKBACK_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
 /// How many events, the latest first, a wait looks at that looks back.

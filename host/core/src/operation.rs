@@ -227,7 +227,7 @@ pub fn check_signal(signal: &str) -> Result<(), Failure> {
 }
 
 /// When an operation ends by itself, if it does.
-fn timeout(millis: Option<u64>, at: Timestamp) -> Result<Option<Timestamp>, Failure> {
+pub(crate) fn timeout(millis: Option<u64>, at: Timestamp) -> Result<Option<Timestamp>, Failure> {
     match millis {
         None => Ok(None),
         Some(millis) if millis > limit::SLEEP_MS_MAX => {
@@ -245,7 +245,7 @@ fn timeout(millis: Option<u64>, at: Timestamp) -> Result<Option<Timestamp>, Fail
 struct NoOptions {}
 
 /// Reads an input. The engine has made it, but for what the options say.
-fn read<'a, T: Deserialize<'a>>(input: &'a Json) -> Result<T, Failure> {
+pub(crate) fn read<'a, T: Deserialize<'a>>(input: &'a Json) -> Result<T, Failure> {
     serde_json::from_str(input.as_str())
         .map_err(|error| Failure::terminal("invalid-options", format!("the step's options: {error}")))
 }

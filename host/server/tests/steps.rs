@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "steps/invoking.rs"]
+mod invoking;
 #[path = "steps/sending.rs"]
 mod sending;
 #[path = "steps/signals.rs"]

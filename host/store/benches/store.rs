@@ -281,6 +281,8 @@ impl Bench {
                 start_at: now,
                 lease,
                 rerun_of: None,
+                parent: None,
+                depth: 0,
             });
         }
         ingest
@@ -315,6 +317,7 @@ impl Bench {
             logs: Vec::new(),
             ingest: None,
             waits: Vec::new(),
+            parent: None,
             then,
             now: self.now(),
         };

@@ -1,5 +1,6 @@
 //! What people ask of a run from outside. Each is one commit.
 
+use dormouse_core::RunId;
 use dormouse_core::run::State;
 
 /// What came of a command on a run.
@@ -11,4 +12,13 @@ pub enum Commanded {
     Refused(State),
     /// There is no such run.
     NotFound,
+}
+
+/// What came of looking for orphans.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Orphans {
+    /// How many there were, those among them that had ended by themselves.
+    pub taken: u32,
+    /// Runs that were cancelled.
+    pub cancelled: Vec<RunId>,
 }

@@ -28,6 +28,9 @@ pub struct Append {
     pub ingest: Option<Ingest>,
     /// Waits that the entries open, of operations that none of them closes. Repeated as the ingest is.
     pub waits: Vec<NewWait>,
+    /// The run whose step has invoked this one, as the claim said: a run's end concerns it too, and its row is locked with
+    /// this one's.
+    pub parent: Option<RunId>,
     /// What the run does next.
     pub then: Then,
     /// The time.

@@ -45,6 +45,10 @@ pub struct NewRun {
     pub lease: Option<Incarnation>,
     /// The run it is a rerun of.
     pub rerun_of: Option<RunId>,
+    /// The run whose step invokes this one; that step waits for its end.
+    pub parent: Option<RunId>,
+    /// How many invokes lead to it.
+    pub depth: u32,
 }
 
 /// Events and runs that are stored together or not at all.

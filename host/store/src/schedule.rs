@@ -110,6 +110,10 @@ pub struct ClaimedRun {
     pub continued: Option<Json>,
     /// Its random seed.
     pub seed: [u8; 32],
+    /// The run whose step has invoked it.
+    pub parent: Option<RunId>,
+    /// How many invokes lead to it.
+    pub depth: u32,
     /// When it was queued, or for a delayed one, due: the guest's first `now`.
     pub queued_at: Timestamp,
     /// The number of its first entry (greater than 0 after `continue-with`).

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use dormouse_core::journal::{Entry, Event, OperationKind};
 use dormouse_core::run::{Phase, State, Status};
-use dormouse_core::{Failure, Json, Outcome, Seq, Timestamp};
+use dormouse_core::{Failure, Json, Outcome, RunId, Seq, Timestamp, invoke};
 use serde::Serialize;
 
 /// The kind of a step that is a body.
@@ -32,6 +32,9 @@ pub(crate) struct StepView {
     /// What the host was asked to perform.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) input: Option<Json>,
+    /// The run that it has invoked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) child_run_id: Option<RunId>,
     /// Its output, once it has one.
     pub(crate) output: Option<Json>,
     /// Its tries, in order. An operation has one.
@@ -72,8 +75,9 @@ struct Step {
 }
 
 /// The steps of a journal read so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Steps {
+    run: RunId,
     steps: Vec<Step>,
     /// Bodies without a final outcome, by name and occurrence.
     bodies: HashMap<(String, u32), usize>,
@@ -82,9 +86,19 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
+    /// The steps of a run of whose journal nothing was read yet.
+    pub(crate) fn new(run: RunId) -> Steps {
+        Steps {
+            run,
+            steps: Vec::new(),
+            bodies: HashMap::new(),
+            operations: HashMap::new(),
+        }
+    }
+
     /// The steps of a whole journal.
-    pub(crate) fn of(entries: impl IntoIterator<Item = Entry>) -> Steps {
-        let mut steps = Steps::default();
+    pub(crate) fn of(run: RunId, entries: impl IntoIterator<Item = Entry>) -> Steps {
+        let mut steps = Steps::new(run);
         for entry in entries {
             steps.push(entry);
         }
@@ -154,6 +168,8 @@ impl Steps {
                         status: "",
                         wake_at: due_at,
                         input: Some(input),
+                        child_run_id: (kind == OperationKind::Invoke)
+                            .then(|| invoke::child(self.run, seq, at)),
                         output: None,
                         attempts: vec![AttemptView {
                             attempt: 1,
@@ -227,6 +243,7 @@ impl Steps {
                 status: "",
                 wake_at: None,
                 input: None,
+                child_run_id: None,
                 output: None,
                 attempts: Vec::new(),
             },
@@ -281,6 +298,10 @@ mod tests {
     use super::*;
 
     const RUNNING: State = State::live(Status::Running, Phase::Executing);
+
+    fn run() -> RunId {
+        RunId::from_parts(at(1), [7; 10])
+    }
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(millis)
@@ -346,7 +367,7 @@ mod tests {
     }
 
     fn shown(entries: Vec<Entry>, state: State) -> Vec<StepView> {
-        Steps::of(entries).all(state).collect()
+        Steps::of(run(), entries).all(state).collect()
     }
 
     #[test]
@@ -441,7 +462,7 @@ mod tests {
 
     #[test]
     fn entries_taken_one_by_one_name_the_step_they_changed() {
-        let mut steps = Steps::default();
+        let mut steps = Steps::new(run());
         assert_eq!(steps.push(sleep(0, "a", 900)), Some(0));
         assert_eq!(steps.push(step(1, "b", 0, 1, Ok(Json::null()))), Some(1));
         assert_eq!(steps.push(delivered(2, 0)), Some(0));

@@ -26,6 +26,9 @@ pub(crate) struct RunView {
     /// The run it is a rerun of, under Inngest's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) original_run_id: Option<RunId>,
+    /// The run whose step has invoked it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) parent_run_id: Option<RunId>,
     /// Inngest's word.
     pub(crate) status: &'static str,
     /// What it is doing, while it has not ended.
@@ -62,6 +65,7 @@ impl RunView {
             version: run.version,
             event_id: run.event_id,
             original_run_id: run.rerun_of,
+            parent_run_id: run.parent,
             status: run.state.status.as_str(),
             phase: run.state.phase.map(|phase| phase.as_str()),
             reason: run.reason.clone(),

@@ -57,6 +57,8 @@ struct Inner {
     due_changed: Notify,
     /// Something may be ready.
     ready: Notify,
+    /// Runs may have been given up.
+    orphaned: Notify,
     tasks: TaskTracker,
     /// Set once, when everything else is there.
     worker: std::sync::OnceLock<Worker>,
@@ -90,6 +92,7 @@ impl Scheduler {
             due: Mutex::default(),
             due_changed: Notify::new(),
             ready: Notify::new(),
+            orphaned: Notify::new(),
             tasks: TaskTracker::new(),
             worker: std::sync::OnceLock::new(),
             draining: AtomicBool::new(false),
@@ -158,6 +161,11 @@ impl Scheduler {
     /// Something may be ready: look.
     pub(crate) fn nudge(&self) {
         self.0.ready.notify_one();
+    }
+
+    /// Runs may have been given up by their callers: look.
+    pub(crate) fn orphaned(&self) {
+        self.0.orphaned.notify_one();
     }
 
     /// A timer was set.

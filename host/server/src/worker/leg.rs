@@ -16,6 +16,7 @@ use dormouse_store::schedule::ClaimedRun;
 use dormouse_store::wait::NewWait;
 
 use super::body::OpenBody;
+use super::invoking::Invoking;
 use super::operation::Performing;
 use super::{Program, Worker};
 use crate::router::SentEvent;
@@ -57,6 +58,10 @@ pub(crate) struct LegHost {
     pub(super) performing: Performing,
     /// Events that entries of this leg send, until these are durable.
     pub(super) outgoing: Vec<SentEvent>,
+    /// What entries of this leg invoke, until these are durable.
+    pub(super) invoking: Vec<Invoking>,
+    /// The leg has met an invoke: what it closes may leave an orphan.
+    pub(super) has_invoked: bool,
     /// Waits that entries of this leg open, until these are durable.
     pub(super) waits: Vec<NewWait>,
     pub(super) logs: Vec<LogLine>,
@@ -93,6 +98,8 @@ impl LegHost {
             completions: Vec::new(),
             performing: Performing::default(),
             outgoing: Vec::new(),
+            invoking: Vec::new(),
+            has_invoked: false,
             waits: Vec::new(),
             logs: Vec::new(),
             replaying: None,
@@ -181,6 +188,7 @@ impl LegHost {
         self.completions.clear();
         self.performing = Performing::default();
         self.outgoing.clear();
+        self.invoking.clear();
         self.waits.clear();
         self.logs.clear();
         self.ending = None;
@@ -245,6 +253,33 @@ impl LegHost {
     pub(super) fn time(&self) -> Timestamp {
         self.worker.clock.now().max(self.replay.now())
     }
+
+    /// When a new operation comes due by itself. One that is not valid is answered when it is awaited.
+    fn due_at(&self, kind: OperationKind, operation: Seq, input: &Json, now: Timestamp) -> Option<Timestamp> {
+        #[derive(serde::Deserialize)]
+        struct Sleep {
+            #[serde(default)]
+            duration_ms: u64,
+            #[serde(default)]
+            time_ms: u64,
+        }
+        let sleep = || input.read::<Sleep>().ok();
+        match kind {
+            OperationKind::Sleep => {
+                let millis = sleep()?.duration_ms;
+                (millis <= limit::SLEEP_MS_MAX).then(|| now.after(std::time::Duration::from_millis(millis)))
+            }
+            OperationKind::SleepUntil => {
+                let millis = sleep()?.time_ms;
+                (millis <= now.as_millis_u64() + limit::SLEEP_MS_MAX)
+                    .then(|| Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)))
+            }
+            OperationKind::WaitForEvent => WaitForEvent::read(input, now, &self.run.event).ok()?.due_at,
+            OperationKind::WaitForSignal => WaitForSignal::read(input, now).ok()?.due_at,
+            OperationKind::Invoke => self.read_invoke(operation, input, now).ok()?.due_at,
+            OperationKind::Sql | OperationKind::SendEvents | OperationKind::Fetch => None,
+        }
+    }
 }
 
 #[async_trait]
@@ -280,15 +315,19 @@ impl RunHost for LegHost {
         self.check_limits()?;
         self.keep_order(call.kind).await?;
         let at = self.time();
-        let started_by = &self.run.event;
+        let operation = self.replay.next_seq();
+        let due = match self.replay.is_replaying() {
+            true => None,
+            false => self.due_at(call.kind, operation, &call.input, at),
+        };
         let started = self
             .replay
-            .start(call.kind, &call.name, &call.input, at, || {
-                due_at(call.kind, &call.input, at, started_by)
-            })
+            .start(call.kind, &call.name, &call.input, at, || due)
             .map_err(|divergence| self.diverged(divergence))?;
+        self.has_invoked |= call.kind == OperationKind::Invoke;
         if started.new {
             match call.kind {
+                OperationKind::Invoke => self.invoke(started.operation, &call.input, at),
                 OperationKind::SendEvents => self.send_events(started.operation, &call.input, at),
                 OperationKind::WaitForEvent => self.wait_for_event(started.operation, &call.input, at),
                 OperationKind::WaitForSignal => self.wait_for_signal(started.operation, &call.input, at),
@@ -361,34 +400,6 @@ impl RunHost for LegHost {
 
     fn config(&self, key: &str) -> Option<Json> {
         self.program.grants.config.get(key).cloned()
-    }
-}
-
-/// When an operation comes due by itself.
-fn due_at(kind: OperationKind, input: &Json, now: Timestamp, started_by: &Json) -> Option<Timestamp> {
-    // One that is not valid is answered when it is awaited, as too long a sleep is.
-    match kind {
-        OperationKind::WaitForEvent => return WaitForEvent::read(input, now, started_by).ok()?.due_at,
-        OperationKind::WaitForSignal => return WaitForSignal::read(input, now).ok()?.due_at,
-        _ => {}
-    }
-    #[derive(serde::Deserialize)]
-    struct Sleep {
-        #[serde(default)]
-        duration_ms: u64,
-        #[serde(default)]
-        time_ms: u64,
-    }
-    let sleep: Sleep = input.read().ok()?;
-    match kind {
-        OperationKind::Sleep if sleep.duration_ms <= limit::SLEEP_MS_MAX => {
-            Some(now.after(std::time::Duration::from_millis(sleep.duration_ms)))
-        }
-        OperationKind::SleepUntil if sleep.time_ms <= now.as_millis_u64() + limit::SLEEP_MS_MAX => Some(
-            Timestamp::from_millis(i64::try_from(sleep.time_ms).unwrap_or(i64::MAX)),
-        ),
-        // Too long a sleep is answered as a failure when it is awaited.
-        _ => None,
     }
 }
 

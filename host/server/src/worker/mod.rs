@@ -12,6 +12,7 @@
 //! (scheduler), what a call is answered with (core), instances and limits (engine).
 
 mod body;
+mod invoking;
 mod journal;
 mod leg;
 mod operation;
@@ -181,6 +182,7 @@ impl Worker {
             logs: Vec::new(),
             ingest: None,
             waits: Vec::new(),
+            parent: None,
             then: Then::Block { error },
             now: self.clock.now(),
         };

@@ -126,8 +126,8 @@ impl LegHost {
                     let outcome = self.sent(operation, &input, started_at);
                     self.performing.answer(now, operation, outcome);
                 }
-                OperationKind::WaitForEvent | OperationKind::WaitForSignal => {
-                    match self.refused_wait(kind, &input, started_at) {
+                OperationKind::WaitForEvent | OperationKind::WaitForSignal | OperationKind::Invoke => {
+                    match self.refused_wait(kind, operation, &input, started_at) {
                         Some(failure) => self.performing.answer(now, operation, Err(failure)),
                         // Others bring it.
                         None => {
@@ -135,7 +135,7 @@ impl LegHost {
                         }
                     }
                 }
-                OperationKind::Invoke | OperationKind::Fetch => {
+                OperationKind::Fetch => {
                     let message = format!("{} is not supported yet", kind.as_str());
                     self.performing
                         .answer(now, operation, Err(Failure::terminal("not-supported", message)));

@@ -7,6 +7,7 @@
 use dormouse_core::operation::SendEvents;
 use dormouse_core::{Json, Outcome, Seq, Timestamp};
 use dormouse_store::ingest::Ingest;
+use dormouse_store::wait::NewWait;
 
 use super::leg::LegHost;
 use crate::router::{self, SentEvent};
@@ -30,23 +31,23 @@ impl LegHost {
         SendEvents::read(input, self.run.id, operation, at).map(|sent| sent.result())
     }
 
-    /// What the next commit has to carry, decided on the registry as it is.
-    pub(super) fn carried(&self, now: Timestamp) -> Option<Ingest> {
-        if self.outgoing.is_empty() {
-            return None;
+    /// What the next commit has to carry, and the waits that it opens, decided on the registry as it is.
+    pub(super) fn carried(&self, now: Timestamp) -> (Option<Ingest>, Vec<NewWait>) {
+        let mut waits = self.new_waits();
+        if self.outgoing.is_empty() && self.invoking.is_empty() {
+            return (None, waits);
         }
         let registry = &self.worker.registry;
-        Some(router::sent_by_run(
-            registry,
-            &registry.snapshot(),
-            &self.outgoing,
-            now,
-        ))
+        let snapshot = registry.snapshot();
+        let mut ingest = router::sent_by_run(registry, &snapshot, &self.outgoing, now);
+        self.carry_children(&mut ingest, &mut waits, &snapshot);
+        (Some(ingest), waits)
     }
 
     /// What was carried is durable: somebody has to begin it.
     pub(super) fn carried_out(&mut self, ingest: &Ingest) {
         self.outgoing.clear();
+        self.invoking.clear();
         let scheduler = &self.worker.scheduler;
         for run in &ingest.runs {
             if run.start_at > ingest.now {

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use dormouse_core::journal::OperationKind;
 use dormouse_core::replay::Awaited;
 use dormouse_core::run::Wait;
-use dormouse_core::{Json, Outcome, Seq, Timestamp};
+use dormouse_core::{Json, Outcome, RunId, Seq, Timestamp, invoke};
 use dormouse_engine::Stop;
 use dormouse_store::execute::{Appended, Then};
 
@@ -74,10 +75,20 @@ impl LegHost {
             Some(index) => self.completions.swap_remove(index).outcome,
             None => self.performing.take(operation).unwrap_or_else(|| {
                 metrics::histogram!("dormouse_timer_lag_seconds").record(now.since(at).as_secs_f64());
-                Ok(Json::null())
+                match self.invoked(operation) {
+                    Some(child) => Err(invoke::timed_out(child)),
+                    None => Ok(Json::null()),
+                }
             }),
         };
         Some((operation, outcome))
+    }
+
+    /// The child of an open invoke.
+    fn invoked(&self, operation: Seq) -> Option<RunId> {
+        let open = self.replay.open().find(|open| open.operation == operation)?;
+        (open.kind == Some(OperationKind::Invoke))
+            .then(|| invoke::child(self.run.id, operation, open.started_at))
     }
 
     /// Waits for what the host performs, or for a time, whichever is first. The run keeps its slot.

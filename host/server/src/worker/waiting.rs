@@ -24,7 +24,8 @@ impl LegHost {
     /// A commit's events end the waits that it stores too, which is right for what the guest waits for and then sends.
     /// What it sends and then waits for must not share a commit: the wait would see what came before it.
     pub(super) async fn keep_order(&mut self, kind: OperationKind) -> Result<(), Stop> {
-        let crosses = kind == OperationKind::WaitForEvent && !self.outgoing.is_empty();
+        let sends = !self.outgoing.is_empty() || !self.invoking.is_empty();
+        let crosses = kind == OperationKind::WaitForEvent && sends;
         if crosses && !self.replay.is_replaying() {
             self.flush().await?;
         }
@@ -52,9 +53,16 @@ impl LegHost {
     }
 
     /// What is wrong with a wait, as its result.
-    pub(super) fn refused_wait(&self, kind: OperationKind, input: &Json, at: Timestamp) -> Option<Failure> {
+    pub(super) fn refused_wait(
+        &self,
+        kind: OperationKind,
+        operation: Seq,
+        input: &Json,
+        at: Timestamp,
+    ) -> Option<Failure> {
         match kind {
             OperationKind::WaitForSignal => WaitForSignal::read(input, at).err(),
+            OperationKind::Invoke => self.read_invoke(operation, input, at).err(),
             _ => WaitForEvent::read(input, at, &self.run.event).err(),
         }
     }
@@ -72,6 +80,7 @@ pub(super) fn describe(open: &Open<'_>) -> String {
     struct Input {
         event: Option<String>,
         signal: Option<String>,
+        function: Option<String>,
     }
     let input: Option<Input> = open.input.and_then(|input| input.read().ok());
     let step = open.name;
@@ -88,6 +97,13 @@ pub(super) fn describe(open: &Open<'_>) -> String {
                 signal: Some(signal), ..
             }),
         ) => format!("signal \"{signal}\" (step \"{step}\")"),
+        (
+            Some(OperationKind::Invoke),
+            Some(Input {
+                function: Some(function),
+                ..
+            }),
+        ) => format!("function \"{function}\" (step \"{step}\")"),
         _ => format!("\"{step}\""),
     }
 }

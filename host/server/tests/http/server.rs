@@ -363,6 +363,8 @@ impl Writer<'_> {
                 start_at: now,
                 lease: Some(self.node),
                 rerun_of: None,
+                parent: None,
+                depth: 0,
             }],
             generation: self.store.registry().await.expect("a registry").generation,
             now,
@@ -389,6 +391,7 @@ impl Writer<'_> {
             logs: vec![line],
             ingest: None,
             waits: Vec::new(),
+            parent: None,
             then,
             now: self.now,
         };

@@ -1,16 +1,44 @@
 //! What cancel, wake and unblock do to a run. The same on every database.
 
 use dormouse_core::run::{Event, Phase, Status};
-use dormouse_core::{Json, RunId, Seq, Timestamp};
+use dormouse_core::{Json, RunId, Seq, Timestamp, invoke};
 
+use super::children;
 use super::execute::{Look, is_open};
 use super::runs::Work;
-use crate::command::Commanded;
+use crate::command::{Commanded, Orphans};
 use crate::error::Result;
 use crate::execute::Completion;
 
-/// Ends a run that is loaded, if it is there.
-pub(crate) fn cancel(work: &mut Work, run: RunId, now: Timestamp) -> Result<Commanded> {
+/// Ends a run that is loaded, if it is there, and tells the step that waits for it.
+pub(crate) async fn cancel(
+    look: &mut impl Look,
+    work: &mut Work,
+    run: RunId,
+    now: Timestamp,
+) -> Result<Commanded> {
+    let commanded = end(work, run, now)?;
+    if let Commanded::Done(_) = commanded {
+        children::ended(look, work, run, Err(invoke::cancelled(run)), now).await?;
+    }
+    Ok(commanded)
+}
+
+/// Ends orphans that are loaded: nobody waits for them.
+pub(crate) fn cancel_orphans(work: &mut Work, orphans: &[RunId], now: Timestamp) -> Result<Orphans> {
+    let mut cancelled = Vec::new();
+    for run in orphans {
+        if let Commanded::Done(_) = end(work, *run, now)? {
+            cancelled.push(*run);
+        }
+    }
+    Ok(Orphans {
+        taken: orphans.len() as u32,
+        cancelled,
+    })
+}
+
+fn end(work: &mut Work, run: RunId, now: Timestamp) -> Result<Commanded> {
     let Some(row) = work.get(run) else {
         return Ok(Commanded::NotFound);
     };

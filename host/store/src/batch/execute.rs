@@ -7,7 +7,7 @@ use dormouse_core::run::{End, Event, Status};
 use dormouse_core::{Failure, Json, Outcome, RunId, Seq, Timestamp};
 
 use super::runs::{RunRow, Work, place};
-use super::waits;
+use super::{children, waits};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, Lost, Then};
 
@@ -32,6 +32,9 @@ pub(crate) trait Look: Send {
 
     /// The run and the operation that wait for a signal, as stored.
     fn signal_holder(&mut self, signal: &str) -> impl Future<Output = Result<Option<(RunId, Seq)>>> + Send;
+
+    /// The operation of a run that waits for the end of another, as stored.
+    fn caller(&mut self, parent: RunId, child: RunId) -> impl Future<Output = Result<Option<Seq>>> + Send;
 
     /// Reads a run's row into the batch, unless it is there.
     fn load(&mut self, work: &mut Work, run: RunId) -> impl Future<Output = Result<()>> + Send;
@@ -69,7 +72,7 @@ pub(crate) async fn append(
                 work.delivered(id, operation);
             }
             if waits {
-                work.end_wait(id, operation);
+                work.give_up_wait(id, operation);
             }
         }
     }
@@ -94,6 +97,10 @@ pub(crate) async fn append(
         }
     }
     follow(work, append)?;
+    let invoked = work.get(id).is_some_and(|row| row.parent.is_some());
+    if invoked && let Some(outcome) = children::outcome(&append.then) {
+        children::ended(look, work, id, outcome, append.now).await?;
+    }
     Ok((Appended::Done, !repeated))
 }
 

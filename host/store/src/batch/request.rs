@@ -2,7 +2,7 @@
 
 use dormouse_core::{Digest, Json, RunId, Seq, Timestamp};
 
-use crate::command::Commanded;
+use crate::command::{Commanded, Orphans};
 use crate::execute::{Append, Appended};
 use crate::ingest::{Created, Ingest};
 use crate::registry::{Changed, NewVersion, Stored};
@@ -21,6 +21,7 @@ pub(crate) enum Request {
     Drain(Incarnation),
     TakeOver(u32, Timestamp),
     Cancel(RunId, Timestamp),
+    CancelOrphans(u32, Timestamp),
     Wake(RunId, Option<Seq>, Timestamp),
     Unblock(String, Timestamp),
     Signal(String, Json, Timestamp),
@@ -45,7 +46,9 @@ impl Request {
             Request::Ingest(ingest) => 1 + ingested(ingest),
             Request::Claim(claim) => 1 + claim.limit as usize,
             Request::FireTimers(fire) => 1 + fire.limit as usize,
-            Request::TakeOver(limit, _) | Request::Prune(_, limit) => 1 + *limit as usize,
+            Request::TakeOver(limit, _) | Request::Prune(_, limit) | Request::CancelOrphans(limit, _) => {
+                1 + *limit as usize
+            }
             _ => 1,
         }
     }
@@ -71,6 +74,7 @@ pub(crate) enum Answer {
     Fired(Fired),
     Count(u64),
     Commanded(Commanded),
+    Orphans(Orphans),
     Signalled(Option<RunId>),
     Stored(Stored),
     Changed(Changed),

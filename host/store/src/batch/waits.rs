@@ -16,7 +16,7 @@ use super::runs::Work;
 use crate::error::Result;
 use crate::execute::{Append, Completion};
 use crate::ingest::NewEvent;
-use crate::wait::WaitOn;
+use crate::wait::{ChildWait, WaitOn};
 
 /// The kinds of waits. The numbers are on disk.
 pub(crate) mod kind {
@@ -24,6 +24,18 @@ pub(crate) mod kind {
     pub(crate) const EVENT: i64 = 1;
     /// For a signal.
     pub(crate) const SIGNAL: i64 = 2;
+    /// For another run's end.
+    pub(crate) const CHILD: i64 = 3;
+}
+
+/// How a wait for a run's end names it.
+pub(crate) fn child_name(child: RunId) -> String {
+    child.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What becomes of the run when the wait is given up.
+pub(crate) fn child_path(on: &ChildWait) -> &'static str {
+    if on.cancels { "cancel" } else { "abandon" }
 }
 
 /// What waits for events are looked up by.
@@ -56,6 +68,8 @@ pub(crate) async fn register(look: &mut impl Look, work: &mut Work, append: &App
             WaitOn::Signal(on) => take_signal(look, work, append.run, on, append.now)
                 .await?
                 .map(Err),
+            WaitOn::Child(_) => None,
+            WaitOn::Nothing(failure) => Some(Err(failure.clone())),
         };
         match outcome {
             Some(outcome) => {
@@ -162,7 +176,7 @@ pub(crate) fn new_paths(small: &impl Small, work: &Work) -> Vec<(String, String)
         .iter()
         .filter_map(|(_, wait)| match &wait.on {
             WaitOn::Event(on) => Some((on.event.clone(), on.path.clone())),
-            WaitOn::Signal(_) => None,
+            WaitOn::Signal(_) | WaitOn::Child(_) | WaitOn::Nothing(_) => None,
         })
         .filter(|(name, path)| !small.wait_paths(name).contains(path))
         .collect();

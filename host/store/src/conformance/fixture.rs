@@ -113,6 +113,8 @@ impl Fixture {
             start_at: at(0),
             lease: None,
             rerun_of: None,
+            parent: None,
+            depth: 0,
         }
     }
 
@@ -192,6 +194,7 @@ impl Fixture {
             logs: Vec::new(),
             ingest: None,
             waits: Vec::new(),
+            parent: None,
             then,
             now,
         }

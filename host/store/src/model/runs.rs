@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
 use dormouse_core::limit::{CLAIMS_WITHOUT_ENTRY_MAX, EVENT_DEDUPE};
 use dormouse_core::run::{End, Event, Phase, RunError, State, Status};
-use dormouse_core::{EventId, Json, RunId, Seq, Timestamp};
+use dormouse_core::{EventId, Json, RunId, Seq, Timestamp, invoke};
 
 use super::World;
 use crate::command::Commanded;
@@ -14,7 +14,7 @@ use crate::execute::{Append, Appended, Completion, LogLine, Lost, Then};
 use crate::ingest::{Created, Ingest, NewRun};
 use crate::read::{Counts, Run, StoredEvent};
 use crate::schedule::{Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, crash_loop};
-use crate::wait::NewWait;
+use crate::wait::{NewWait, WaitOn};
 
 /// A run and all that belongs to it.
 pub(super) struct ModelRun {
@@ -24,6 +24,9 @@ pub(super) struct ModelRun {
     pub(super) logs: BTreeMap<u32, LogLine>,
     config_revision: i64,
     seed: [u8; 32],
+    depth: u32,
+    /// Runs that it has given up, until the world knows.
+    pub(super) orphans: Vec<RunId>,
     continued: Option<Json>,
     completions: BTreeMap<Seq, Completion>,
     pub(super) waits: BTreeMap<Seq, NewWait>,
@@ -51,6 +54,23 @@ impl ModelRun {
             self.ready(Event::Wake, at)?;
         }
         Ok(())
+    }
+
+    /// The run has closed an operation.
+    fn give_up(&mut self, operation: Seq) {
+        if let Some(wait) = self.waits.remove(&operation)
+            && let WaitOn::Child(on) = wait.on
+            && on.cancels
+        {
+            self.orphans.push(on.child);
+        }
+    }
+
+    fn give_up_all(&mut self) {
+        let operations: Vec<Seq> = self.waits.keys().copied().collect();
+        for operation in operations {
+            self.give_up(operation);
+        }
     }
 
     /// Moves the run on. The due time, the reason and a blocked run's error belong to the state that is left.
@@ -90,7 +110,7 @@ impl ModelRun {
         self.shown.owner = None;
         self.shown.ended_at = Some(now);
         self.completions.clear();
-        self.waits.clear();
+        self.give_up_all();
         Ok(())
     }
 
@@ -242,11 +262,14 @@ impl World {
                 journal_next: 0,
                 journal_base: 0,
                 rerun_of: run.rerun_of,
+                parent: run.parent,
             },
             journal: Vec::new(),
             logs: BTreeMap::new(),
             config_revision: run.config_revision,
             seed: run.seed,
+            depth: run.depth,
+            orphans: Vec::new(),
             continued: None,
             completions: BTreeMap::new(),
             waits: BTreeMap::new(),
@@ -332,6 +355,8 @@ impl World {
             event: event.payload.clone(),
             continued: run.continued.clone(),
             seed: run.seed,
+            parent: run.shown.parent,
+            depth: run.depth,
             queued_at: run.shown.queued_at,
             journal_base: run.shown.journal_base,
             journal_next: run.shown.journal_next,
@@ -407,7 +432,7 @@ impl World {
         for record in fresh {
             if let Some(operation) = closed_by(record) {
                 run.completions.remove(&operation);
-                run.waits.remove(&operation);
+                run.give_up(operation);
             }
             let payload = record.payload.as_ref().map_or(0, Json::len);
             run.journal_bytes += (record.name.len() + record.meta.len() + payload) as u64;
@@ -424,7 +449,16 @@ impl World {
                 self.register(id, wait, append.now)?;
             }
         }
+        let outcome = match &append.then {
+            Then::Complete { output } => Some(Ok(output.clone())),
+            Then::Fail { error } => Some(Err(invoke::failed(error))),
+            _ => None,
+        };
         let appended = self.of(id)?.follow(append.then, append.now)?;
+        self.adopt(id)?;
+        if let Some(outcome) = outcome {
+            self.child_ended(id, outcome, append.now)?;
+        }
         if let Some(ingest) = append.ingest.filter(|_| !repeated) {
             self.ingest(ingest)?;
         }
@@ -440,7 +474,10 @@ impl World {
         }
         run.end(Event::Cancel, now)?;
         run.shown.epoch += 1;
-        Ok(Commanded::Done(run.shown.state))
+        let state = run.shown.state;
+        self.adopt(id)?;
+        self.child_ended(id, Err(invoke::cancelled(id)), now)?;
+        Ok(Commanded::Done(state))
     }
 
     pub(super) fn wake(&mut self, id: RunId, operation: Option<Seq>, now: Timestamp) -> Result<Commanded> {
@@ -577,7 +614,7 @@ impl ModelRun {
                 self.ready(Event::Release, now)?;
                 self.journal.clear();
                 self.completions.clear();
-                self.waits.clear();
+                self.give_up_all();
                 self.shown.journal_base = self.shown.journal_next;
                 self.shown.queued_at = now;
                 self.journal_bytes = 0;

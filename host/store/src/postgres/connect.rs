@@ -21,11 +21,18 @@ const VERSION_MIN: i64 = 130_000;
 const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(
-    1,
-    "initial",
-    include_str!("../../../../migrations/postgres/0001_initial.sql"),
-)];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (
+        1,
+        "initial",
+        include_str!("../../../../migrations/postgres/0001_initial.sql"),
+    ),
+    (
+        2,
+        "invoke",
+        include_str!("../../../../migrations/postgres/0002_invoke.sql"),
+    ),
+];
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

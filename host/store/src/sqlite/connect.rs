@@ -26,7 +26,7 @@ const STATEMENTS: usize = 400;
 const ROW_BUFFER: usize = 1 << 15;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (
         1,
         "initial",
@@ -36,6 +36,11 @@ const MIGRATIONS: [(i64, &str, &str); 2] = [
         2,
         "nodes",
         include_str!("../../../../migrations/sqlite/0002_nodes.sql"),
+    ),
+    (
+        3,
+        "invoke",
+        include_str!("../../../../migrations/sqlite/0003_invoke.sql"),
     ),
 ];
 

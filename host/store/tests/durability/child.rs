@@ -135,6 +135,8 @@ impl Worker {
                 start_at: now,
                 lease: Some(self.node),
                 rerun_of: None,
+                parent: None,
+                depth: 0,
             }],
             generation: self.generation,
             now,
@@ -153,6 +155,7 @@ impl Worker {
             logs: vec![],
             ingest: None,
             waits: Vec::new(),
+            parent: None,
             then,
             now: now(),
         };

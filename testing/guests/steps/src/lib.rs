@@ -2,12 +2,19 @@
 
 use dormouse::prelude::*;
 
+mod invoking;
 mod sending;
 mod signals;
 mod triggered;
 mod waiting;
 
 dormouse::module!(
+    invoking::invoke,
+    invoking::child,
+    invoking::descend,
+    invoking::race_invoke,
+    invoking::all_kinds,
+    invoking::compensate,
     sending::send,
     sending::send_between,
     sending::give_up_sending,

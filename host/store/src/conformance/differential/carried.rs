@@ -1,6 +1,6 @@
 //! What random appends carry beside their entries.
 
-use dormouse_core::Seq;
+use dormouse_core::{Failure, Seq};
 use dormouse_core::journal::RecordKind;
 use dormouse_core::wait::{EventWait, SignalWait};
 
@@ -8,15 +8,36 @@ use super::appending::closes;
 use super::{Pair, at};
 use crate::execute::Append;
 use crate::ingest::{Ingest, NewRun};
-use crate::wait::{NewWait, WaitOn};
+use crate::wait::{ChildWait, NewWait, WaitOn};
 
 impl Pair {
     /// Waits of operations that an append opens and does not close.
-    pub(super) fn waits(&mut self, append: &Append) -> Vec<NewWait> {
+    pub(super) fn waits(&mut self, append: &mut Append) -> Vec<NewWait> {
         let closed: Vec<Seq> = append.records.iter().filter_map(closes).collect();
         let mut waits = Vec::new();
+        let parent = append.run;
+        let mut children = append.ingest.iter_mut().flat_map(|ingest| &mut ingest.runs);
         for record in &append.records {
             if record.kind != RecordKind::Started || closed.contains(&record.seq) || self.random.one_in(3) {
+                continue;
+            }
+            if let Some(child) = children.next() {
+                child.parent = Some(parent);
+                child.depth = 1;
+                waits.push(NewWait {
+                    operation: record.seq,
+                    on: WaitOn::Child(ChildWait {
+                        child: child.id,
+                        cancels: self.random.one_in(2),
+                    }),
+                });
+                continue;
+            }
+            if self.random.one_in(8) {
+                waits.push(NewWait {
+                    operation: record.seq,
+                    on: WaitOn::Nothing(Failure::terminal("boom", "nothing")),
+                });
                 continue;
             }
             if self.random.one_in(3) {
