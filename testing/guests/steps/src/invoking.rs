@@ -94,7 +94,8 @@ pub(crate) async fn all_kinds(step: Step) -> dormouse::Result<Value> {
         let declined = step
             .invoke::<Value>("declined", "child", json!({"fail": "declined"}))
             .await;
-        dormouse::Ok(declined.err().and_then(|error| error.code().map(str::to_owned)))
+        let code = declined.err().and_then(|error| error.code().map(str::to_owned));
+        Result::<Option<String>, dormouse::StepError>::Ok(code)
     };
     let (children, attempts, declined, (), sent) = try_join!(
         dormouse::try_join_all(children),
