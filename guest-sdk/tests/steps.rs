@@ -374,3 +374,22 @@ fn a_body_may_make_requests() {
         .run();
     assert_eq!((report.output::<u32>(), report.steps[0].attempts), (41, 2));
 }
+
+#[dormouse::function(id = "as-inngest", retries = 2, backoff = "inngest")]
+async fn as_inngest(step: Step) -> dormouse::Result<()> {
+    let failed = step
+        .run::<(), _>("function's", || Err(Error::retryable("again")))
+        .await;
+    assert!(failed.is_err());
+    step.run("step's", || Err(Error::retryable("again")))
+        .attempts(2)
+        .backoff(Backoff::inngest().factor(9.0).max(Duration::from_secs(1)))
+        .await
+        .or_else(|_| Ok(()))
+}
+
+#[test]
+fn waits_may_grow_as_inngests_do() {
+    let report = Harness::of::<as_inngest>().run();
+    assert_eq!(report.elapsed, Duration::from_secs(15 + 30 + 15));
+}

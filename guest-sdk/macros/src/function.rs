@@ -35,13 +35,14 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
         quote!(::dormouse::function::Trigger { event: #event, condition: #condition })
     });
     let retries = optional(options.retries.map(|retries| quote!(#retries)));
-    let backoff = optional(options.backoff.map(
-        |Backoff {
-             initial_ms,
-             factor,
-             max_ms,
-         }| { quote!(::dormouse::Backoff::from_millis(#initial_ms, #factor, #max_ms)) },
-    ));
+    let backoff = optional(options.backoff.map(|backoff| match backoff {
+        Backoff::Inngest => quote!(::dormouse::Backoff::inngest()),
+        Backoff::Exponential {
+            initial_ms,
+            factor,
+            max_ms,
+        } => quote!(::dormouse::Backoff::from_millis(#initial_ms, #factor, #max_ms)),
+    }));
     let timeout = optional(options.timeout_ms.map(|millis| quote!(#millis)));
 
     let mut arguments = Vec::new();
@@ -159,10 +160,13 @@ fn check(function: &ItemFn) -> Result<()> {
     Ok(())
 }
 
-struct Backoff {
-    initial_ms: u64,
-    factor: f64,
-    max_ms: u64,
+enum Backoff {
+    Exponential {
+        initial_ms: u64,
+        factor: f64,
+        max_ms: u64,
+    },
+    Inngest,
 }
 
 struct Trigger {
@@ -295,6 +299,16 @@ fn retries(input: ParseStream<'_>) -> Result<u32> {
 }
 
 fn backoff(input: ParseStream<'_>) -> Result<Backoff> {
+    if input.peek(Token![=]) {
+        let name = text(input)?;
+        return match name.value().as_str() {
+            "inngest" => Ok(Backoff::Inngest),
+            _ => Err(Error::new(
+                name.span(),
+                "the only table of waits is \"inngest\"; others are written backoff(initial = \"1s\", factor = 2, max = \"1h\")",
+            )),
+        };
+    }
     let content;
     let parentheses = parenthesized!(content in input);
     let (mut initial_ms, mut factor, mut max_ms) = (1_000, 2.0, None);
@@ -328,7 +342,7 @@ fn backoff(input: ParseStream<'_>) -> Result<Backoff> {
     if max_ms < initial_ms {
         return Err(Error::new(parentheses.span.join(), "max is shorter than initial"));
     }
-    Ok(Backoff {
+    Ok(Backoff::Exponential {
         initial_ms,
         factor,
         max_ms,

@@ -24,6 +24,7 @@ use proc_macro::TokenStream;
 /// | `on(event = "…", if = "…")` | the same, where a CEL expression over `event` holds |
 /// | `retries = 4` | how often a failed step is tried again: 0 to 20 |
 /// | `backoff(initial = "1s", factor = 2, max = "1h")` | how the waits between tries grow; each may be left out |
+/// | `backoff = "inngest"` | Inngest's table of waits: 15 s, 30 s, 1 min, … 2 h |
 /// | `timeout = "5m"` | wall time of one try of a step's body |
 ///
 /// Durations are whole numbers with `ms`, `s`, `m`, `h` or `d`.

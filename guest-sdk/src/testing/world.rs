@@ -75,16 +75,8 @@ struct OpenBody {
 #[serde(default, deny_unknown_fields)]
 struct BodyOptions {
     attempts: Option<u32>,
-    backoff: Option<BackoffOptions>,
+    backoff: Option<Backoff>,
     timeout_ms: Option<u64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BackoffOptions {
-    initial_ms: u64,
-    factor: f64,
-    max_ms: u64,
 }
 
 pub(crate) struct World {
@@ -544,14 +536,11 @@ impl World {
             None => (1, self.record(name, "run")),
         };
         self.steps[record].attempts = number;
-        let backoff = options.backoff.as_ref();
-        let backoff =
-            backoff.map(|backoff| Backoff::from_millis(backoff.initial_ms, backoff.factor, backoff.max_ms));
         self.body = Some(OpenBody {
             name: name.to_owned(),
             number,
             attempts: options.attempts.unwrap_or(self.setup.attempts),
-            backoff: backoff.unwrap_or(self.setup.backoff),
+            backoff: options.backoff.unwrap_or(self.setup.backoff),
             record,
         });
         Attempt {

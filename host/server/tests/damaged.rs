@@ -4,16 +4,15 @@
 mod support;
 
 use std::path::Path;
-use std::time::Duration;
 
 use dormouse_server::config::Config;
 use dormouse_testing_mutate::Mutations;
 
-use support::{Running, component, verifying};
+use support::{Running, component, park_idle, verifying};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn components() {
-    let running = Running::start("", Duration::ZERO, verifying(false)).await;
+    let running = Running::start("", park_idle(), verifying(false)).await;
     let samples = [component("bench"), component("swap_v1")];
     let mut mutations = Mutations::of(
         &samples,

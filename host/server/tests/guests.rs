@@ -12,7 +12,7 @@ use dormouse_server::Tuning;
 use dormouse_server::clock::SimClock;
 use dormouse_store::read::{EventFilter, RunFilter};
 
-use support::{Running, component, verifying};
+use support::{Running, component, park_idle, verifying};
 
 const CONFIG: &str = "[modules.determinism]\nhttp = [\"127.0.0.1:9\"]\n";
 
@@ -53,7 +53,7 @@ async fn functions_that_misuse_what_varies_are_the_same_on_every_replay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waits_and_requests_outside_bodies_are_refused_clearly() {
-    let running = Running::start(CONFIG, Duration::ZERO, verifying(false)).await;
+    let running = Running::start(CONFIG, park_idle(), verifying(false)).await;
     running.deploy("determinism", "determinism").await;
     for (function, code, word) in [
         ("sleep-outside", "blocking-wait", "step.sleep"),
@@ -139,7 +139,7 @@ async fn an_event_with_a_future_time_delays_its_runs() {
     let clock = SimClock::new(start);
     let running = Running::start(
         "",
-        Duration::ZERO,
+        park_idle(),
         Tuning {
             clock: Arc::new(clock.clone()),
             ..verifying(false)
@@ -163,7 +163,7 @@ async fn an_event_with_a_future_time_delays_its_runs() {
 /// Each is refused with a code and a sentence, and nothing of it is left behind.
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_uploads_leave_nothing_behind() {
-    let running = Running::start("", Duration::ZERO, verifying(false)).await;
+    let running = Running::start("", park_idle(), verifying(false)).await;
     let good = component("bench");
     let uploads: Vec<(&str, Bytes)> = vec![
         ("nothing", Bytes::new()),
@@ -215,7 +215,7 @@ async fn hostile_uploads_leave_nothing_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_guests_fail_with_a_reason_and_their_neighbour_completes() {
     let config = "[modules.hostile.limits]\ncpu_ms = 200\nstretch_ms = 2000\nbody_cpu_ms = 400\n";
-    let running = Running::start(config, Duration::ZERO, verifying(false)).await;
+    let running = Running::start(config, park_idle(), verifying(false)).await;
     running.deploy("hostile", "hostile").await;
     running.deploy("bench", "bench").await;
     let functions = [
@@ -255,7 +255,7 @@ async fn hostile_guests_fail_with_a_reason_and_their_neighbour_completes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_id_starts_a_function_once_and_a_refused_request_stores_nothing() {
-    let running = Running::start("", Duration::ZERO, verifying(false)).await;
+    let running = Running::start("", park_idle(), verifying(false)).await;
     running.deploy("bench", "bench").await;
     let app = running.server.app();
     let event = r#"{"name":"bench/one","id":"order-1"}"#;

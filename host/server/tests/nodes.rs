@@ -52,7 +52,7 @@ impl Node {
         let options = Options {
             database_url: Some(database.to_owned()),
             listen: vec!["127.0.0.1:0".parse::<SocketAddr>().expect("an address")],
-            park_idle: Duration::ZERO,
+            park_idle: support::park_idle(),
             ..Options::new(dir.path().join("data"))
         };
         let tuning = Tuning {

@@ -9,6 +9,17 @@ use tempfile::TempDir;
 
 use super::until;
 
+/// How long a server keeps waiting instances where a test does not say: as `DORMOUSE_TEST_PARK` does (0 or 1), or else as by
+/// default. The long form of the tests runs everything both ways.
+fn parking() -> Vec<String> {
+    let idle = match std::env::var("DORMOUSE_TEST_PARK").as_deref() {
+        Ok("0") => "0",
+        Ok("1") => "5s",
+        _ => return Vec::new(),
+    };
+    vec!["--park-idle".to_owned(), idle.to_owned()]
+}
+
 /// The process, its directory and its address. Killed when dropped.
 pub struct Server {
     process: Option<Child>,
@@ -28,11 +39,15 @@ impl Server {
             .and_then(|listener| listener.local_addr())
             .expect("a free port")
             .port();
+        let mut extra: Vec<String> = extra.iter().map(|argument| (*argument).to_owned()).collect();
+        if !extra.iter().any(|argument| argument == "--park-idle") {
+            extra.extend(parking());
+        }
         Server {
             process: None,
             dir,
             port,
-            extra: extra.iter().map(|argument| (*argument).to_owned()).collect(),
+            extra,
             http: reqwest::Client::builder()
                 .timeout(Duration::from_secs(60))
                 .build()

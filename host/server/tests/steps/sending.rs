@@ -93,7 +93,7 @@ async fn what_nobody_waits_for_is_sent_all_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_event_is_a_failure_as_data_and_sends_nothing() {
-    let (running, _clock) = start(Duration::ZERO).await;
+    let (running, _clock) = start(super::support::park_idle()).await;
     let good = json!({"name": "steps/echo", "data": {}});
     for (bad, code, word) in [
         (json!({"name": "", "data": {}}), "invalid-event", "empty"),

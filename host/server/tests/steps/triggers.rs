@@ -1,14 +1,12 @@
 //! Which events start which functions: wildcards and conditions.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use super::{output, runs_of, start};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_starts_where_its_condition_holds_and_once_per_event() {
-    let (running, _clock) = start(Duration::ZERO).await;
+    let (running, _clock) = start(super::support::park_idle()).await;
     let events = [
         json!({"name": "steps/paid", "data": {"amount": 100}}),
         json!({"name": "steps/paid", "data": {"amount": 101, "kind": "gold"}}),
@@ -40,7 +38,7 @@ async fn a_function_starts_where_its_condition_holds_and_once_per_event() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wildcards_take_what_goes_on_after_them() {
-    let (running, _clock) = start(Duration::ZERO).await;
+    let (running, _clock) = start(super::support::park_idle()).await;
     for (name, starts) in [
         ("steps/family/a", true),
         ("steps/family/a/b.c", true),

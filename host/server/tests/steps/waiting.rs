@@ -80,7 +80,7 @@ async fn a_timeout_answers_null_and_a_later_event_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_looks_back_as_far_as_it_says() {
-    let (running, clock) = start(Duration::ZERO).await;
+    let (running, clock) = start(super::support::park_idle()).await;
     send(&running, "steps/answer", json!({"n": 1})).await;
     clock.advance(Duration::from_secs(10));
     let run = running.invoke("steps/wait", r#"{"lookback_ms":10000}"#).await;
@@ -195,7 +195,7 @@ async fn fifty_answers_at_once_all_arrive() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_wait_is_a_failure_as_data() {
-    let (running, _clock) = start(Duration::ZERO).await;
+    let (running, _clock) = start(super::support::park_idle()).await;
     for (data, code, word) in [
         (json!({"event": ""}), "invalid-event", "empty"),
         (json!({"event": "x".repeat(513)}), "invalid-event", "512"),

@@ -13,6 +13,15 @@ use tempfile::TempDir;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// How long a test keeps waiting instances where it does not matter to it: not at all, or as `DORMOUSE_TEST_PARK` says (0 or 1).
+/// The long form of the tests runs everything both ways.
+pub(crate) fn park_idle() -> Duration {
+    match std::env::var("DORMOUSE_TEST_PARK").as_deref() {
+        Ok("1") => Duration::from_secs(5),
+        _ => Duration::ZERO,
+    }
+}
+
 pub(crate) struct Running {
     pub(crate) server: Server,
     pub(crate) dir: TempDir,
