@@ -5,8 +5,8 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned;
 use syn::{
-    Error, FnArg, GenericArgument, Ident, ItemFn, Lit, LitInt, LitStr, PathArguments, Result, ReturnType, Token,
-    Type, parenthesized, parse2,
+    Error, FnArg, GenericArgument, Ident, ItemFn, Lit, LitInt, LitStr, PathArguments, Result, ReturnType,
+    Token, Type, parenthesized, parse2,
 };
 
 const TRIGGERS_MAX: usize = 10;
@@ -109,8 +109,12 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
 /// The `T` of an argument `Event<T>` or `Events<T>`; any JSON when there is none.
 fn data(function: &ItemFn) -> TokenStream {
     let of_event = function.sig.inputs.iter().find_map(|input| {
-        let FnArg::Typed(argument) = input else { return None };
-        let Type::Path(path) = &*argument.ty else { return None };
+        let FnArg::Typed(argument) = input else {
+            return None;
+        };
+        let Type::Path(path) = &*argument.ty else {
+            return None;
+        };
         let last = path.path.segments.last()?;
         let PathArguments::AngleBracketed(arguments) = &last.arguments else {
             return None;

@@ -266,3 +266,47 @@ impl Future for SendEvents {
         outcome.map(|outcome| decode(name, &outcome?))
     }
 }
+
+/// Sends a signal; see [`Step::send_signal`](crate::Step::send_signal).
+#[derive(Debug)]
+#[must_use = "a step does nothing until it is awaited"]
+pub struct SendSignal {
+    begun: Begun,
+    signal: String,
+    data: Result<String, Failure>,
+}
+
+impl SendSignal {
+    pub(crate) fn new(name: String, signal: String, data: &impl Serialize) -> SendSignal {
+        SendSignal {
+            begun: Begun::new(name),
+            signal,
+            data: to_json(data).map_err(|error| error.into_failure()),
+        }
+    }
+}
+
+impl Future for SendSignal {
+    type Output = Result<Option<String>, StepError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        #[derive(Deserialize)]
+        struct Waited {
+            run_id: String,
+        }
+        let this = &mut *self;
+        let data = match &this.data {
+            Ok(data) => data,
+            Err(failure) => return Poll::Ready(Err(StepError::new(&this.begun.name, failure.clone()))),
+        };
+        let signal = &this.signal;
+        let outcome = this
+            .begun
+            .poll(cx, |name, _none| host::start_send_signal(name, signal, data));
+        let name = &this.begun.name;
+        outcome.map(|outcome| {
+            let waited: Option<Waited> = decode(name, &outcome?)?;
+            Ok(waited.map(|waited| waited.run_id))
+        })
+    }
+}

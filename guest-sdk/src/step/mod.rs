@@ -22,7 +22,7 @@ use crate::time::{IntoTime, to_millis};
 
 pub(crate) use body::in_body;
 pub use body::{Attempt, Plain, Run, WithAttempt};
-pub use events::{Invoke, OnCancel, OnConflict, SendEvents, Sent, WaitForEvent, WaitForSignal};
+pub use events::{Invoke, OnCancel, OnConflict, SendEvents, SendSignal, Sent, WaitForEvent, WaitForSignal};
 pub use fetch::Fetch;
 pub use options::Backoff;
 pub use sleep::Sleep;
@@ -125,7 +125,9 @@ impl Step {
         Transaction::new(name.into(), database.into(), statements.into_iter().collect())
     }
 
-    /// Performs an HTTP request in the host, durably, with retries: no body needed around it.
+    /// Performs an HTTP request in the host, durably, with retries: no body needed around it. At least once; each try has the
+    /// same `idempotency-key`. A status of 408, 425, 429 or 5xx is tried again, and when the tries are used up it is the
+    /// failure `http-failed`; any other is a response. Secrets go in by their [placeholders](crate::Context::secret_placeholder).
     pub fn fetch(&self, name: impl Into<String>, request: crate::http::Request) -> Fetch {
         Fetch::new(name.into(), request)
     }
@@ -146,6 +148,16 @@ impl Step {
         signal: impl Into<String>,
     ) -> WaitForSignal<T> {
         WaitForSignal::new(name.into(), signal.into())
+    }
+
+    /// Sends a signal, exactly once. Answers with the id of the run that waited for it, or none: a signal is not kept.
+    pub fn send_signal(
+        &self,
+        name: impl Into<String>,
+        signal: impl Into<String>,
+        data: impl Serialize,
+    ) -> SendSignal {
+        SendSignal::new(name.into(), signal.into(), &data)
     }
 
     /// Runs another function (`module/function`, or the id of one in this module) and waits for its output: once, as a run

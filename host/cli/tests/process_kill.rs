@@ -36,6 +36,8 @@ fn plan(dice: &mut Dice, key: u64) -> Value {
         "sends": dice.below(3),
         "answers": dice.below(3),
         "invokes": dice.below(3),
+        "fetches": dice.below(3),
+        "signal": dice.below(2) == 0,
         "key": format!("run {key}"),
         "race": dice.below(2) == 0,
         "sleep_ms": 1 + dice.below(60),
@@ -137,6 +139,10 @@ async fn check(server: &Server, witness: &Witness, plans: &HashMap<String, Value
         );
         check_sent(server, run, plan).await;
         check_invoked(server, run, plan).await;
+        for number in 0..plan["fetches"].as_u64().expect("a number") {
+            let step = (id.to_owned(), format!("fetch-{number}"));
+            assert!(told.contains_key(&step), "run {id}: {step:?} reached the witness");
+        }
         if plan["race"] == true {
             assert_eq!(run["output"]["winner"], "sleep", "run {id}");
         }
@@ -167,6 +173,7 @@ async fn check_sent(server: &Server, run: &Value, plan: &Value) {
 /// Each function that the run's steps have invoked has run once and was given back; the one that was given up has ended.
 async fn check_invoked(server: &Server, run: &Value, plan: &Value) {
     let invokes = plan["invokes"].as_u64().expect("a number");
+    let signals = plan["signal"] == true;
     let expected: Vec<u64> = (0..invokes).collect();
     assert_eq!(run["output"]["invoked"], json!(expected), "{run:#}");
     let id = run["run_id"].as_str().expect("an id");
@@ -176,7 +183,7 @@ async fn check_invoked(server: &Server, run: &Value, plan: &Value) {
         .expect("they are listed");
     let children = children.as_array().expect("a list");
     // The one that is given up may be given up before it begins.
-    let least = invokes as usize;
+    let least = invokes as usize + usize::from(signals);
     assert!(
         (least..=least + usize::from(invokes > 0)).contains(&children.len()),
         "{children:#?}"

@@ -14,7 +14,7 @@
 //! | [`wait`] | which events end a wait |
 //! | [`condition`] | CEL over events: which expressions are taken, and whether one holds |
 //! | [`manifest`] | what a module says of its functions, and whether that makes sense |
-//! | [`step`], [`operation`], [`invoke`] | the options of a body, and what an operation asks for |
+//! | [`step`], [`operation`], [`invoke`], [`fetch`] | the options of a body, and what an operation asks for |
 //! | [`failure`], [`json`], [`id`], [`digest`], [`name`], [`time`] | the values the rooms speak of |
 //! | [`limit`] | every limit by name, with its default and its reason |
 
@@ -22,6 +22,7 @@ pub mod condition;
 pub mod digest;
 pub mod event;
 pub mod failure;
+pub mod fetch;
 pub mod id;
 pub mod invoke;
 pub mod journal;

@@ -317,6 +317,7 @@ impl Bench {
             logs: Vec::new(),
             ingest: None,
             waits: Vec::new(),
+            signals: Vec::new(),
             parent: None,
             then,
             now: self.now(),

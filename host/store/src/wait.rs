@@ -4,8 +4,8 @@
 //! delivered or cancelled, or when the run ends or begins anew. What others need to know of it is in the row; nobody
 //! reads a journal to find out who waits.
 
-use dormouse_core::{Failure, RunId, Seq};
 use dormouse_core::wait::{EventWait, SignalWait};
+use dormouse_core::{Failure, Json, RunId, Seq};
 
 /// A wait that an entry of an append opens.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,4 +39,15 @@ pub struct ChildWait {
     /// Whether the run is to be cancelled when the wait is given up: when the operation is delivered otherwise or
     /// cancelled, or this run ends or begins anew. It is then an orphan ([`crate::Store::cancel_orphans`]).
     pub cancels: bool,
+}
+
+/// A signal that an entry of an append sends: it ends the wait for it, as [`crate::Store::signal`] does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewSignal {
+    /// The operation, completed with the run that waited; none when an entry closes it already.
+    pub operation: Option<Seq>,
+    /// The signal's name.
+    pub signal: String,
+    /// Its data.
+    pub data: Json,
 }

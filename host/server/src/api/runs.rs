@@ -29,7 +29,9 @@ const LOG_LINES_MAX: u32 = 10_000;
 
 /// `GET /v1/runs`, newest first.
 pub(super) async fn page(State(app): State<App>, params: Params) -> Answer {
-    params.only(&["status", "function", "module", "phase", "parent", "limit", "cursor"])?;
+    params.only(&[
+        "status", "function", "module", "phase", "parent", "limit", "cursor",
+    ])?;
     let (runs, cursor) = list(&app, &params).await?;
     Ok(page_of(app.now(), runs, cursor))
 }

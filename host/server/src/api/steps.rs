@@ -185,6 +185,7 @@ impl Steps {
             Event::Delivered { operation, outcome } => {
                 let index = self.operations.remove(&operation)?;
                 let step = &mut self.steps[index];
+                step.retried();
                 step.view.wake_at = None;
                 if step.progress == Progress::BackingOff {
                     step.progress = Progress::Due;
@@ -195,6 +196,26 @@ impl Steps {
                     }
                     step.finish(outcome);
                 }
+                Some(index)
+            }
+            Event::Tried {
+                operation,
+                attempt,
+                started_at,
+                failure,
+                due_at,
+            } => {
+                let index = *self.operations.get(&operation)?;
+                let view = &mut self.steps[index].view;
+                // The one that was begun with the step, or after the last.
+                view.attempts.retain(|attempt| attempt.ended_at.is_some());
+                view.attempts.push(AttemptView {
+                    attempt,
+                    started_at,
+                    ended_at: Some(at),
+                    error: Some(failure),
+                });
+                view.wake_at = Some(due_at);
                 Some(index)
             }
             Event::Cancelled { operation } => {
@@ -254,6 +275,22 @@ impl Steps {
 }
 
 impl Step {
+    /// An operation that was tried before has its outcome: by one more try, which began when it was due.
+    fn retried(&mut self) {
+        if let (Progress::Open(_), Some(due_at), Some(last)) =
+            (self.progress, self.view.wake_at, self.view.attempts.last())
+            && last.ended_at.is_some()
+        {
+            let attempt = last.attempt + 1;
+            self.view.attempts.push(AttemptView {
+                attempt,
+                started_at: due_at,
+                ended_at: None,
+                error: None,
+            });
+        }
+    }
+
     fn finish(&mut self, outcome: Outcome) {
         self.view.wake_at = None;
         match outcome {
@@ -276,13 +313,17 @@ impl Step {
             Progress::Open(_) | Progress::BackingOff | Progress::Due if over => "cancelled",
             Progress::BackingOff => Phase::BackingOff.as_str(),
             Progress::Due => Phase::Executing.as_str(),
+            Progress::Open(OperationKind::Fetch) if self.view.wake_at.is_some() => Phase::BackingOff.as_str(),
             Progress::Open(OperationKind::Sleep | OperationKind::SleepUntil) => Phase::Sleeping.as_str(),
             Progress::Open(
                 OperationKind::WaitForEvent | OperationKind::WaitForSignal | OperationKind::Invoke,
             ) => Phase::Waiting.as_str(),
-            Progress::Open(OperationKind::Sql | OperationKind::SendEvents | OperationKind::Fetch) => {
-                Phase::Executing.as_str()
-            }
+            Progress::Open(
+                OperationKind::Sql
+                | OperationKind::SendEvents
+                | OperationKind::SendSignal
+                | OperationKind::Fetch,
+            ) => Phase::Executing.as_str(),
         };
         let wake_at = self.view.wake_at.filter(|_| !over);
         StepView {

@@ -105,7 +105,7 @@ impl RunView {
 pub(crate) struct EntryView {
     seq: Seq,
     at: Timestamp,
-    /// `step`, `deferred`, `started`, `delivered` or `cancelled`.
+    /// `step`, `deferred`, `started`, `delivered`, `cancelled` or `tried`.
     entry: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
@@ -214,6 +214,21 @@ impl EntryView {
             Event::Cancelled { operation } => EntryView {
                 entry: "cancelled",
                 operation: Some(operation),
+                ..base
+            },
+            Event::Tried {
+                operation,
+                attempt,
+                started_at,
+                failure,
+                due_at,
+            } => EntryView {
+                entry: "tried",
+                operation: Some(operation),
+                attempt: Some(attempt),
+                started_at: Some(started_at),
+                due_at: Some(due_at),
+                error: Some(failure),
                 ..base
             },
         }

@@ -21,12 +21,7 @@ pub(super) struct Invoking {
 
 impl LegHost {
     /// What an entry invokes.
-    pub(super) fn read_invoke(
-        &self,
-        operation: Seq,
-        input: &Json,
-        at: Timestamp,
-    ) -> Result<Invoke, Failure> {
+    pub(super) fn read_invoke(&self, operation: Seq, input: &Json, at: Timestamp) -> Result<Invoke, Failure> {
         let caller = Caller {
             run: self.run.id,
             function: &self.run.function,

@@ -80,6 +80,7 @@ impl LegHost {
             logs: std::mem::take(&mut self.logs),
             ingest: None,
             waits: Vec::new(),
+            signals: self.new_signals(),
             parent: self.run.parent,
             then,
             now: self.worker.clock.now(),
@@ -113,6 +114,7 @@ impl LegHost {
             appended => {
                 self.replay.committed();
                 self.waits.clear();
+                self.signalling.clear();
                 if let Some(ingest) = &append.ingest {
                     self.carried_out(ingest);
                 }

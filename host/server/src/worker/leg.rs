@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use dormouse_core::journal::OperationKind;
-use dormouse_core::operation::{WaitForEvent, WaitForSignal};
+use dormouse_core::operation::{SendSignal, WaitForEvent, WaitForSignal};
 use dormouse_core::replay::{Begun, Divergence, Replay};
 use dormouse_core::run::RunError;
 use dormouse_core::step::StepOptions;
@@ -16,11 +17,13 @@ use dormouse_store::schedule::ClaimedRun;
 use dormouse_store::wait::NewWait;
 
 use super::body::OpenBody;
+use super::fetching;
 use super::invoking::Invoking;
 use super::operation::Performing;
 use super::{Program, Worker};
 use crate::router::SentEvent;
 use crate::scheduler::{Mail, Mailbox, Slot};
+use crate::secret;
 
 /// Why a leg was ended from this side.
 #[derive(Debug)]
@@ -58,6 +61,8 @@ pub(crate) struct LegHost {
     pub(super) performing: Performing,
     /// Events that entries of this leg send, until these are durable.
     pub(super) outgoing: Vec<SentEvent>,
+    /// Signals that entries of this leg send, until these are durable.
+    pub(super) signalling: Vec<(Seq, SendSignal)>,
     /// What entries of this leg invoke, until these are durable.
     pub(super) invoking: Vec<Invoking>,
     /// The leg has met an invoke: what it closes may leave an orphan.
@@ -98,6 +103,7 @@ impl LegHost {
             completions: Vec::new(),
             performing: Performing::default(),
             outgoing: Vec::new(),
+            signalling: Vec::new(),
             invoking: Vec::new(),
             has_invoked: false,
             waits: Vec::new(),
@@ -189,6 +195,7 @@ impl LegHost {
         self.performing = Performing::default();
         self.outgoing.clear();
         self.invoking.clear();
+        self.signalling.clear();
         self.waits.clear();
         self.logs.clear();
         self.ending = None;
@@ -277,7 +284,10 @@ impl LegHost {
             OperationKind::WaitForEvent => WaitForEvent::read(input, now, &self.run.event).ok()?.due_at,
             OperationKind::WaitForSignal => WaitForSignal::read(input, now).ok()?.due_at,
             OperationKind::Invoke => self.read_invoke(operation, input, now).ok()?.due_at,
-            OperationKind::Sql | OperationKind::SendEvents | OperationKind::Fetch => None,
+            OperationKind::Sql
+            | OperationKind::SendEvents
+            | OperationKind::SendSignal
+            | OperationKind::Fetch => None,
         }
     }
 }
@@ -328,6 +338,7 @@ impl RunHost for LegHost {
         if started.new {
             match call.kind {
                 OperationKind::Invoke => self.invoke(started.operation, &call.input, at),
+                OperationKind::SendSignal => self.send_signal(started.operation, &call.input),
                 OperationKind::SendEvents => self.send_events(started.operation, &call.input, at),
                 OperationKind::WaitForEvent => self.wait_for_event(started.operation, &call.input, at),
                 OperationKind::WaitForSignal => self.wait_for_signal(started.operation, &call.input, at),
@@ -345,7 +356,11 @@ impl RunHost for LegHost {
     }
 
     fn outcome(&mut self, operation: Seq) -> Option<Outcome> {
-        self.replay.outcome(operation).cloned()
+        fetching::outcome(&self.replay, operation)
+    }
+
+    fn body(&mut self, operation: Seq) -> Option<Bytes> {
+        fetching::body(&self.replay, operation)
     }
 
     async fn cancel(&mut self, operation: Seq) -> Result<(), Stop> {
@@ -396,6 +411,11 @@ impl RunHost for LegHost {
             fields,
         });
         self.log_lines += 1;
+    }
+
+    fn placeholder(&self, name: &str) -> Result<String, Failure> {
+        let module = self.run.function.module();
+        secret::placeholder(&self.program.grants.secrets, module, &self.run.seed, name)
     }
 
     fn config(&self, key: &str) -> Option<Json> {

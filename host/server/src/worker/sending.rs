@@ -4,10 +4,10 @@
 //! the events too. Their ids follow from the entry, so the result is known before it is durable, and the same on every
 //! replay.
 
-use dormouse_core::operation::SendEvents;
+use dormouse_core::operation::{SendEvents, SendSignal};
 use dormouse_core::{Json, Outcome, Seq, Timestamp};
 use dormouse_store::ingest::Ingest;
-use dormouse_store::wait::NewWait;
+use dormouse_store::wait::{NewSignal, NewWait};
 
 use super::leg::LegHost;
 use crate::router::{self, SentEvent};
@@ -24,6 +24,23 @@ impl LegHost {
                 dedupe: accepted.external_id.clone(),
                 accepted,
             }));
+    }
+
+    /// A new entry sends a signal: it is kept for its commit. What is wrong with it is its result.
+    pub(super) fn send_signal(&mut self, operation: Seq, input: &Json) {
+        if let Ok(sent) = SendSignal::read(input) {
+            self.signalling.push((operation, sent));
+        }
+    }
+
+    /// The signals that the next commit sends.
+    pub(super) fn new_signals(&self) -> Vec<NewSignal> {
+        let signals = self.signalling.iter().map(|(operation, sent)| NewSignal {
+            operation: self.replay.is_open(*operation).then_some(*operation),
+            signal: sent.signal.clone(),
+            data: sent.data.clone(),
+        });
+        signals.collect()
     }
 
     /// What sending came to: a function of the entry, so it is the same whether this leg sent or one before it.

@@ -32,6 +32,7 @@ impl LegHost {
             self.observe_replay();
             self.repeats_lines = false;
             self.check_mail()?;
+            self.settle_tries();
             if let Some((operation, outcome)) = self.earliest(operations) {
                 let at = self.time();
                 self.replay.deliver(operation, outcome, at);
@@ -120,7 +121,11 @@ impl LegHost {
         self.replay
             .open()
             .filter(|open| operations.contains(&open.operation))
-            .filter_map(|open| open.due_at.map(|due_at| (due_at, open.kind.is_none())))
+            .filter(|open| open.retry_at.is_none() || !self.performing.is_begun(open.operation))
+            .filter_map(|open| {
+                let backs_off = open.kind.is_none() || open.due_at.is_none();
+                Some((open.due_at.or(open.retry_at)?, backs_off))
+            })
             .min()
     }
 

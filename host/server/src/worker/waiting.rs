@@ -4,7 +4,7 @@
 //! matching, which the store does in its commits with what `core::wait` says.
 
 use dormouse_core::journal::OperationKind;
-use dormouse_core::operation::{WaitForEvent, WaitForSignal};
+use dormouse_core::operation::{SendSignal, WaitForEvent, WaitForSignal};
 use dormouse_core::replay::Open;
 use dormouse_core::{Failure, Json, Seq, Timestamp};
 use dormouse_engine::Stop;
@@ -16,7 +16,11 @@ use super::leg::LegHost;
 pub(super) fn is_external(kind: OperationKind) -> bool {
     matches!(
         kind,
-        OperationKind::WaitForEvent | OperationKind::WaitForSignal | OperationKind::Invoke
+        OperationKind::WaitForEvent
+            | OperationKind::WaitForSignal
+            | OperationKind::Invoke
+            // Who had it is known once it is sent.
+            | OperationKind::SendSignal
     )
 }
 
@@ -25,7 +29,11 @@ impl LegHost {
     /// What it sends and then waits for must not share a commit: the wait would see what came before it.
     pub(super) async fn keep_order(&mut self, kind: OperationKind) -> Result<(), Stop> {
         let sends = !self.outgoing.is_empty() || !self.invoking.is_empty();
-        let crosses = kind == OperationKind::WaitForEvent && sends;
+        let crosses = match kind {
+            OperationKind::WaitForEvent => sends,
+            OperationKind::WaitForSignal => !self.signalling.is_empty(),
+            _ => false,
+        };
         if crosses && !self.replay.is_replaying() {
             self.flush().await?;
         }
@@ -62,6 +70,7 @@ impl LegHost {
     ) -> Option<Failure> {
         match kind {
             OperationKind::WaitForSignal => WaitForSignal::read(input, at).err(),
+            OperationKind::SendSignal => SendSignal::read(input).err(),
             OperationKind::Invoke => self.read_invoke(operation, input, at).err(),
             _ => WaitForEvent::read(input, at, &self.run.event).err(),
         }

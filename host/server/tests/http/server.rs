@@ -391,6 +391,7 @@ impl Writer<'_> {
             logs: vec![line],
             ingest: None,
             waits: Vec::new(),
+            signals: Vec::new(),
             parent: None,
             then,
             now: self.now,

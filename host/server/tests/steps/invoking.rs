@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
+use dormouse_core::RunId;
 use dormouse_core::run::{Phase, Status};
-use dormouse_core::{RunId, Timestamp};
-use dormouse_server::clock::SimClock;
 use dormouse_store::read::{Run, RunFilter};
 use serde_json::{Value, json};
 
 use super::support::Running;
-use super::{PARKING, START, output, runs_of, start};
+use super::{PARKING, output, run_out, runs_of, start};
 
 async fn children(running: &Running, parent: RunId) -> Vec<Run> {
     let filter = RunFilter {
@@ -35,28 +34,6 @@ async fn waiting(running: &Running, function: &str, data: Value) -> (RunId, RunI
     (run, child)
 }
 
-/// Lets time pass from one timer to the next until a run has ended.
-async fn run_out(running: &Running, clock: &SimClock, run: RunId) -> Run {
-    let mut now = START;
-    loop {
-        let found = running.run(run).await;
-        if found.state.status.is_terminal() || found.state.phase == Some(Phase::Blocked) {
-            return found;
-        }
-        let store = running.server.app().store();
-        let counts = store.counts().await.expect("counts");
-        let busy = counts.live[Phase::Executing as usize] + counts.live[Phase::Queued as usize];
-        let soonest = store.upcoming_timers(Timestamp::MAX, 1).await.expect("reads");
-        match soonest.first() {
-            Some(due) if busy == 0 && *due > now => {
-                clock.advance(due.since(now));
-                now = *due;
-            }
-            _ => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_other_functions_end_is_the_steps() {
     for park_idle in PARKING {
@@ -68,7 +45,10 @@ async fn the_other_functions_end_is_the_steps() {
         )
         .await;
         let found = running.run(run).await;
-        assert_eq!(found.reason.as_deref(), Some("waits for function \"child\" (step \"other\")"));
+        assert_eq!(
+            found.reason.as_deref(),
+            Some("waits for function \"child\" (step \"other\")")
+        );
         let found = running.run(child).await;
         assert_eq!(
             (found.parent, found.function.to_string().as_str()),
@@ -82,7 +62,9 @@ async fn the_other_functions_end_is_the_steps() {
         assert_eq!(children(&running, run).await.len(), 1);
         // Its failure, as it is.
         let data = json!({"fail": "card-declined", "left": 3});
-        let run = running.invoke("steps/invoke", &json!({ "data": data }).to_string()).await;
+        let run = running
+            .invoke("steps/invoke", &json!({ "data": data }).to_string())
+            .await;
         assert_eq!(
             output(&running.settled(run).await),
             json!({"code": "card-declined", "message": "declined", "details": data})
@@ -114,7 +96,11 @@ async fn a_timeout_fails_the_step_and_cancels_or_abandons_the_other() {
             let status = running.settled(child).await.state.status;
             assert_eq!(
                 status,
-                if abandon { Status::Completed } else { Status::Cancelled }
+                if abandon {
+                    Status::Completed
+                } else {
+                    Status::Cancelled
+                }
             );
         }
     }
@@ -170,8 +156,16 @@ async fn who_loses_a_race_is_cancelled_unless_abandoned() {
 async fn what_cannot_be_invoked_is_a_failure_as_data() {
     let (running, _clock) = start(Duration::ZERO).await;
     for (data, code, word) in [
-        (json!({"function": "nobody", "data": {}}), "function-not-found", "steps/nobody"),
-        (json!({"function": "other/child", "data": {}}), "function-not-found", "other/child"),
+        (
+            json!({"function": "nobody", "data": {}}),
+            "function-not-found",
+            "steps/nobody",
+        ),
+        (
+            json!({"function": "other/child", "data": {}}),
+            "function-not-found",
+            "other/child",
+        ),
         (json!({"function": "A B", "data": {}}), "invalid-name", "A B"),
         (json!({"data": [1]}), "invalid-event", "object"),
         (

@@ -53,9 +53,10 @@ pub(crate) async fn ended(
 
 /// The operation that waits for a run, after what the batch has done so far.
 async fn caller(look: &mut impl Look, work: &Work, parent: RunId, child: RunId) -> Result<Option<Seq>> {
-    let new = work.new_waits().iter().find(
-        |(run, wait)| matches!(&wait.on, WaitOn::Child(on) if *run == parent && on.child == child),
-    );
+    let new = work
+        .new_waits()
+        .iter()
+        .find(|(run, wait)| matches!(&wait.on, WaitOn::Child(on) if *run == parent && on.child == child));
     if let Some((_, wait)) = new {
         return Ok(Some(wait.operation));
     }

@@ -79,6 +79,7 @@ pub(crate) async fn append(
     store(work, append, fresh)?;
     if !repeated {
         waits::register(look, work, append).await?;
+        waits::send(look, work, append).await?;
     }
     let completions = work.get(id).is_some_and(|row| row.completions);
     if let Then::Suspend { known, .. } = &append.then

@@ -41,6 +41,7 @@ impl Request {
                 1 + append.records.len()
                     + append.logs.len()
                     + append.waits.len()
+                    + append.signals.len()
                     + append.ingest.as_ref().map_or(0, ingested)
             }
             Request::Ingest(ingest) => 1 + ingested(ingest),

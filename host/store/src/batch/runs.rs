@@ -315,10 +315,11 @@ impl Work {
     /// Of the waits that this batch was going to store.
     fn orphan(&mut self, given_up: impl Fn(RunId, &NewWait) -> bool) {
         let given_up = self.waits.iter().filter(|(of, wait)| given_up(*of, wait));
-        self.orphans.extend(given_up.filter_map(|(_, wait)| match &wait.on {
-            WaitOn::Child(on) if on.cancels => Some(on.child),
-            _ => None,
-        }));
+        self.orphans
+            .extend(given_up.filter_map(|(_, wait)| match &wait.on {
+                WaitOn::Child(on) if on.cancels => Some(on.child),
+                _ => None,
+            }));
     }
 
     pub(crate) fn delivered(&mut self, run: RunId, operation: Seq) {

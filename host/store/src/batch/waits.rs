@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use dormouse_core::operation::SendSignal;
 use dormouse_core::run::{Event, Phase};
 use dormouse_core::wait::{EventWait, SignalWait, holds, key, signal_replaced, signal_taken};
 use dormouse_core::{EventId, Failure, Json, RunId, Seq, Timestamp, limit};
@@ -30,7 +31,11 @@ pub(crate) mod kind {
 
 /// How a wait for a run's end names it.
 pub(crate) fn child_name(child: RunId) -> String {
-    child.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    child
+        .to_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// What becomes of the run when the wait is given up.
@@ -122,6 +127,36 @@ async fn holder(look: &mut impl Look, work: &Work, signal: &str) -> Result<Optio
     }
     let stored = look.signal_holder(signal).await?;
     Ok(stored.filter(|(run, operation)| !work.is_over(*run, *operation)))
+}
+
+/// Hands the signals that come with an append's entries to whom they are for, and tells the entries who that was.
+pub(crate) async fn send(look: &mut impl Look, work: &mut Work, append: &Append) -> Result<()> {
+    for sent in &append.signals {
+        let mut run = None;
+        if let Some((waiting, operation)) = holder(look, work, &sent.signal).await? {
+            look.load(work, waiting).await?;
+            // Once more: where several nodes write, the run may have given up before its row was locked.
+            if holder(look, work, &sent.signal).await? == Some((waiting, operation)) {
+                let completion = Completion {
+                    operation,
+                    at: append.now,
+                    outcome: Ok(sent.data.clone()),
+                };
+                let woken = complete(work, vec![(waiting, completion)])?;
+                work.woke |= woken;
+                run = Some(waiting);
+            }
+        }
+        if let Some(operation) = sent.operation {
+            let completion = Completion {
+                operation,
+                at: append.now,
+                outcome: Ok(SendSignal::result(run)),
+            };
+            work.complete(append.run, completion);
+        }
+    }
+    Ok(())
 }
 
 /// Hands a signal to the run that waits for it. True: that run was made ready.

@@ -32,7 +32,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 45] = [
+const KINDS: [&str; 46] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -60,6 +60,7 @@ const KINDS: [&str; 45] = [
     "child-ends",
     "orphan",
     "signal",
+    "append-signals",
     "release",
     "host-trap",
     "complete",

@@ -194,6 +194,7 @@ impl Fixture {
             logs: Vec::new(),
             ingest: None,
             waits: Vec::new(),
+            signals: Vec::new(),
             parent: None,
             then,
             now,

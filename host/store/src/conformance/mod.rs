@@ -71,6 +71,7 @@ checks![
     invoking::who_is_given_up_is_cancelled_unless_abandoned,
     invoking::a_wait_for_nothing_has_its_failure_at_once,
     signalling::a_signal_ends_the_one_wait_for_it,
+    signalling::what_a_run_signals_comes_with_its_entry,
     signalling::a_second_waiter_fails_or_replaces_the_first,
     waiting::an_event_ends_the_waits_that_it_fits,
     waiting::a_wait_ends_once_and_with_its_operation_or_its_run,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
 use dormouse_core::limit::{CLAIMS_WITHOUT_ENTRY_MAX, EVENT_DEDUPE};
+use dormouse_core::operation::SendSignal;
 use dormouse_core::run::{End, Event, Phase, RunError, State, Status};
 use dormouse_core::{EventId, Json, RunId, Seq, Timestamp, invoke};
 
@@ -167,7 +168,10 @@ impl ModelRun {
 fn closed_by(record: &Record) -> Option<Seq> {
     match Entry::decode(record.clone()).ok()?.event {
         Recorded::Delivered { operation, .. } | Recorded::Cancelled { operation } => Some(operation),
-        Recorded::Step { .. } | Recorded::Deferred { .. } | Recorded::Started { .. } => None,
+        Recorded::Step { .. }
+        | Recorded::Deferred { .. }
+        | Recorded::Started { .. }
+        | Recorded::Tried { .. } => None,
     }
 }
 
@@ -447,6 +451,16 @@ impl World {
         if !repeated {
             for wait in append.waits {
                 self.register(id, wait, append.now)?;
+            }
+        }
+        for sent in append.signals.into_iter().filter(|_| !repeated) {
+            let run = self.signal(&sent.signal, sent.data, append.now)?;
+            if let Some(operation) = sent.operation {
+                self.of(id)?.complete(Completion {
+                    operation,
+                    at: append.now,
+                    outcome: Ok(SendSignal::result(run)),
+                })?;
             }
         }
         let outcome = match &append.then {

@@ -21,9 +21,12 @@ pub(super) async fn cancel(
     let mut work = Work::default();
     // The run whose step may wait for its end is locked with it, in the order of their ids.
     let parents = conn
-        .fetch("SELECT parent_id FROM runs WHERE id = $1 AND parent_id IS NOT NULL", |args| {
-            args.key(run);
-        })
+        .fetch(
+            "SELECT parent_id FROM runs WHERE id = $1 AND parent_id IS NOT NULL",
+            |args| {
+                args.key(run);
+            },
+        )
         .await?;
     let mut ids = vec![run];
     for row in &parents {
@@ -40,7 +43,9 @@ pub(super) async fn cancel(
 
 /// Whether there are orphans.
 pub(super) async fn any_orphans(conn: &mut Conn) -> Attempt<bool> {
-    let rows = conn.fetch("SELECT EXISTS (SELECT 1 FROM orphans)", |_| {}).await?;
+    let rows = conn
+        .fetch("SELECT EXISTS (SELECT 1 FROM orphans)", |_| {})
+        .await?;
     Ok(rows.first().map_or(Ok(false), |row| Cells::of(row).flag())?)
 }
 

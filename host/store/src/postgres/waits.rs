@@ -26,9 +26,7 @@ use crate::batch;
 use crate::batch::ingest::Small;
 use crate::batch::request::Request;
 use crate::batch::runs::{Changes, Work, place};
-use crate::batch::waits::{
-    Arrivals, Found, Probe, child_name, child_path, complete, kind, new_paths,
-};
+use crate::batch::waits::{Arrivals, Found, Probe, child_name, child_path, complete, kind, new_paths};
 use crate::error::Result;
 use crate::ingest::Ingest;
 use crate::wait::WaitOn;
@@ -69,8 +67,7 @@ const ORPHANS_OF: &str = "INSERT INTO orphans (run_id) SELECT w.name::uuid \
 const ORPHANS_OF_ALL: &str = "INSERT INTO orphans (run_id) SELECT w.name::uuid FROM waits w \
      WHERE w.run_id = ANY($1::uuid[]) AND w.kind = 3 AND w.path = 'cancel' ON CONFLICT DO NOTHING";
 const ORPHANS: &str = "INSERT INTO orphans (run_id) SELECT * FROM UNNEST($1::uuid[]) ON CONFLICT DO NOTHING";
-const _: () =
-    assert!(place::EVENT == -3 && kind::EVENT == 1 && kind::SIGNAL == 2 && kind::CHILD == 3);
+const _: () = assert!(place::EVENT == -3 && kind::EVENT == 1 && kind::SIGNAL == 2 && kind::CHILD == 3);
 
 /// The first half of the locks' names. The second is a slot.
 const NAMES_LOCK: i32 = 0x646f_726d;
@@ -105,6 +102,9 @@ pub(super) fn lock_names(cache: &Cache, requests: &[&Request], ingests: &[&Inges
                 slots.insert(signal_slot(signal), true);
             }
             Request::Append(append) => {
+                for sent in &append.signals {
+                    slots.insert(signal_slot(&sent.signal), true);
+                }
                 for wait in &append.waits {
                     match &wait.on {
                         // What is remembered is stored, and other nodes read it.
@@ -132,7 +132,7 @@ pub(super) fn lock_names(cache: &Cache, requests: &[&Request], ingests: &[&Inges
     text
 }
 
-/// The runs that a batch may wake: by its events, and by taking the signals that they wait for.
+/// The runs that a batch may wake: by its events, and by sending or taking the signals that they wait for.
 pub(super) async fn candidates(
     conn: &mut Conn,
     cache: &Cache,
@@ -147,14 +147,17 @@ pub(super) async fn candidates(
         Request::Append(append) => append.waits.as_slice(),
         _ => &[],
     });
-    let replaced: Vec<&str> = replaced
-        .filter_map(|wait| match &wait.on {
-            WaitOn::Signal(on) if on.replace => Some(on.signal.as_str()),
-            _ => None,
-        })
-        .collect();
-    if !replaced.is_empty() {
-        let holders = signal_holders(conn, &replaced).await?;
+    let replaced = replaced.filter_map(|wait| match &wait.on {
+        WaitOn::Signal(on) if on.replace => Some(on.signal.as_str()),
+        _ => None,
+    });
+    let sent = requests.iter().flat_map(|request| match request {
+        Request::Append(append) => append.signals.as_slice(),
+        _ => &[],
+    });
+    let signals: Vec<&str> = replaced.chain(sent.map(|sent| sent.signal.as_str())).collect();
+    if !signals.is_empty() {
+        let holders = signal_holders(conn, &signals).await?;
         runs.extend(holders.into_iter().map(|(run, _)| run));
     }
     Ok(runs)

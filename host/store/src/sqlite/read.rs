@@ -212,7 +212,11 @@ async fn page(
     if let Some(parent) = filter.parent
         && filter.event.is_some()
     {
-        let hex: String = parent.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = parent
+            .to_bytes()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         conditions.push(format!("r.parent_id = x'{hex}'"));
     }
     if filter.before.is_some() {

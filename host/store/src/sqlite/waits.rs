@@ -10,9 +10,7 @@ use super::runs::{flush, load};
 use super::sql::{Args, Cells, Rows, execute, fetch};
 use crate::batch;
 use crate::batch::runs::{Changes, Work, place};
-use crate::batch::waits::{
-    Arrivals, Found, Probe, child_name, child_path, complete, kind, new_paths,
-};
+use crate::batch::waits::{Arrivals, Found, Probe, child_name, child_path, complete, kind, new_paths};
 use crate::error::Result;
 use crate::wait::{NewWait, WaitOn};
 
@@ -54,10 +52,7 @@ static ORPHANS_OF_ALL: Rows = Rows::new(
     1,
     ")",
 );
-static ORPHANS: Rows = Rows::insert(
-    "INSERT OR IGNORE INTO orphans (run_id) SELECT * FROM (VALUES ",
-    1,
-);
+static ORPHANS: Rows = Rows::insert("INSERT OR IGNORE INTO orphans (run_id) SELECT * FROM (VALUES ", 1);
 const _: () = assert!(place::EVENT == -3 && kind::SIGNAL == 2 && kind::CHILD == 3);
 
 /// Payloads of a name's events since some time, the latest first.
@@ -102,11 +97,7 @@ pub(super) async fn signal_holder(conn: &mut SqliteConnection, signal: &str) -> 
 }
 
 /// The operation of a run that waits for another's end.
-pub(super) async fn caller(
-    conn: &mut SqliteConnection,
-    parent: RunId,
-    child: RunId,
-) -> Result<Option<Seq>> {
+pub(super) async fn caller(conn: &mut SqliteConnection, parent: RunId, child: RunId) -> Result<Option<Seq>> {
     let rows = fetch(conn, CALLER, |args| {
         args.text(&child_name(child)).run(parent);
     })
@@ -220,7 +211,12 @@ pub(super) async fn insert(conn: &mut SqliteConnection, waits: &[(RunId, NewWait
                     .text("")
                     .text_or_null(None),
                 // It was completed instead of being stored.
-                WaitOn::Nothing(_) => args.int_or_null(None).text("").text("").text("").text_or_null(None),
+                WaitOn::Nothing(_) => args
+                    .int_or_null(None)
+                    .text("")
+                    .text("")
+                    .text("")
+                    .text_or_null(None),
             };
         })
         .await

@@ -155,6 +155,7 @@ impl Worker {
             logs: vec![],
             ingest: None,
             waits: Vec::new(),
+            signals: Vec::new(),
             parent: None,
             then,
             now: now(),

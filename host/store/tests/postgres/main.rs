@@ -138,6 +138,7 @@ impl Member {
             records,
             ingest: None,
             waits: Vec::new(),
+            signals: Vec::new(),
             parent: None,
             logs: Vec::new(),
             then,

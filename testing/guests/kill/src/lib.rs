@@ -25,6 +25,10 @@ struct Plan {
     answers: u32,
     /// Steps `invoke-0`, … that each invoke `invoked`.
     invokes: u32,
+    /// Steps `fetch-0`, … that each have the host tell the witness.
+    fetches: u32,
+    /// Whether it invokes `signaller`, and waits for its signal.
+    signal: bool,
     /// What no other run has, for its answers.
     key: String,
     /// Whether a step that always fails races a sleep.
@@ -45,6 +49,8 @@ impl Default for Plan {
             sends: 0,
             answers: 0,
             invokes: 0,
+            fetches: 0,
+            signal: false,
             key: String::new(),
             race: false,
             sleep_ms: 5,
@@ -159,6 +165,22 @@ async fn kill(event: Event<Plan>, step: Step, context: Context) -> dormouse::Res
         }
     }
 
+    for number in 0..plan.fetches {
+        let line = format!("{run_id} fetch-{number} 0 fetched\n");
+        let fetched = step.fetch(format!("fetch-{number}"), dormouse::http::post(&sink).body(line));
+        fetched.await?.success()?;
+    }
+
+    if plan.signal {
+        let (signalled, told) = try_join!(
+            step.wait_for_signal::<u32>("signal", &run_id),
+            step.call::<signaller>("signaller", run_id.clone().into()),
+        )?;
+        if signalled != Some(7) || told.as_ref() != Some(&run_id) {
+            return Err(Error::non_retriable(format!("signalled {signalled:?}, told {told:?}")));
+        }
+    }
+
     let branches = (0..plan.branches).map(|number| {
         let (first, second) = (
             told(format!("branch-{number}-a")),
@@ -189,6 +211,25 @@ async fn kill(event: Event<Plan>, step: Step, context: Context) -> dormouse::Res
         });
     }
     Ok(json!({ "tokens": tokens, "sent": sent, "invoked": invoked, "winner": winner }))
+}
+
+/// A signal's name.
+#[derive(Serialize, Deserialize)]
+struct Signal {
+    signal: String,
+}
+
+impl From<String> for Signal {
+    fn from(signal: String) -> Signal {
+        Signal { signal }
+    }
+}
+
+/// Sends a signal, and answers with who had it.
+#[dormouse::function(id = "signaller", on(event = "test/kill.signaller"))]
+async fn signaller(event: Event<Signal>, step: Step) -> dormouse::Result<Option<String>> {
+    step.sleep("nap", Duration::from_millis(5)).await?;
+    Ok(step.send_signal("signal", &event.data.signal, 7).await?)
 }
 
 /// Who invokes, and which of its invokes it is.
@@ -224,4 +265,4 @@ async fn answer(event: Event<Value>, step: Step) -> dormouse::Result<()> {
     Ok(())
 }
 
-dormouse::module!(kill, sent, answer, invoked);
+dormouse::module!(kill, sent, answer, invoked, signaller);

@@ -2,6 +2,7 @@
 
 use dormouse::prelude::*;
 
+mod fetching;
 mod invoking;
 mod sending;
 mod signals;
@@ -9,6 +10,8 @@ mod triggered;
 mod waiting;
 
 dormouse::module!(
+    fetching::fetch,
+    fetching::fetch_beside,
     invoking::invoke,
     invoking::child,
     invoking::descend,
@@ -22,6 +25,8 @@ dormouse::module!(
     triggered::large,
     triggered::any_of,
     signals::wait_for_signal,
+    signals::send_signal,
+    signals::signal_itself,
     waiting::wait,
     waiting::any_of_three,
     waiting::send_then_wait,

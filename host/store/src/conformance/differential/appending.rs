@@ -50,6 +50,7 @@ impl Pair {
             logs,
             ingest: None,
             waits: Vec::new(),
+            signals: Vec::new(),
             parent: None,
             then,
             now: self.time(),
@@ -59,13 +60,18 @@ impl Pair {
             ..append
         };
         append.waits = self.waits(&mut append);
+        append.signals = self.signals(&append);
         append.parent = run.parent;
+        let signals = !append.signals.is_empty() && fresh && first == run.journal_next;
         let waits = !append.waits.is_empty() && first == run.journal_next;
         let sends = append.ingest.is_some() && fresh && first == run.journal_next;
         match both!(self, append(append.clone())) {
             Ok(Appended::Done) => {
                 if append.parent.is_some() && matches!(kind, "complete" | "fail") {
                     self.succeeded("child-ends");
+                }
+                if signals {
+                    self.succeeded("append-signals");
                 }
                 if sends {
                     self.succeeded("append-sends");
@@ -79,7 +85,11 @@ impl Pair {
                 self.succeeded("completions");
                 let looks_back =
                     |wait: &NewWait| matches!(&wait.on, WaitOn::Event(on) if on.lookback_from.is_some());
-                if append.waits.iter().any(|wait| matches!(wait.on, WaitOn::Nothing(_))) {
+                if append
+                    .waits
+                    .iter()
+                    .any(|wait| matches!(wait.on, WaitOn::Nothing(_)))
+                {
                     self.succeeded("wait-for-nothing");
                 }
                 if append.waits.iter().any(looks_back) {

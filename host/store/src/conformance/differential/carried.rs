@@ -1,14 +1,14 @@
 //! What random appends carry beside their entries.
 
-use dormouse_core::{Failure, Seq};
 use dormouse_core::journal::RecordKind;
 use dormouse_core::wait::{EventWait, SignalWait};
+use dormouse_core::{Failure, Seq};
 
 use super::appending::closes;
 use super::{Pair, at};
 use crate::execute::Append;
 use crate::ingest::{Ingest, NewRun};
-use crate::wait::{ChildWait, NewWait, WaitOn};
+use crate::wait::{ChildWait, NewSignal, NewWait, WaitOn};
 
 impl Pair {
     /// Waits of operations that an append opens and does not close.
@@ -66,6 +66,24 @@ impl Pair {
             });
         }
         waits
+    }
+
+    /// Signals that an append's entries send: those that open no wait, and some that are closed at once.
+    pub(super) fn signals(&mut self, append: &Append) -> Vec<NewSignal> {
+        let closed: Vec<Seq> = append.records.iter().filter_map(closes).collect();
+        let mut signals = Vec::new();
+        for record in &append.records {
+            let waits = append.waits.iter().any(|wait| wait.operation == record.seq);
+            if record.kind != RecordKind::Started || waits {
+                continue;
+            }
+            signals.push(NewSignal {
+                operation: (!closed.contains(&record.seq)).then_some(record.seq),
+                signal: format!("signal {}", self.random.below(3)),
+                data: self.payload(),
+            });
+        }
+        signals
     }
 
     /// What an append carries.
