@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::event::{self, Event, Events};
 use crate::executor;
+use crate::flow::Flow;
 use crate::step::{Backoff, Step};
 
 /// A boxed future of the thread.
@@ -56,6 +57,9 @@ pub struct Definition {
     /// Wall time of one try of a step's body, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// How its runs start.
+    #[serde(flatten)]
+    pub flow: Flow,
 }
 
 /// What makes a function start.

@@ -1,5 +1,6 @@
 //! `#[dormouse::function]`.
 
+use crate::flow;
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
@@ -44,6 +45,7 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
         } => quote!(::dormouse::Backoff::from_millis(#initial_ms, #factor, #max_ms)),
     }));
     let timeout = optional(options.timeout_ms.map(|millis| quote!(#millis)));
+    let flow = options.flow.definition();
 
     let mut arguments = Vec::new();
     let mut names = Vec::new();
@@ -89,6 +91,7 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
                     retries: #retries,
                     backoff: #backoff,
                     timeout_ms: #timeout,
+                    flow: #flow,
                 }
             }
 
@@ -130,7 +133,7 @@ fn data(function: &ItemFn) -> TokenStream {
     }
 }
 
-fn optional(value: Option<TokenStream>) -> TokenStream {
+pub(crate) fn optional(value: Option<TokenStream>) -> TokenStream {
     match value {
         Some(value) => quote!(::core::option::Option::Some(#value)),
         None => quote!(::core::option::Option::None),
@@ -185,6 +188,7 @@ struct Options {
     retries: Option<u32>,
     backoff: Option<Backoff>,
     timeout_ms: Option<u64>,
+    flow: flow::Options,
 }
 
 impl Parse for Options {
@@ -202,9 +206,12 @@ impl Parse for Options {
                 "retries" => options.retries = Some(retries(input)?),
                 "backoff" => options.backoff = Some(backoff(input)?),
                 "timeout" => options.timeout_ms = Some(duration(&text(input)?)?),
+                other if options.flow.parse(other, input)? => {}
                 other => {
-                    let message =
-                        format!("unknown option `{other}`; known are: id, on, retries, backoff, timeout");
+                    let message = format!(
+                        "unknown option `{other}`; known are: id, on, retries, backoff, timeout, {}",
+                        flow::KNOWN
+                    );
                     return Err(Error::new(key.span(), message));
                 }
             }
@@ -264,7 +271,7 @@ impl Options {
 }
 
 /// The expression itself is read by the server, at upload.
-fn condition(condition: LitStr) -> Result<LitStr> {
+pub(crate) fn condition(condition: LitStr) -> Result<LitStr> {
     let value = condition.value();
     if value.trim().is_empty() || value.len() > CONDITION_BYTES_MAX {
         let message =
@@ -274,7 +281,7 @@ fn condition(condition: LitStr) -> Result<LitStr> {
     Ok(condition)
 }
 
-fn text(input: ParseStream<'_>) -> Result<LitStr> {
+pub(crate) fn text(input: ParseStream<'_>) -> Result<LitStr> {
     input.parse::<Token![=]>()?;
     input.parse()
 }
@@ -354,7 +361,7 @@ fn backoff(input: ParseStream<'_>) -> Result<Backoff> {
 }
 
 /// `500ms`, `30s`, `5m`, `2h`, `1d` in milliseconds.
-fn duration(text: &LitStr) -> Result<u64> {
+pub(crate) fn duration(text: &LitStr) -> Result<u64> {
     let value = text.value();
     let digits = value.bytes().take_while(u8::is_ascii_digit).count();
     let unit = match &value[digits..] {

@@ -1,5 +1,6 @@
 //! The macros of the Dormouse SDK. Use them through the crate `dormouse`, which documents them where they belong.
 
+mod flow;
 mod function;
 mod join;
 mod module;
@@ -26,6 +27,8 @@ use proc_macro::TokenStream;
 /// | `backoff(initial = "1s", factor = 2, max = "1h")` | how the waits between tries grow; each may be left out |
 /// | `backoff = "inngest"` | Inngest's table of waits: 15 s, 30 s, 1 min, … 2 h |
 /// | `timeout = "5m"` | wall time of one try of a step's body |
+/// | `idempotency = "event.data.id"` | no second run for the same value of a CEL expression within 24 hours |
+/// | `rate_limit(limit = 10, period = "1m", burst = 2, key = "event.data.user")` | how many runs may start in what time; events beyond start none. `burst` and `key` may be left out |
 ///
 /// Durations are whole numbers with `ms`, `s`, `m`, `h` or `d`.
 #[proc_macro_attribute]

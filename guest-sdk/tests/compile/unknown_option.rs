@@ -1,7 +1,7 @@
 #![allow(unused)]
 use dormouse::prelude::*;
 
-#[dormouse::function(id = "f", concurrency = 3)]
+#[dormouse::function(id = "f", parallelism = 3)]
 async fn f() -> dormouse::Result<()> {
     Ok(())
 }

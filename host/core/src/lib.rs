@@ -11,6 +11,7 @@
 //! | [`run`] | the states of a run and the transitions between them |
 //! | [`retry`] | whether and when a failed attempt is followed by another |
 //! | [`event`], [`trigger`] | what a valid event is, and which functions it starts |
+//! | [`flow`] | what becomes of a run that its function limits |
 //! | [`wait`] | which events end a wait |
 //! | [`condition`] | CEL over events: which expressions are taken, and whether one holds |
 //! | [`manifest`] | what a module says of its functions, and whether that makes sense |
@@ -23,6 +24,7 @@ pub mod digest;
 pub mod event;
 pub mod failure;
 pub mod fetch;
+pub mod flow;
 pub mod id;
 pub mod invoke;
 pub mod journal;

@@ -65,6 +65,14 @@ pub const CONDITION_DEPTH_MAX: usize = 64;
 /// What evaluating a CEL expression may cost: one for each operation and each 64 bytes that it looks at. About a
 /// millisecond; one that takes more does not hold.
 pub const CONDITION_COST_MAX: u64 = 100_000;
+/// A flow-control key's value as JSON, in bytes, that is stored as it is: longer ones are named by their digest.
+pub const FLOW_KEY_BYTES_MAX: usize = 256;
+/// The most runs that a rate may let start in its period.
+pub const RATE_MAX: u32 = 1_000_000;
+/// The shortest period of a rate (Inngest's).
+pub const RATE_PERIOD_MS_MIN: u64 = 1_000;
+/// The longest period of a rate limit (Inngest's).
+pub const RATE_LIMIT_PERIOD_MS_MAX: u64 = 24 * 3600 * 1000;
 /// A signal's name in bytes.
 pub const SIGNAL_BYTES_MAX: usize = 512;
 /// How many invokes may lead to a run, one out of the other: one that goes on without an end is a loop.

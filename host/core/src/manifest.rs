@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::flow::{self, RateOptions};
 use crate::limit;
 use crate::name;
 use crate::retry::{Backoff, RetryPolicy};
@@ -49,6 +50,12 @@ pub struct Function {
     /// Wall time of one try of a body in milliseconds, where the step does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// A CEL expression over `event`: no second run for the same value within 24 hours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<String>,
+    /// How many runs may start in what time; the events of those beyond start none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateOptions>,
 }
 
 impl Function {
@@ -159,6 +166,7 @@ impl Function {
         if let Some(backoff) = self.backoff {
             backoff.check()?;
         }
+        flow::Plan::compile(self)?;
         Ok(())
     }
 }

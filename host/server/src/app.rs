@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use dormouse_core::event::{self, Seed};
+use dormouse_core::flow::Decision;
 use dormouse_core::journal::Entry;
 use dormouse_core::run::State;
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp, limit};
 use dormouse_engine::{Engine, Instances};
 use dormouse_store::Store;
 use dormouse_store::command::Commanded;
+use dormouse_store::ingest::Created;
 use dormouse_store::registry::Changed;
 use dormouse_store::schedule::Node;
 use tokio::sync::broadcast;
@@ -116,15 +118,24 @@ impl App {
     /// Starts a function without a trigger; returns once that is durable.
     ///
     /// # Errors
-    /// When there is no such function, the data is not an object, or the store has trouble.
+    /// When there is no such function, the data is not an object, its flow control lets no run start
+    /// (`already-started`, `rate-limited`), or the store has trouble.
     pub async fn invoke(&self, function: &FunctionName, data: Json) -> Result<(RunId, EventId), Problem> {
         self.accepting()?;
         let (app, function) = (self.clone(), function.clone());
         uncancelled(async move {
             let run = app.0.router.invoke(&function, data, app.now()).await?;
-            let ids = (run.run.id, run.run.event_id);
+            let (id, event) = (run.run.id, run.run.event_id);
+            let refused = match run.created {
+                Created::Dropped {
+                    decision,
+                    run: earlier,
+                    until,
+                } => Some(dropped(&function, decision, earlier, until, app.now())),
+                Created::New { .. } | Created::Duplicate(_) => None,
+            };
             app.0.scheduler.begin(vec![run]);
-            Ok(ids)
+            refused.map_or(Ok((id, event)), Err)
         })
         .await
     }
@@ -362,6 +373,38 @@ async fn uncancelled<T: Send + 'static>(
         Err(error) => {
             tracing::error!(%error, "a command panicked");
             Err(Problem::internal())
+        }
+    }
+}
+
+/// A function that was asked for by name and may not start.
+fn dropped(
+    function: &FunctionName,
+    decision: Decision,
+    earlier: Option<RunId>,
+    until: Timestamp,
+    now: Timestamp,
+) -> Problem {
+    let seconds = until.since(now).as_millis().div_ceil(1000);
+    let retry_after = u32::try_from(seconds).unwrap_or(u32::MAX);
+    match decision {
+        Decision::RateLimited => Problem {
+            retry_after: Some(retry_after),
+            ..Problem::new(
+                429,
+                "rate-limited",
+                format!("{function} may not start before {until}: its rate limit is used up"),
+            )
+        },
+        Decision::Idempotent | Decision::Duplicate => {
+            let run = earlier
+                .map(|run| format!(": it started run {run}"))
+                .unwrap_or_default();
+            Problem::new(
+                409,
+                "already-started",
+                format!("{function} was given the same before{run}"),
+            )
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use dormouse_core::event::{self, Accepted};
+use dormouse_core::flow::Admission;
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp, invoke};
 use dormouse_store::Store;
 use dormouse_store::ingest::{Created, Ingest, NewEvent, NewRun};
@@ -69,7 +70,8 @@ impl Router {
             let mut runs = Vec::new();
             for event in &events {
                 for (function, version) in snapshot.matching(&event.accepted.name, &event.accepted.payload) {
-                    runs.push(self.new_run(function, version, event, now));
+                    let admission = snapshot.admission(function, &event.accepted.payload);
+                    runs.push(self.new_run(function, version, event, admission, now));
                 }
             }
             match self.ingest(new_events.clone(), runs, &snapshot, now).await {
@@ -103,7 +105,8 @@ impl Router {
                 return Err(Problem::not_found("function", function)
                     .help("`dormouse functions list` shows the functions that are deployed"));
             };
-            let run = self.new_run(function, version, &event, now);
+            let admission = snapshot.admission(function, &event.accepted.payload);
+            let run = self.new_run(function, version, &event, admission, now);
             match self
                 .ingest(vec![stored(&event, now)], vec![run], &snapshot, now)
                 .await
@@ -126,6 +129,7 @@ impl Router {
         function: &FunctionName,
         version: Digest,
         event: &SentEvent,
+        admission: Admission,
         now: Timestamp,
     ) -> Planned {
         let start_at = event.accepted.ts.max(now);
@@ -143,6 +147,7 @@ impl Router {
                 config_revision: self.registry.revision(),
                 event_id: event.id,
                 dedupe: event.dedupe.clone(),
+                admission,
                 seed: random(),
                 start_at,
                 lease: slot.as_ref().map(|_| self.node),
@@ -205,6 +210,7 @@ pub(crate) fn sent_by_run(
                 config_revision: registry.revision(),
                 event_id: event.id,
                 dedupe: event.dedupe.clone(),
+                admission: snapshot.admission(function, &event.accepted.payload),
                 seed: random(),
                 start_at: event.accepted.ts.max(now),
                 lease: None,
@@ -248,6 +254,8 @@ pub(crate) fn add_invoked(registry: &Registry, ingest: &mut Ingest, invoked: Inv
         config_revision: registry.revision(),
         event_id: invoked.event_id,
         dedupe: None,
+        // A function's limits are for what events start: the step waits for this run alone.
+        admission: Admission::default(),
         seed: random(),
         start_at: ingest.now,
         lease: None,

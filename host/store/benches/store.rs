@@ -277,6 +277,7 @@ impl Bench {
                 config_revision: 1,
                 event_id: event,
                 dedupe: None,
+                admission: Default::default(),
                 seed: [1; 32],
                 start_at: now,
                 lease,

@@ -26,7 +26,7 @@ use crate::command::{Commanded, Orphans};
 use crate::error::Result;
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
-use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};
+use crate::read::{Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
 
@@ -174,6 +174,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// A page of events, newest first.
     async fn events(&self, filter: EventFilter) -> Result<Vec<StoredEvent>>;
+
+    /// Why an event has started no run of its own, for each function that it matched and that is so: the first reason, by
+    /// the functions' names. Kept as long as the event.
+    async fn decisions(&self, event: EventId) -> Result<Vec<Decided>>;
 
     /// A run's log lines from number `from` on.
     async fn logs(&self, run: RunId, from: u32, limit: u32) -> Result<Vec<LogLine>>;

@@ -1,5 +1,6 @@
 //! Events received and the runs they start: one commit, then the answer.
 
+use dormouse_core::flow::{Admission, Decision};
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp};
 
 use crate::schedule::Incarnation;
@@ -36,6 +37,8 @@ pub struct NewRun {
     pub event_id: EventId,
     /// What keeps a second run of the function from starting within 24 h: the event's external id. None: no dedupe.
     pub dedupe: Option<String>,
+    /// The limits it has to pass, decided in the commit that creates it.
+    pub admission: Admission,
     /// Its random seed.
     pub seed: [u8; 32],
     /// When it may begin: later than now for an event with a future `ts`.
@@ -75,4 +78,13 @@ pub enum Created {
     },
     /// A run for the same function and event id exists already: this one.
     Duplicate(RunId),
+    /// Flow control kept it from being created. Why is stored with the event.
+    Dropped {
+        /// What kept it.
+        decision: Decision,
+        /// The run that is there in its place, if it is one run's doing.
+        run: Option<RunId>,
+        /// When the next one may pass.
+        until: Timestamp,
+    },
 }

@@ -1,5 +1,6 @@
 //! What pages and the API show. Reads never wait for the writer.
 
+use dormouse_core::flow::Decision;
 use dormouse_core::run::{Phase, RunError, State, Status};
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp};
 
@@ -82,6 +83,21 @@ pub struct StoredEvent {
     pub received_at: Timestamp,
     /// The whole event.
     pub payload: Json,
+}
+
+/// Why an event has started no run of its own of a function that it matches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decided {
+    /// The function.
+    pub function: FunctionName,
+    /// What kept it.
+    pub decision: Decision,
+    /// When that was decided.
+    pub at: Timestamp,
+    /// The run that is there in its place, if it is one run's doing.
+    pub run: Option<RunId>,
+    /// For a person.
+    pub detail: String,
 }
 
 /// Which events to list, newest first.

@@ -52,6 +52,16 @@ pub(super) fn holds(root: &Node, event: &Value, other: Option<&Value>) -> bool {
     matches!(evaluation.value(root), Ok(value) if *value.get() == Value::Bool(true))
 }
 
+pub(super) fn value(root: &Node, event: &Value) -> Option<Value> {
+    let mut evaluation = Evaluation {
+        event,
+        other: None,
+        locals: Vec::new(),
+        budget: limit::CONDITION_COST_MAX,
+    };
+    evaluation.owned(root).ok()
+}
+
 /// What looking at all of a value costs, in bytes.
 fn weight(value: &Value) -> u64 {
     match value {

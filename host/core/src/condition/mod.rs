@@ -74,6 +74,12 @@ impl Condition {
     pub fn holds(&self, event: &Value, other: Option<&Value>) -> bool {
         evaluate::holds(&self.root, event, other)
     }
+
+    /// What it comes to, for expressions that stand for a value rather than a decision. None: an error, such as a member
+    /// that is not there.
+    pub fn value(&self, event: &Value) -> Option<Value> {
+        evaluate::value(&self.root, event)
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use dormouse_core::condition::Condition;
+use dormouse_core::flow::{Admission, Plan};
 use dormouse_core::manifest::{Function, Manifest};
 use dormouse_core::trigger::Trigger;
 use dormouse_core::{Digest, FunctionName, Json};
@@ -31,6 +32,8 @@ pub struct Snapshot {
     pub modules: HashMap<String, ActiveModule>,
     /// Every trigger that some active function has.
     triggers: Vec<ActiveTrigger>,
+    /// The flow control of those functions that have any.
+    flow: HashMap<FunctionName, Plan>,
 }
 
 /// A trigger: the pattern with its condition, and the function it starts.
@@ -75,6 +78,14 @@ impl Snapshot {
         functions
     }
 
+    /// What an event has to pass before it starts a run of a function.
+    pub fn admission(&self, function: &FunctionName, payload: &Json) -> Admission {
+        match self.flow.get(function) {
+            Some(plan) => plan.admission(&payload.read().unwrap_or_default()),
+            None => Admission::default(),
+        }
+    }
+
     /// The active version of a function's module, if it has that function.
     pub fn function(&self, name: &FunctionName) -> Option<(Digest, &Function)> {
         let module = self.modules.get(name.module())?;
@@ -99,6 +110,12 @@ impl Snapshot {
                 let Ok(name) = FunctionName::new(&version.module, &function.id) else {
                     continue;
                 };
+                // It was checked at upload, as the triggers were.
+                if let Ok(plan) = Plan::compile(function)
+                    && !plan.is_empty()
+                {
+                    snapshot.flow.insert(name.clone(), plan);
+                }
                 for trigger in &function.triggers {
                     // It was checked at upload, as the manifest was when it was read just now.
                     let Ok(condition) = trigger.compile() else {

@@ -150,6 +150,11 @@ impl Scheduler {
                 Created::Duplicate(existing) => {
                     tracing::debug!(%existing, "the event id has started a run before")
                 }
+                Created::Dropped { decision, .. } => {
+                    let decision = decision.as_str();
+                    tracing::debug!(function = %run.function, decision, "the event starts no run");
+                    metrics::counter!("dormouse_runs_dropped_total", "decision" => decision).increment(1);
+                }
             }
         }
         if queued {

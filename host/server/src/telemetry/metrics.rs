@@ -37,12 +37,18 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, meaning.
-const ALL: [(&str, Kind, Unit, &str); 18] = [
+const ALL: [(&str, Kind, Unit, &str); 19] = [
     (
         "dormouse_runs_total",
         Kind::Counter,
         Unit::Count,
         "Runs that reached a status, by status.",
+    ),
+    (
+        "dormouse_runs_dropped_total",
+        Kind::Counter,
+        Unit::Count,
+        "Events that flow control kept from starting a run, by decision.",
     ),
     (
         "dormouse_runs_blocked",

@@ -359,6 +359,7 @@ impl Writer<'_> {
                 config_revision: 0,
                 event_id,
                 dedupe: None,
+                admission: Default::default(),
                 seed: [number; 32],
                 start_at: now,
                 lease: Some(self.node),

@@ -1,11 +1,13 @@
 //! What becomes of events and runs that are handed in together. The same on every database.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use dormouse_core::flow::{Decision, Standing, Verdict};
 use dormouse_core::limit::EVENT_DEDUPE;
 use dormouse_core::run::{Phase, State, Status};
 use dormouse_core::{Digest, EventId, FunctionName, RunId, Timestamp};
 
+use super::limits::{Decisions, LimitKey, Limits};
 use crate::error::{Error, Result};
 use crate::ingest::{Created, Ingest, NewEvent, NewRun};
 use crate::schedule::Incarnation;
@@ -39,6 +41,10 @@ pub(crate) struct Additions<'i> {
     pub(crate) dedupe: HashMap<DedupeKey<'i>, (RunId, Timestamp)>,
     /// Events stored before that now have a run.
     pub(crate) referred: Vec<EventId>,
+    /// What limits have to remember.
+    pub(crate) limits: BTreeMap<LimitKey, Standing>,
+    /// Why events start no run of their own.
+    pub(crate) decisions: Decisions,
 }
 
 /// What the small tables say.
@@ -62,6 +68,8 @@ pub(crate) struct Known {
     pub(crate) dedupe: HashMap<(i64, String), (RunId, Timestamp)>,
     /// Events that runs name without bringing them.
     pub(crate) events: HashSet<EventId>,
+    /// What limits remember.
+    pub(crate) limits: Limits,
 }
 
 /// The dedupe keys that requests name, each once, in order.
@@ -176,10 +184,44 @@ fn add<'i>(
         let function_id = small.function_id(&run.function)?;
         if let Some(key) = &run.dedupe {
             let found = known.dedupe.get(&(function_id, key.clone())).copied();
-            if let Some((earlier, _)) = found.filter(|(_, at)| at.after(EVENT_DEDUPE) > now) {
+            if let Some((earlier, at)) = found.filter(|(_, at)| at.after(EVENT_DEDUPE) > now) {
+                let detail = format!("the event's id started run {earlier} at {at}");
+                additions.decisions.add(
+                    run.event_id,
+                    function_id,
+                    (Decision::Duplicate, now, Some(earlier), detail),
+                );
                 created.push(Created::Duplicate(earlier));
                 continue;
             }
+        }
+        let verdict = run.admission.decide(now, |gate| {
+            known.limits.standing(function_id, gate, &run.admission)
+        });
+        match verdict {
+            Verdict::Admitted { used_until } => {
+                known
+                    .limits
+                    .admit(function_id, run, used_until, &mut additions.limits);
+            }
+            Verdict::Dropped {
+                decision,
+                run: earlier,
+                until,
+                detail,
+            } => {
+                additions
+                    .decisions
+                    .add(run.event_id, function_id, (decision, now, earlier, detail));
+                created.push(Created::Dropped {
+                    decision,
+                    run: earlier,
+                    until,
+                });
+                continue;
+            }
+        }
+        if let Some(key) = &run.dedupe {
             known.dedupe.insert((function_id, key.clone()), (run.id, now));
             additions.dedupe.insert((function_id, key), (run.id, now));
         }

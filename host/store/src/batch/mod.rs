@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `queue`, `request` | handing in a write, and its answer |
 //! | `runs` | rows of runs in memory, and what has to be written for a change |
+//! | `limits` | what flow control remembers, and what it decided |
 //! | `ingest`, `execute`, `schedule`, `command`, `waits`, `children` | the decisions |
 //!
 //! Absent on purpose: SQL, connections, clocks.
@@ -14,6 +15,7 @@ pub(crate) mod children;
 pub(crate) mod command;
 pub(crate) mod execute;
 pub(crate) mod ingest;
+pub(crate) mod limits;
 pub(crate) mod queue;
 pub(crate) mod request;
 pub(crate) mod runs;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use dormouse_core::flow::Decision;
 use dormouse_core::run::Phase;
 use dormouse_core::{Digest, EventId, Json, RunId, Timestamp};
 
@@ -32,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 46] = [
+const KINDS: [&str; 48] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -45,6 +46,8 @@ const KINDS: [&str; 46] = [
     "ingest-delayed",
     "ingest-duplicate",
     "ingest-rerun",
+    "ingest-idempotent",
+    "ingest-rate-limited",
     "claim",
     "claim-blocked",
     "fire",
@@ -395,6 +398,16 @@ impl Pair {
                 {
                     flags.push("ingest-duplicate");
                 }
+                for created in &created {
+                    match created {
+                        Created::Dropped {
+                            decision: Decision::Idempotent,
+                            ..
+                        } => flags.push("ingest-idempotent"),
+                        Created::Dropped { .. } => flags.push("ingest-rate-limited"),
+                        Created::New { .. } | Created::Duplicate(_) => {}
+                    }
+                }
                 for flag in flags {
                     self.succeeded(flag);
                 }
@@ -434,6 +447,7 @@ impl Pair {
                 .random
                 .one_in(3)
                 .then(|| format!("key {}", self.random.below(20))),
+            admission: self.admission(),
             seed: [self.random.below(256) as u8; 32],
             start_at: now.after(std::time::Duration::from_millis(delay)),
             lease: (!self.random.one_in(3)).then_some(node(self.node).incarnation),

@@ -109,6 +109,7 @@ impl Fixture {
             config_revision: 1,
             event_id: event,
             dedupe: None,
+            admission: Default::default(),
             seed: [7; 32],
             start_at: at(0),
             lease: None,

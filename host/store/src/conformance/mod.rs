@@ -10,6 +10,7 @@ mod execution;
 mod fixture;
 mod ingestion;
 mod invoking;
+mod limiting;
 mod random;
 mod scheduling;
 mod sending;
@@ -53,6 +54,11 @@ checks![
     ingestion::a_run_is_born_leased_only_to_a_node_that_lives,
     ingestion::what_does_not_make_sense_stores_nothing,
     ingestion::large_payloads_come_back_whole,
+    limiting::what_is_over_the_rate_is_dropped_and_why_is_kept,
+    limiting::within_one_commit_limits_count_too,
+    limiting::the_same_value_starts_a_function_once_a_day,
+    limiting::what_is_dropped_counts_towards_nothing,
+    limiting::a_thousand_keys_come_and_go,
     execution::entries_are_kept_in_order,
     execution::only_the_lease_holder_appends,
     execution::the_same_entries_again_are_taken_once,

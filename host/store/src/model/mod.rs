@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dormouse_core::flow::{Gate, Standing as Limit};
 use dormouse_core::journal::Record;
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::watch;
@@ -23,7 +24,7 @@ use crate::contract::Store;
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
-use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};
+use crate::read::{Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
 
@@ -49,6 +50,8 @@ struct World {
     runs: BTreeMap<RunId, ModelRun>,
     orphans: BTreeSet<RunId>,
     dedupe: HashMap<(FunctionName, String), (RunId, Timestamp)>,
+    limits: HashMap<(FunctionName, Gate, String), Limit>,
+    decisions: BTreeMap<(EventId, FunctionName), Decided>,
     configs: Vec<Json>,
     components: HashMap<Digest, Vec<u8>>,
 }
@@ -344,6 +347,14 @@ impl Store for MemoryStore {
                 && filter.before.is_none_or(|before| event.id < before)
         });
         Ok(chosen.take(filter.limit as usize).cloned().collect())
+    }
+
+    async fn decisions(&self, event: EventId) -> Result<Vec<Decided>> {
+        let world = self.world()?;
+        let of_event = world.decisions.iter().filter(|((of, _), _)| *of == event);
+        let mut found: Vec<Decided> = of_event.map(|(_, decided)| decided.clone()).collect();
+        found.sort_by_key(|decided| decided.function.to_string());
+        Ok(found)
     }
 
     async fn logs(&self, run: RunId, from: u32, limit: u32) -> Result<Vec<LogLine>> {

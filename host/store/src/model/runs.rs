@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dormouse_core::flow::{Decision, Standing, Verdict};
 use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
 use dormouse_core::limit::{CLAIMS_WITHOUT_ENTRY_MAX, EVENT_DEDUPE};
 use dormouse_core::operation::SendSignal;
@@ -13,7 +14,7 @@ use crate::command::Commanded;
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine, Lost, Then};
 use crate::ingest::{Created, Ingest, NewRun};
-use crate::read::{Counts, Run, StoredEvent};
+use crate::read::{Counts, Decided, Run, StoredEvent};
 use crate::schedule::{Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, crash_loop};
 use crate::wait::{NewWait, WaitOn};
 
@@ -191,17 +192,62 @@ impl World {
             }
         }
         let mut dedupe = self.dedupe.clone();
+        let mut limits = self.limits.clone();
+        let mut decisions = Vec::new();
         let mut born = Vec::new();
         let mut created = Vec::new();
         for run in ingest.runs {
-            if let Some(key) = &run.dedupe {
-                let key = (run.function.clone(), key.clone());
-                if let Some((earlier, at)) = dedupe.get(&key)
-                    && at.after(EVENT_DEDUPE) > ingest.now
-                {
-                    created.push(Created::Duplicate(*earlier));
+            let decided = |decision, earlier, detail: String| {
+                let decided = Decided {
+                    function: run.function.clone(),
+                    decision,
+                    at: ingest.now,
+                    run: earlier,
+                    detail,
+                };
+                ((run.event_id, run.function.clone()), decided)
+            };
+            let key = run.dedupe.as_ref().map(|key| (run.function.clone(), key.clone()));
+            if let Some((earlier, at)) = key.as_ref().and_then(|key| dedupe.get(key))
+                && at.after(EVENT_DEDUPE) > ingest.now
+            {
+                let detail = format!("the event's id started run {earlier} at {at}");
+                decisions.push(decided(Decision::Duplicate, Some(*earlier), detail));
+                created.push(Created::Duplicate(*earlier));
+                continue;
+            }
+            let gates: Vec<_> = run
+                .admission
+                .gates()
+                .map(|(gate, key)| (run.function.clone(), gate, key.to_owned()))
+                .collect();
+            let standing = |gate| {
+                let key = gates.iter().find(|(_, of, _)| *of == gate)?;
+                limits.get(key).copied()
+            };
+            match run.admission.decide(ingest.now, standing) {
+                Verdict::Admitted { used_until } => {
+                    for (key, (_, used_until)) in gates.into_iter().zip(used_until) {
+                        let run = run.id;
+                        limits.insert(key, Standing { used_until, run });
+                    }
+                }
+                Verdict::Dropped {
+                    decision,
+                    run: earlier,
+                    until,
+                    detail,
+                } => {
+                    decisions.push(decided(decision, earlier, detail));
+                    created.push(Created::Dropped {
+                        decision,
+                        run: earlier,
+                        until,
+                    });
                     continue;
                 }
+            }
+            if let Some(key) = key {
                 dedupe.insert(key, (run.id, ingest.now));
             }
             let lease = run
@@ -217,6 +263,10 @@ impl World {
             return corrupt("a run is stored twice".to_owned());
         }
         self.dedupe = dedupe;
+        self.limits = limits;
+        for (key, decided) in decisions {
+            self.decisions.entry(key).or_insert(decided);
+        }
         let mut news = Vec::new();
         for event in ingest.events {
             if self.events.contains_key(&event.id) {
@@ -569,7 +619,7 @@ impl World {
         };
         events.retain(|id| unneeded(self, id));
         for id in &events {
-            self.events.remove(id);
+            self.forget(*id);
         }
         let alone: BTreeSet<(Timestamp, EventId)> = self
             .events
@@ -578,9 +628,14 @@ impl World {
             .map(|event| (event.received_at, event.id))
             .collect();
         for (_, id) in alone.into_iter().take(limit as usize) {
-            self.events.remove(&id);
+            self.forget(id);
         }
         count
+    }
+
+    fn forget(&mut self, event: EventId) {
+        self.events.remove(&event);
+        self.decisions.retain(|(of, _), _| *of != event);
     }
 }
 

@@ -45,6 +45,8 @@ pub(super) struct Cache {
     pub(super) generation: i64,
     /// Rows added to `dedupe` since old ones were last swept out.
     pub(super) unswept: usize,
+    /// Rows written to `limits` since.
+    pub(super) unswept_limits: usize,
     /// Those of the nodes that were asked about that live.
     nodes: HashSet<Incarnation>,
     /// For event names that came in or were waited for, the paths of their waits. Rows are never deleted, so what is
@@ -60,6 +62,7 @@ impl Cache {
     pub(super) fn forget(&mut self) {
         *self = Cache {
             unswept: self.unswept,
+            unswept_limits: self.unswept_limits,
             ..Cache::default()
         };
     }

@@ -9,11 +9,12 @@ use super::cache::Cache;
 use super::fault::{Attempt, Fault};
 use super::runs::{READY, TIMERS, bind_places};
 use super::sql::{Cells, Conn, Together};
-use super::waits;
 use super::writer::Effects;
+use super::{limits, waits};
 use crate::batch::ingest::{
     Additions, Birth, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places,
 };
+use crate::batch::limits::limit_keys;
 use crate::batch::runs::{inline, is_large, place};
 use crate::batch::waits::Arrivals;
 use crate::error::Result;
@@ -61,6 +62,7 @@ pub(super) async fn ingest(
     let mut known = Known {
         dedupe: known_dedupe(conn, &dedupe_keys(cache, requests)?).await?,
         events: stored_events(conn, &foreign_events(requests)).await?,
+        limits: limits::locked(conn, &limit_keys(cache, requests)?).await?,
     };
     let (answers, additions) = decide(cache, &mut known, requests)?;
     let now = requests
@@ -164,9 +166,11 @@ async fn write(
         args.keys(rows.iter().copied());
     });
     add_runs(&mut together, &additions.runs);
+    limits::add(&mut together, &additions.limits, &additions.decisions);
     together.add(&ready, READY, bind_places);
     together.add(&timers, TIMERS, bind_places);
     together.run(conn).await?;
+    limits::sweep(conn, cache, additions.limits.len(), now).await?;
     effects.marks.lower(&ready, &timers);
     effects.tell |= !ready.is_empty();
     Ok(())

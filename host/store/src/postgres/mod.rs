@@ -24,6 +24,7 @@ mod execute;
 mod fault;
 mod hints;
 mod ingest;
+mod limits;
 mod marks;
 mod read;
 mod readers;
@@ -58,7 +59,7 @@ use crate::contract::Store;
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
-use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};
+use crate::read::{Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
 
@@ -448,6 +449,10 @@ impl Store for PostgresStore {
 
     async fn events(&self, filter: EventFilter) -> Result<Vec<StoredEvent>> {
         on!(self.readers, (filter) conn => read::events(conn, &filter)).await
+    }
+
+    async fn decisions(&self, event: EventId) -> Result<Vec<Decided>> {
+        on!(self.readers, () conn => limits::decisions(conn, event)).await
     }
 
     async fn logs(&self, run: RunId, from: u32, limit: u32) -> Result<Vec<LogLine>> {

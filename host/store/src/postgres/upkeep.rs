@@ -105,6 +105,7 @@ async fn prune_events(conn: &mut Conn, events: &[EventId], ended_before: Timesta
     if !old.is_empty() {
         for text in [
             "DELETE FROM blobs WHERE seq = -3 AND owner_id = ANY($1)",
+            "DELETE FROM decisions WHERE event_id = ANY($1)",
             "DELETE FROM events WHERE id = ANY($1)",
         ] {
             conn.execute(text, |args| {

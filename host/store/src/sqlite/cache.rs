@@ -31,6 +31,8 @@ pub(super) struct Cache {
     pub(super) wait_paths: HashMap<String, Vec<String>>,
     /// Rows added to `dedupe` since old ones were last swept out.
     pub(super) unswept: usize,
+    /// Rows written to `limits` since.
+    pub(super) unswept_limits: usize,
     function_ids: HashMap<FunctionName, i64>,
     functions: HashMap<i64, FunctionName>,
     versions: HashMap<i64, VersionEntry>,

@@ -9,10 +9,11 @@ use sqlx::SqliteConnection;
 use super::cache::Cache;
 use super::runs::{insert_ready, insert_timers};
 use super::sql::{Cells, Rows, execute};
-use super::waits;
+use super::{limits, waits};
 use crate::batch::ingest::{
     Additions, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places,
 };
+use crate::batch::limits::limit_keys;
 use crate::batch::runs::{inline, is_large, place};
 use crate::batch::waits::Arrivals;
 use crate::error::Result;
@@ -68,6 +69,7 @@ pub(super) async fn ingest(
     let mut known = Known {
         dedupe: known_dedupe(conn, &dedupe_keys(cache, requests)?).await?,
         events: stored_events(conn, &foreign_events(requests)).await?,
+        limits: limits::known(conn, &limit_keys(cache, requests)?).await?,
     };
     let (answers, additions) = decide(cache, &mut known, requests)?;
     let now = requests
@@ -151,6 +153,7 @@ async fn write(
         })
         .await?;
     write_runs(conn, &additions.runs).await?;
+    limits::write(conn, cache, &additions, now).await?;
     let dedupe: Vec<_> = additions.dedupe.into_iter().collect();
     DEDUPE
         .apply(conn, &dedupe, |args, ((function_id, key), (run, at))| {

@@ -21,6 +21,7 @@ mod execute;
 mod fault;
 mod ingest;
 mod journal;
+mod limits;
 mod lock;
 #[cfg(test)]
 mod plans;
@@ -53,7 +54,7 @@ use crate::contract::Store;
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
-use crate::read::{Counts, EventFilter, Run, RunFilter, StoredEvent};
+use crate::read::{Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
 
@@ -326,6 +327,10 @@ impl Store for SqliteStore {
 
     async fn events(&self, filter: EventFilter) -> Result<Vec<StoredEvent>> {
         self.read(async |conn| read::events(conn, &filter).await).await
+    }
+
+    async fn decisions(&self, event: EventId) -> Result<Vec<Decided>> {
+        self.read(async |conn| limits::decisions(conn, event).await).await
     }
 
     async fn logs(&self, run: RunId, from: u32, limit: u32) -> Result<Vec<LogLine>> {

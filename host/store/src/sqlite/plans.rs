@@ -3,10 +3,10 @@
 use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
-use super::{connect, ingest, journal, read, runs, schedule, upkeep, waits};
+use super::{connect, ingest, journal, limits, read, runs, schedule, upkeep, waits};
 
 /// Tables that grow with use.
-const LARGE: [&str; 11] = [
+const LARGE: [&str; 13] = [
     "runs",
     "journal",
     "events",
@@ -18,6 +18,8 @@ const LARGE: [&str; 11] = [
     "timers",
     "logs",
     "dedupe",
+    "limits",
+    "decisions",
 ];
 
 /// Steps of a plan that read a whole large table. Rows of values are no table, and a search is no scan.
@@ -46,6 +48,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         upkeep::statements(),
         read::statements(),
         waits::statements(),
+        limits::statements(),
     ]
     .concat();
     assert!(rows.len() > 25);

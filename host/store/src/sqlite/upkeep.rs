@@ -35,6 +35,7 @@ static EVENTS_LEFT: Rows = Rows::new(
 );
 static EVENTS_ORPHANED: Rows = Rows::new("UPDATE events SET has_runs = 0 WHERE id IN (VALUES ", 1, ")");
 static EVENTS: Rows = Rows::new("DELETE FROM events WHERE id IN (VALUES ", 1, ")");
+static DECISIONS: Rows = Rows::new("DELETE FROM decisions WHERE event_id IN (VALUES ", 1, ")");
 static EVENT_BLOBS: Rows = Rows::new("DELETE FROM blobs WHERE (owner_id, seq) IN (VALUES ", 2, ")");
 
 /// Deletes runs that ended before a time, and events as old that no run refers to.
@@ -104,6 +105,11 @@ pub(super) async fn prune(conn: &mut SqliteConnection, ended_before: Timestamp, 
             args.event(*id).int(place::EVENT);
         })
         .await?;
+    DECISIONS
+        .apply(conn, &old, |args, id| {
+            args.event(*id);
+        })
+        .await?;
     EVENTS
         .apply(conn, &old, |args, id| {
             args.event(*id);
@@ -128,8 +134,15 @@ pub(super) async fn needed_components(conn: &mut SqliteConnection) -> Result<Has
 /// All multi-row statements of this room, for the check of their plans.
 #[cfg(test)]
 pub(super) fn statements() -> Vec<&'static Rows> {
-    [&RUNS, &EVENTS_LEFT, &EVENTS_ORPHANED, &EVENTS, &EVENT_BLOBS]
-        .into_iter()
-        .chain(&BELONGINGS)
-        .collect()
+    [
+        &RUNS,
+        &EVENTS_LEFT,
+        &EVENTS_ORPHANED,
+        &EVENTS,
+        &EVENT_BLOBS,
+        &DECISIONS,
+    ]
+    .into_iter()
+    .chain(&BELONGINGS)
+    .collect()
 }

@@ -131,6 +131,7 @@ impl Worker {
                 config_revision: 1,
                 event_id: event,
                 dedupe: None,
+                admission: Default::default(),
                 seed: [1; 32],
                 start_at: now,
                 lease: Some(self.node),

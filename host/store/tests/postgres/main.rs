@@ -3,6 +3,7 @@
 
 mod conformance;
 mod faults;
+mod limits;
 mod many;
 mod opening;
 mod proxy;
@@ -111,6 +112,7 @@ impl Member {
                 config_revision: 1,
                 event_id: event,
                 dedupe: dedupe.map(str::to_owned),
+                admission: Default::default(),
                 seed: [7; 32],
                 start_at: at(0),
                 lease: leased.then_some(self.node),

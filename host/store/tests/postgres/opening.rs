@@ -36,7 +36,8 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     let Error::NewerSchema { found, known } = refused(&url).await else {
         panic!("it was refused for another reason")
     };
-    assert_eq!((found, known), (9999, 1));
+    assert_eq!(found, 9999);
+    assert!((1..9999).contains(&known), "{known}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,8 +55,8 @@ async fn many_nodes_may_open_an_empty_database_at_once() {
     }
     let name = database_of(&url);
     assert_eq!(
-        Cluster::shared().psql(name, "SELECT count(*) FROM dormouse_migrations"),
-        "1"
+        Cluster::shared().psql(name, "SELECT max(version) = count(*) FROM dormouse_migrations"),
+        "t"
     );
 }
 

@@ -1,5 +1,6 @@
 //! What random appends carry beside their entries.
 
+use dormouse_core::flow::{Admission, Limited, Rate};
 use dormouse_core::journal::RecordKind;
 use dormouse_core::wait::{EventWait, SignalWait};
 use dormouse_core::{Failure, Seq};
@@ -84,6 +85,23 @@ impl Pair {
             });
         }
         signals
+    }
+
+    /// What a run has to pass.
+    pub(super) fn admission(&mut self) -> Admission {
+        let rate = Rate {
+            limit: 1 + self.random.below(3) as u32,
+            period_ms: 1_000 + self.random.below(3_000),
+            burst: 1,
+        };
+        let limited = Limited {
+            rate,
+            key: format!("{}", self.random.below(3)),
+        };
+        Admission {
+            idempotency: self.random.one_in(8).then(|| format!("{}", self.random.below(5))),
+            rate_limit: self.random.one_in(5).then_some(limited),
+        }
     }
 
     /// What an append carries.

@@ -42,6 +42,11 @@ impl Pair {
             })
         )
         .expect("lists");
+        for event in &events {
+            if self.random.one_in((events.len() as u64 / sample).max(1)) {
+                both!(self, decisions(event.id)).expect("reads");
+            }
+        }
         let event = self
             .random
             .pick(&events)

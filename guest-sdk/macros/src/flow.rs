@@ -1,0 +1,113 @@
+//! The options of `#[dormouse::function]` that limit how its runs start.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::parse::ParseStream;
+use syn::{Error, Ident, LitInt, LitStr, Result, Token, parenthesized};
+
+use crate::function::{condition, duration, optional, text};
+
+/// The options' names, for a mistake's message.
+pub(crate) const KNOWN: &str = "idempotency, rate_limit";
+
+const RATE_MAX: u32 = 1_000_000;
+const DAY_MS: u64 = 86_400_000;
+
+/// So many in so long.
+struct Rate {
+    limit: u32,
+    period_ms: u64,
+    burst: Option<u32>,
+    key: Option<LitStr>,
+}
+
+#[derive(Default)]
+pub(crate) struct Options {
+    idempotency: Option<LitStr>,
+    rate_limit: Option<Rate>,
+}
+
+impl Options {
+    /// Reads the option, if it is one of these.
+    pub(crate) fn parse(&mut self, name: &str, input: ParseStream<'_>) -> Result<bool> {
+        match name {
+            "idempotency" => self.idempotency = Some(condition(text(input)?)?),
+            "rate_limit" => self.rate_limit = Some(rate(name, input, DAY_MS)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    pub(crate) fn definition(&self) -> TokenStream {
+        let idempotency = optional(self.idempotency.as_ref().map(|key| quote!(#key)));
+        let rate_limit = optional(self.rate_limit.as_ref().map(Rate::definition));
+        quote!(::dormouse::__private::Flow {
+            idempotency: #idempotency,
+            rate_limit: #rate_limit,
+        })
+    }
+}
+
+impl Rate {
+    fn definition(&self) -> TokenStream {
+        let Rate { limit, period_ms, .. } = self;
+        let burst = optional(self.burst.map(|burst| quote!(#burst)));
+        let key = optional(self.key.as_ref().map(|key| quote!(#key)));
+        quote!(::dormouse::__private::Rate { limit: #limit, period_ms: #period_ms, burst: #burst, key: #key })
+    }
+}
+
+/// `rate_limit(limit = 10, period = "1m", burst = 2, key = "event.data.user")`
+fn rate(name: &str, input: ParseStream<'_>, period_ms_max: u64) -> Result<Rate> {
+    let content;
+    let parentheses = parenthesized!(content in input);
+    let (mut limit, mut period_ms, mut burst, mut key) = (None, None, None, None);
+    while !content.is_empty() {
+        let member: Ident = content.parse()?;
+        match member.to_string().as_str() {
+            "limit" => limit = Some(number(&content, RATE_MAX)?),
+            "period" => {
+                let period = text(&content)?;
+                let millis = duration(&period)?;
+                if !(1_000..=period_ms_max).contains(&millis) {
+                    let message = format!("a period of {name} is 1s to {}h", period_ms_max / 3_600_000);
+                    return Err(Error::new(period.span(), message));
+                }
+                period_ms = Some(millis);
+            }
+            "burst" => burst = Some(number(&content, RATE_MAX)?),
+            "key" => key = Some(condition(text(&content)?)?),
+            other => {
+                let message =
+                    format!("unknown member `{other}` of {name}; known are: limit, period, burst, key");
+                return Err(Error::new(member.span(), message));
+            }
+        }
+        if !content.is_empty() {
+            content.parse::<Token![,]>()?;
+        }
+    }
+    let (Some(limit), Some(period_ms)) = (limit, period_ms) else {
+        let message = format!("{name} needs a limit and a period: {name}(limit = 10, period = \"1m\")");
+        return Err(Error::new(parentheses.span.join(), message));
+    };
+    if burst.is_some_and(|burst| burst > limit) {
+        let message = format!("the burst is more than the limit, {limit}");
+        return Err(Error::new(parentheses.span.join(), message));
+    }
+    Ok(Rate {
+        limit,
+        period_ms,
+        burst,
+        key,
+    })
+}
+
+fn number(input: ParseStream<'_>, most: u32) -> Result<u32> {
+    input.parse::<Token![=]>()?;
+    let number: LitInt = input.parse()?;
+    let parsed = number.base10_parse().ok();
+    parsed
+        .filter(|value| (1..=most).contains(value))
+        .ok_or_else(|| Error::new(number.span(), format!("a whole number from 1 to {most}")))
+}

@@ -1,0 +1,31 @@
+//! What a function's definition says of flow control: how its runs start.
+
+use serde::Serialize;
+
+/// The limits on how a function's runs start.
+#[doc(hidden)]
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Flow {
+    /// A CEL expression: no second run for the same value within 24 hours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<&'static str>,
+    /// How many runs may start in what time; events beyond start none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<Rate>,
+}
+
+/// So many in so long.
+#[doc(hidden)]
+#[derive(Clone, Debug, Serialize)]
+pub struct Rate {
+    /// How many in a period.
+    pub limit: u32,
+    /// The period in milliseconds.
+    pub period_ms: u64,
+    /// How many of them at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    /// A CEL expression: each of its values has a limit of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<&'static str>,
+}

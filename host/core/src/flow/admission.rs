@@ -1,0 +1,263 @@
+//! What becomes of one run on the state of its limits.
+
+use crate::id::RunId;
+use crate::limit;
+use crate::time::Timestamp;
+
+use super::rate::{Rate, describe};
+
+/// What a run has to pass before it is created: its function's flow control, with the keys evaluated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// No second run with this key within [`limit::EVENT_DEDUPE`].
+    pub idempotency: Option<String>,
+    /// Dropped when there were too many.
+    pub rate_limit: Option<Limited>,
+}
+
+/// A rate and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// The rate.
+    pub rate: Rate,
+    /// The key's value; empty when there is no key.
+    pub key: String,
+}
+
+/// Which of a function's limits a state belongs to. The numbers are on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Gate {
+    /// `idempotency`.
+    Idempotency = 1,
+    /// `rate_limit`.
+    RateLimit = 2,
+}
+
+impl Gate {
+    /// From the number on disk.
+    pub fn from_number(number: i64) -> Option<Gate> {
+        [Gate::Idempotency, Gate::RateLimit]
+            .into_iter()
+            .find(|gate| *gate as i64 == number)
+    }
+}
+
+/// What a limit remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Until when its allowance is used up, in microseconds since the epoch. Once that is past it remembers nothing.
+    pub used_until: i64,
+    /// The last run that it let pass.
+    pub run: RunId,
+}
+
+/// What kept an event from starting a run of its own. The numbers are on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Decision {
+    /// The sender's event id has started the function before.
+    Duplicate = 1,
+    /// An event with the same value of `idempotency` has.
+    Idempotent = 2,
+    /// There were too many: `rate_limit`.
+    RateLimited = 3,
+}
+
+impl Decision {
+    /// All of them.
+    pub const ALL: [Decision; 3] = [Decision::Duplicate, Decision::Idempotent, Decision::RateLimited];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Decision::Duplicate => "duplicate",
+            Decision::Idempotent => "idempotent",
+            Decision::RateLimited => "rate-limited",
+        }
+    }
+
+    /// From the number on disk.
+    pub fn from_number(number: i64) -> Option<Decision> {
+        Decision::ALL
+            .into_iter()
+            .find(|decision| *decision as i64 == number)
+    }
+}
+
+/// What becomes of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is created.
+    Admitted {
+        /// What its limits remember from then on.
+        used_until: Vec<(Gate, i64)>,
+    },
+    /// It is not.
+    Dropped {
+        /// What keeps it.
+        decision: Decision,
+        /// The run that is there in its place.
+        run: Option<RunId>,
+        /// When the next one may pass.
+        until: Timestamp,
+        /// For a person.
+        detail: String,
+    },
+}
+
+impl Admission {
+    /// The limits that are asked, each with its key.
+    pub fn gates(&self) -> impl Iterator<Item = (Gate, &str)> {
+        let idempotency = self.idempotency.as_deref();
+        let rate_limit = self.rate_limit.as_ref();
+        idempotency
+            .map(|key| (Gate::Idempotency, key))
+            .into_iter()
+            .chain(rate_limit.map(|limited| (Gate::RateLimit, limited.key.as_str())))
+    }
+
+    /// Decides. Only a run that passes every limit counts towards any.
+    pub fn decide(&self, now: Timestamp, standing: impl Fn(Gate) -> Option<Standing>) -> Verdict {
+        let mut used_until = Vec::new();
+        if let Some(key) = &self.idempotency {
+            let once = Rate {
+                limit: 1,
+                period_ms: limit::EVENT_DEDUPE.as_millis() as u64,
+                burst: 1,
+            };
+            let before = standing(Gate::Idempotency);
+            let turn = once.next(before.map_or(0, |before| before.used_until), now);
+            if turn.at > now {
+                return Verdict::Dropped {
+                    decision: Decision::Idempotent,
+                    run: before.map(|before| before.run),
+                    until: turn.at,
+                    detail: format!(
+                        "a run with the idempotency key {} was started within {}; the next one may start at {}",
+                        shown(key),
+                        describe(limit::EVENT_DEDUPE),
+                        turn.at
+                    ),
+                };
+            }
+            used_until.push((Gate::Idempotency, turn.used_until));
+        }
+        if let Some(Limited { rate, key }) = &self.rate_limit {
+            let before = standing(Gate::RateLimit);
+            let turn = rate.next(before.map_or(0, |before| before.used_until), now);
+            if turn.at > now {
+                return Verdict::Dropped {
+                    decision: Decision::RateLimited,
+                    run: None,
+                    until: turn.at,
+                    detail: format!(
+                        "the rate limit of {}{} is used up; the next one may start at {}",
+                        rate.describe(),
+                        of_key(key),
+                        turn.at
+                    ),
+                };
+            }
+            used_until.push((Gate::RateLimit, turn.used_until));
+        }
+        Verdict::Admitted { used_until }
+    }
+}
+
+/// Whose limit it is, in words.
+fn of_key(key: &str) -> String {
+    match key {
+        "" => String::new(),
+        key => format!(" for {}", shown(key)),
+    }
+}
+
+/// A key, short enough to be read.
+fn shown(key: &str) -> String {
+    let mut shown: String = key.chars().take(80).collect();
+    if shown.len() < key.len() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(1_790_000_000_000 + millis)
+    }
+
+    fn run(number: u8) -> RunId {
+        RunId::from_parts(at(0), [number; 10])
+    }
+
+    #[test]
+    fn only_what_passes_all_counts_towards_any() {
+        let admission = Admission {
+            idempotency: Some("7".to_owned()),
+            rate_limit: Some(Limited {
+                rate: Rate {
+                    limit: 1,
+                    period_ms: 60_000,
+                    burst: 1,
+                },
+                key: "\"ann\"".to_owned(),
+            }),
+        };
+        let gates: Vec<_> = admission.gates().collect();
+        assert_eq!(gates, [(Gate::Idempotency, "7"), (Gate::RateLimit, "\"ann\"")]);
+        let Verdict::Admitted { used_until } = admission.decide(at(0), |_| None) else {
+            panic!("nothing is used up");
+        };
+        let day = 86_400_000;
+        assert_eq!(
+            used_until,
+            [
+                (Gate::Idempotency, at(day).as_millis() * 1000),
+                (Gate::RateLimit, at(60_000).as_millis() * 1000)
+            ]
+        );
+        let state = |gate: Gate| {
+            used_until
+                .iter()
+                .find(|(of, _)| *of == gate)
+                .map(|(_, used_until)| Standing {
+                    used_until: *used_until,
+                    run: run(1),
+                })
+        };
+        let dropped = |admission: &Admission, millis: i64| match admission.decide(at(millis), state) {
+            Verdict::Dropped {
+                decision,
+                run,
+                until,
+                detail,
+            } => Some((decision, run, until, detail)),
+            Verdict::Admitted { .. } => None,
+        };
+        let (decision, of, until, detail) = dropped(&admission, day - 1).expect("dropped");
+        assert_eq!(
+            (decision, of, until),
+            (Decision::Idempotent, Some(run(1)), at(day))
+        );
+        assert!(detail.contains("key 7 was started within 1d"), "{detail}");
+        assert_eq!(dropped(&admission, day), None);
+        let other = Admission {
+            idempotency: None,
+            ..admission
+        };
+        let (decision, of, until, detail) = dropped(&other, 59_999).expect("dropped");
+        assert_eq!((decision, of, until), (Decision::RateLimited, None, at(60_000)));
+        assert_eq!(
+            detail,
+            format!(
+                "the rate limit of 1 per 1m for \"ann\" is used up; the next one may start at {}",
+                at(60_000)
+            )
+        );
+        assert_eq!(dropped(&other, 60_000), None);
+    }
+}

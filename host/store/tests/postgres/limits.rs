@@ -1,0 +1,125 @@
+//! Limits on several nodes of one database: none is exceeded, and what becomes of each event is known.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use dormouse_core::EventId;
+use dormouse_core::flow::{Admission, Decision, Limited, Rate};
+use dormouse_store::Store;
+use dormouse_store::ingest::Created;
+use dormouse_testing_postgres::Cluster;
+
+use crate::{Member, at};
+
+const RATE: Rate = Rate {
+    limit: 5,
+    period_ms: 1_000,
+    burst: 3,
+};
+
+/// A small generator, so that a failure can be repeated.
+fn next(state: &mut u64) -> u64 {
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+/// What one event of a key was answered with, and when it was sent.
+struct Sent {
+    event: EventId,
+    rate_key: u64,
+    once_key: u64,
+    at: i64,
+    created: Created,
+}
+
+/// Three nodes whose clocks differ take in events with mixed limits, several in a request, as fast as they can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_limit_is_exceeded_whichever_nodes_take_the_events() {
+    let url = Cluster::shared().database();
+    let mut members = Vec::new();
+    for number in 1..=3 {
+        members.push(Arc::new(Member::join(&url, number).await));
+    }
+    let mut senders = Vec::new();
+    for (node, member) in members.iter().enumerate() {
+        for sender in 0..2_u64 {
+            let member = Arc::clone(member);
+            senders.push(tokio::spawn(async move {
+                let mut random = 7 * node as u64 + sender;
+                let mut sent = Vec::new();
+                for round in 0..60_i64 {
+                    let now = round * 40 + next(&mut random) as i64 % 60;
+                    let mut ingest = member.ingest(false, None);
+                    for _ in 0..next(&mut random) % 5 {
+                        let more = member.ingest(false, None);
+                        ingest.events.extend(more.events);
+                        ingest.runs.extend(more.runs);
+                    }
+                    ingest.now = at(now);
+                    let mut keys = Vec::new();
+                    for run in &mut ingest.runs {
+                        let (rate_key, once_key) = (next(&mut random) % 6, next(&mut random) % 400);
+                        keys.push((run.event_id, rate_key, once_key));
+                        run.admission = Admission {
+                            idempotency: Some(format!("{once_key}")),
+                            rate_limit: Some(Limited {
+                                rate: RATE,
+                                key: format!("{rate_key}"),
+                            }),
+                        };
+                    }
+                    let answers = member.store.ingest(ingest).await.expect("ingests");
+                    for ((event, rate_key, once_key), created) in keys.into_iter().zip(answers) {
+                        sent.push(Sent {
+                            event,
+                            rate_key,
+                            once_key,
+                            at: now,
+                            created,
+                        });
+                    }
+                }
+                sent
+            }));
+        }
+    }
+    let mut sent = Vec::new();
+    for sender in senders {
+        sent.extend(sender.await.expect("no panic"));
+    }
+    let store = &members[0].store;
+    let (mut by_rate, mut by_once) = (HashMap::<u64, Vec<i64>>::new(), HashMap::<u64, u32>::new());
+    let mut dropped = HashMap::new();
+    for sent in &sent {
+        let kept = store.decisions(sent.event).await.expect("reads");
+        match sent.created {
+            Created::New { .. } => {
+                by_rate.entry(sent.rate_key).or_default().push(sent.at);
+                *by_once.entry(sent.once_key).or_default() += 1;
+                assert_eq!(kept, [], "it has started a run");
+            }
+            Created::Dropped { decision, .. } => {
+                *dropped.entry(decision).or_insert(0) += 1;
+                assert_eq!(kept.len(), 1);
+                assert_eq!(kept[0].decision, decision);
+            }
+            Created::Duplicate(run) => panic!("no event has an id of its own: {run}"),
+        }
+    }
+    for (key, mut times) in by_rate {
+        times.sort_unstable();
+        for (index, start) in times.iter().enumerate() {
+            let within = times[index..]
+                .iter()
+                .filter(|time| **time < start + 1_000)
+                .count();
+            assert!(within <= 7, "key {key}: {within} from {start} on: {times:?}");
+        }
+    }
+    assert!(by_once.values().all(|count| *count == 1), "{by_once:?}");
+    for decision in [Decision::Idempotent, Decision::RateLimited] {
+        assert!(dropped.contains_key(&decision), "{dropped:?}");
+    }
+}
