@@ -147,9 +147,10 @@ impl World {
 
     pub(super) fn cancel_orphans(&mut self, limit: u32, now: Timestamp) -> Result<Orphans> {
         let mut orphans = Orphans::default();
-        while orphans.taken < limit
-            && let Some(orphan) = self.orphans.pop_first()
-        {
+        // Those that these leave behind are for the next call.
+        let taken: Vec<RunId> = self.orphans.iter().take(limit as usize).copied().collect();
+        for orphan in taken {
+            self.orphans.remove(&orphan);
             orphans.taken += 1;
             if let Commanded::Done(_) = self.cancel(orphan, now)? {
                 orphans.cancelled.push(orphan);
