@@ -10,6 +10,10 @@ use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNo
 
 /// A write.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all requests are appends: each would be boxed for the few that are not"
+)]
 pub(crate) enum Request {
     Append(Append),
     Ingest(Ingest),
