@@ -33,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 48] = [
+const KINDS: [&str; 49] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -49,6 +49,7 @@ const KINDS: [&str; 48] = [
     "ingest-idempotent",
     "ingest-rate-limited",
     "claim",
+    "claim-lacking",
     "claim-blocked",
     "fire",
     "fire-ready",
@@ -317,9 +318,10 @@ impl Pair {
             let claim = Claim {
                 node: node(self.node).incarnation,
                 limit: 500,
+                versions: None,
                 now,
             };
-            let batch = both!(self, claim(claim)).expect("claims");
+            let batch = both!(self, claim(claim.clone())).expect("claims");
             if !batch.blocked.is_empty() {
                 self.succeeded("claim-blocked");
             }
@@ -461,12 +463,23 @@ impl Pair {
         let claim = Claim {
             node: node(self.node).incarnation,
             limit: self.random.below(6) as u32,
+            versions: self.some_versions(),
             now: self.time(),
         };
-        let batch = both!(self, claim(claim)).expect("claims");
+        let batch = both!(self, claim(claim.clone())).expect("claims");
         if !batch.claimed.is_empty() {
             self.succeeded("claim");
         }
+        if !batch.lacking.is_empty() {
+            self.succeeded("claim-lacking");
+        }
+    }
+
+    /// What a node has loaded: most often nothing is said of it.
+    fn some_versions(&mut self) -> Option<Arc<[Digest]>> {
+        let mut versions: Vec<Digest> = (0..5).map(digest).collect();
+        versions.retain(|_| self.random.one_in(2));
+        self.random.one_in(3).then(|| versions.into())
     }
 
     async fn fire(&mut self) {
@@ -477,8 +490,9 @@ impl Pair {
             now: until,
             limit: self.random.below(8) as u32,
             claim_limit: self.random.below(4) as u32,
+            versions: self.some_versions(),
         };
-        let fired = both!(self, fire_timers(fire)).expect("fires");
+        let fired = both!(self, fire_timers(fire.clone())).expect("fires");
         if !fired.claimed.is_empty() {
             self.succeeded("fire");
         }
