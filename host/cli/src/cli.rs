@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::failure::{Exit, Outcome};
 use crate::output::Format;
 use crate::{
-    build, completions, deploy, doctor, events, functions, invoke, modules, new, nodes, runs, start, terminal,
+    build, cancellations, completions, deploy, doctor, events, functions, invoke, modules, new, nodes, runs,
+    start, terminal,
 };
 
 /// What scripts rely on.
@@ -81,13 +82,16 @@ enum Command {
     /// Send and list events
     #[command(subcommand)]
     Events(events::Events),
-    /// Look at runs, cancel them, wake them
+    /// Look at runs, cancel them, wake them, pause them
     #[command(subcommand)]
     Runs(runs::Runs),
+    /// End many runs with one command
+    #[command(subcommand)]
+    Cancellations(cancellations::Cancellations),
     /// Look at modules and their versions, choose and delete versions
     #[command(subcommand)]
     Modules(modules::Modules),
-    /// Look at functions
+    /// Look at functions, pause them
     #[command(subcommand)]
     Functions(functions::Functions),
     /// Look at nodes
@@ -130,6 +134,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Invoke(invoke) => client(invoke.run(global)),
         Command::Events(events) => client(events.run(global)),
         Command::Runs(runs) => client(runs.run(global)),
+        Command::Cancellations(cancellations) => client(cancellations.run(global)),
         Command::Modules(modules) => client(modules.run(global)),
         Command::Functions(functions) => client(functions.run(global)),
         Command::Nodes(nodes) => client(nodes.run(global)),

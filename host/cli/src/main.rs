@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use mimalloc as _;
 
 mod build;
+mod cancellations;
 mod cli;
 mod client;
 mod completions;

@@ -1,4 +1,4 @@
-//! `dormouse runs`: list, get (and watch), journal, logs, cancel, wake.
+//! `dormouse runs`: list, get (and watch), journal, logs, cancel, wake, pause, resume, rerun.
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::cli::Global;
 use crate::client::Client;
+use crate::events::read_data;
 use crate::failure::Outcome;
 use crate::output::{Format, Table, ago, short_digest, text};
 use crate::run::Run;
@@ -33,6 +34,15 @@ pub(crate) enum Runs {
     Cancel(Id),
     /// Let a sleeping run go on now
     Wake(Id),
+    /// Hold a run, when what it does now is recorded
+    Pause(Id),
+    /// Let a paused run go on
+    Resume(Id),
+    /// Do a run once more, on the active version; prints the new run's id
+    #[command(after_help = "Examples:\n  dormouse runs rerun 01JD7Z…\n  \
+                            dormouse runs rerun 01JD7Z… --from-step charge-card\n  \
+                            dormouse runs rerun 01JD7Z… --data '{\"order\":7}'")]
+    Rerun(Rerun),
 }
 
 #[derive(Debug, Args)]
@@ -82,6 +92,40 @@ pub(crate) struct Id {
     run: String,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Rerun {
+    /// The earlier run's id
+    run: String,
+
+    /// Take over what is recorded before this step: its name, or the number of its entry
+    #[arg(long, value_name = "STEP")]
+    from_step: Option<String>,
+
+    /// Another data for its event: JSON, @FILE, or @- for stdin
+    #[arg(short, long, value_name = "JSON|@FILE")]
+    data: Option<String>,
+}
+
+impl Rerun {
+    async fn run(self, client: &Client, format: Format) -> Outcome {
+        let mut wanted = serde_json::Map::new();
+        if let Some(step) = self.from_step {
+            // A step may be called by a number, too; then its entry's number names it.
+            let step = step.parse::<u32>().map_or(Value::from(step), Value::from);
+            wanted.insert("from_step".to_owned(), step);
+        }
+        if let Some(data) = read_data(self.data.as_deref())? {
+            wanted.insert("input".to_owned(), data);
+        }
+        let data = client
+            .request(Method::POST, &["v1", "runs", &self.run, "rerun"])
+            .json(&Value::Object(wanted))
+            .data()
+            .await?;
+        format.write(&data, || text(&data, "run_id"))
+    }
+}
+
 impl Runs {
     pub(crate) async fn run(self, global: &Global) -> Outcome {
         let client = Client::new(global, None)?;
@@ -105,6 +149,27 @@ impl Runs {
                     .answer()
                     .await?;
                 terminal::say(format!("woke run {}", id.run));
+                Ok(())
+            }
+            Runs::Pause(id) => {
+                let path = ["v1", "runs", &id.run, "pause"];
+                let data = client.request(Method::POST, &path).data().await?;
+                match data["phase"].as_str() {
+                    Some("paused") => terminal::say(format!("paused run {}", id.run)),
+                    _ => terminal::say(format!(
+                        "run {} is paused when what it does now is recorded",
+                        id.run
+                    )),
+                }
+                Ok(())
+            }
+            Runs::Rerun(rerun) => rerun.run(&client, format).await,
+            Runs::Resume(id) => {
+                client
+                    .request(Method::POST, &["v1", "runs", &id.run, "resume"])
+                    .answer()
+                    .await?;
+                terminal::say(format!("resumed run {}", id.run));
                 Ok(())
             }
         }
@@ -193,6 +258,7 @@ fn describe(run: &Run, data: &Value) -> String {
     line("status", &run.state());
     line("reason", run.reason.as_deref().unwrap_or_default());
     line("event", run.event_id.as_deref().unwrap_or_default());
+    line("rerun of", &text(data, "original_run_id"));
     line("queued", &text(data, "queued_at"));
     line("started", &text(data, "run_started_at"));
     line("ended", &text(data, "ended_at"));

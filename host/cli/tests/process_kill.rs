@@ -1,5 +1,7 @@
 //! Durability, tested by killing: hundreds of runs with every kind of step, `kill -9` at random moments, then counting.
 //!
+//! In between runs are paused and resumed, and so is their function.
+//!
 //! What is counted: every acknowledged event's run completes, once. Every output in the journal is the one the run
 //! used. No body ran again after its output was recorded. SQL rows exactly once, and events that steps send too.
 
@@ -13,6 +15,8 @@ use support::server::Server;
 use support::witness::Witness;
 use support::{Dice, guest, long, until};
 
+const FUNCTION_PAUSE: &str = "/v1/functions/kill/kill/pause";
+const FUNCTION_RESUME: &str = "/v1/functions/kill/kill/resume";
 const COUNTER: &str = "CREATE TABLE counter (run_id TEXT PRIMARY KEY, n INTEGER NOT NULL);";
 
 fn config(witness: &Witness) -> String {
@@ -56,6 +60,7 @@ async fn storm(kills: u64, runs: u64, park_idle: &str) {
 
     let mut plans = HashMap::new();
     let mut sent = 0;
+    let mut asked: Vec<String> = Vec::new();
     for kill in 0..kills {
         // Runs are spread over the kills, so that each kill meets some at every stage.
         while sent * kills < runs * (kill + 1) && sent < runs {
@@ -67,10 +72,43 @@ async fn storm(kills: u64, runs: u64, park_idle: &str) {
         // A random moment: after some more lines, or after some time, whichever comes first.
         let lines = witness.count() + dice.below(40) as usize;
         let _ = tokio::time::timeout(Duration::from_millis(dice.below(150)), witness.reaches(lines)).await;
+        pause_some(&server, &mut dice, &mut asked).await;
         server.kill();
         server.boot().await;
+        resume_all(&server, &mut asked).await;
     }
     check(&server, &witness, &plans).await;
+}
+
+/// Asks for up to three runs to be paused, and now and then for the function.
+async fn pause_some(server: &Server, dice: &mut Dice, asked: &mut Vec<String>) {
+    if dice.below(3) == 0 {
+        server.send("POST", FUNCTION_PAUSE, "").await;
+    }
+    let Ok(runs) = server.get("/v1/runs?status=Running&limit=40").await else {
+        return;
+    };
+    let runs = runs.as_array().cloned().unwrap_or_default();
+    for _ in 0..3.min(runs.len()) {
+        let run = &runs[dice.below(runs.len() as u64) as usize];
+        let run = run["run_id"].as_str().expect("an id").to_owned();
+        let (status, answer) = server.send("POST", &format!("/v1/runs/{run}/pause"), "").await;
+        assert!(matches!(status, 200 | 409), "pausing {run}: {status} {answer}");
+        asked.push(run);
+    }
+}
+
+/// Resumes what was asked to be paused: a pause outlives the process, done or only noted.
+async fn resume_all(server: &Server, asked: &mut Vec<String>) {
+    asked.sort();
+    asked.dedup();
+    for run in asked.drain(..) {
+        let (status, answer) = server.send("POST", &format!("/v1/runs/{run}/resume"), "").await;
+        let ended = status == 409 && answer["code"] == "already-ended";
+        assert!(status == 200 || ended, "resuming {run}: {status} {answer}");
+    }
+    let (status, answer) = server.send("POST", FUNCTION_RESUME, "").await;
+    assert_eq!(status, 200, "{answer}");
 }
 
 async fn check(server: &Server, witness: &Witness, plans: &HashMap<String, Value>) {

@@ -15,6 +15,7 @@
 //! | [`wait`] | which events end a wait |
 //! | [`condition`] | CEL over events: which expressions are taken, and whether one holds |
 //! | [`manifest`] | what a module says of its functions, and whether that makes sense |
+//! | [`rerun`] | what a rerun takes over from an earlier run |
 //! | [`step`], [`operation`], [`invoke`], [`fetch`] | the options of a body, and what an operation asks for |
 //! | [`failure`], [`json`], [`id`], [`digest`], [`name`], [`time`] | the values the rooms speak of |
 //! | [`limit`] | every limit by name, with its default and its reason |
@@ -34,6 +35,7 @@ pub mod manifest;
 pub mod name;
 pub mod operation;
 pub mod replay;
+pub mod rerun;
 pub mod retry;
 pub mod run;
 pub mod step;

@@ -85,7 +85,7 @@ pub enum Phase {
     BackingOff = 4,
     /// For flow control to let it on.
     Limited = 5,
-    /// For an operator to resume it.
+    /// For an operator to resume it, or its function.
     Paused = 6,
     /// Something is wrong that only a person can mend: see the reason.
     Blocked = 7,
@@ -183,6 +183,8 @@ pub enum Event {
     Pause,
     /// A person lets it on.
     Resume,
+    /// A person lets it on before the time at which it may begin.
+    Delay,
     /// Flow control drops it before it began.
     Skip,
 }
@@ -259,6 +261,7 @@ impl State {
             (P::Blocked, E::Unblock) => to(P::Queued),
 
             (P::Paused, E::Resume) => to(P::Queued),
+            (P::Paused, E::Delay) if self.status == Status::Scheduled => to(P::Sleeping),
             (P::Queued | P::Executing | P::Sleeping | P::Waiting | P::BackingOff | P::Limited, E::Pause) => {
                 to(P::Paused)
             }
@@ -286,6 +289,7 @@ impl State {
                 | E::Finish(_)
                 | E::Pause
                 | E::Resume
+                | E::Delay
                 | E::Skip,
             ) => illegal,
         }
@@ -339,7 +343,7 @@ impl From<Failure> for RunError {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 15] = [
+    const EVENTS: [Event; 16] = [
         Event::Claim,
         Event::Suspend(Wait::Sleep),
         Event::Suspend(Wait::External),
@@ -354,6 +358,7 @@ mod tests {
         Event::Cancel,
         Event::Pause,
         Event::Resume,
+        Event::Delay,
         Event::Skip,
     ];
 

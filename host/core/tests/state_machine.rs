@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use dormouse_core::run::{End, Event, Phase, State, Status, Wait};
 
-const EVENTS: [(Event, &str); 15] = [
+const EVENTS: [(Event, &str); 16] = [
     (Event::Claim, "claim"),
     (Event::Suspend(Wait::Sleep), "suspend, to sleep"),
     (Event::Suspend(Wait::External), "suspend, to wait"),
@@ -20,6 +20,7 @@ const EVENTS: [(Event, &str); 15] = [
     (Event::Cancel, "cancel"),
     (Event::Pause, "pause"),
     (Event::Resume, "resume"),
+    (Event::Delay, "resume, before its time"),
     (Event::Skip, "skip"),
 ];
 
@@ -40,7 +41,8 @@ fn place(event: Event) -> usize {
         Event::Cancel => 11,
         Event::Pause => 12,
         Event::Resume => 13,
-        Event::Skip => 14,
+        Event::Delay => 14,
+        Event::Skip => 15,
     }
 }
 

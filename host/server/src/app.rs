@@ -2,6 +2,10 @@
 //!
 //! API and pages both call these and nothing else; reads go to the store directly. Absent on purpose: HTTP.
 
+mod cancellations;
+mod pausing;
+mod reruns;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

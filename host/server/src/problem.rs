@@ -70,6 +70,7 @@ impl From<store::Error> for Problem {
             store::Error::NewerSchema { .. } | store::Error::InUse { .. } | store::Error::BadUrl(_) => {
                 (503, "store-unavailable", None)
             }
+            store::Error::SourceGone => (404, "not-found", None),
             store::Error::Corrupt(_) => (500, "store-corrupt", None),
         };
         Problem {

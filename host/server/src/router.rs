@@ -9,7 +9,8 @@ use dormouse_core::event::{self, Accepted};
 use dormouse_core::flow::Admission;
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp, invoke};
 use dormouse_store::Store;
-use dormouse_store::ingest::{Created, Ingest, NewEvent, NewRun};
+use dormouse_store::ingest::{Copied, Created, Ingest, NewEvent, NewRun};
+use dormouse_store::read::Run;
 use dormouse_store::schedule::{ClaimedRun, Incarnation};
 
 use crate::problem::Problem;
@@ -23,12 +24,29 @@ pub(crate) struct SentEvent {
     pub(crate) dedupe: Option<String>,
 }
 
+/// A run that is to be done once more.
+pub(crate) struct Rerun {
+    pub(crate) of: Run,
+    pub(crate) event: RerunEvent,
+    pub(crate) copy: Option<Copied>,
+}
+
+/// What it is done for.
+pub(crate) enum RerunEvent {
+    /// The event of the earlier run: its payload.
+    Same(Json),
+    /// Another, which is stored with it and starts and ends nothing else.
+    Edited(SentEvent),
+}
+
 /// A run as it was created, ready to begin if it has a slot.
 pub(crate) struct Routed {
     pub(crate) run: ClaimedRun,
     pub(crate) created: Created,
     pub(crate) slot: Option<Slot>,
     pub(crate) start_at: Timestamp,
+    /// Its function is paused: somebody must resume it.
+    pub(crate) held: bool,
 }
 
 #[derive(Clone)]
@@ -70,8 +88,9 @@ impl Router {
             let mut runs = Vec::new();
             for event in &events {
                 for (function, version) in snapshot.matching(&event.accepted.name, &event.accepted.payload) {
+                    let held = snapshot.paused.contains(function);
                     let admission = snapshot.admission(function, &event.accepted.payload);
-                    runs.push(self.new_run(function, version, event, admission, now));
+                    runs.push(self.new_run(function, version, event, admission, held, now));
                 }
             }
             match self.ingest(new_events.clone(), runs, &snapshot, now).await {
@@ -105,12 +124,71 @@ impl Router {
                 return Err(Problem::not_found("function", function)
                     .help("`dormouse functions list` shows the functions that are deployed"));
             };
+            let held = snapshot.paused.contains(function);
             let admission = snapshot.admission(function, &event.accepted.payload);
-            let run = self.new_run(function, version, &event, admission, now);
+            let run = self.new_run(function, version, &event, admission, held, now);
             match self
                 .ingest(vec![stored(&event, now)], vec![run], &snapshot, now)
                 .await
             {
+                Err(dormouse_store::Error::StaleRegistry) => {
+                    self.registry.refresh().await?;
+                }
+                result => {
+                    return result?
+                        .pop()
+                        .ok_or_else(|| Problem::new(500, "internal", "the store created no run"));
+                }
+            }
+        }
+        Err(Problem::from(dormouse_store::Error::StaleRegistry))
+    }
+
+    /// Starts a function anew for what an earlier run was started for: the same event, or an edited one.
+    pub(crate) async fn rerun(&self, rerun: Rerun, now: Timestamp) -> Result<Routed, Problem> {
+        let Rerun { of, event, copy } = rerun;
+        let function = &of.function;
+        let (event_id, payload, new) = match event {
+            RerunEvent::Same(payload) => (of.event_id, payload, None),
+            RerunEvent::Edited(event) => (event.id, event.accepted.payload.clone(), Some(event)),
+        };
+        for _ in 0..DECISIONS_MAX {
+            let snapshot = self.registry.snapshot();
+            let Some((version, _)) = snapshot.function(function) else {
+                return Err(Problem::not_found("function", function)
+                    .help("a rerun is on the active version of its module, and that has no such function"));
+            };
+            let held = snapshot.paused.contains(function);
+            let slot = if held || copy.is_some() || !self.scheduler.takes_version(version) {
+                None
+            } else {
+                self.scheduler.try_slot()
+            };
+            let planned = Planned {
+                run: NewRun {
+                    id: RunId::from_parts(now, random()),
+                    function: function.clone(),
+                    version,
+                    config_revision: self.registry.revision(),
+                    event_id,
+                    // Whoever asks for it once more is not held up by what limits events.
+                    admission: Admission::default(),
+                    dedupe: None,
+                    seed: random(),
+                    start_at: now,
+                    lease: slot.as_ref().map(|_| self.node),
+                    rerun_of: Some(of.id),
+                    // No step waits for it: the one that invoked the earlier run has that one's outcome.
+                    parent: None,
+                    depth: 0,
+                    held,
+                    copy,
+                },
+                payload: payload.clone(),
+                slot,
+            };
+            let events = new.iter().map(|event| stored(event, now)).collect();
+            match self.ingest(events, vec![planned], &snapshot, now).await {
                 Err(dormouse_store::Error::StaleRegistry) => {
                     self.registry.refresh().await?;
                 }
@@ -130,11 +208,12 @@ impl Router {
         version: Digest,
         event: &SentEvent,
         admission: Admission,
+        held: bool,
         now: Timestamp,
     ) -> Planned {
         let start_at = event.accepted.ts.max(now);
         // A run that begins later is leased when it begins; one whose version is not loaded yet, where it is.
-        let slot = if start_at <= now && self.scheduler.takes_version(version) {
+        let slot = if start_at <= now && !held && self.scheduler.takes_version(version) {
             self.scheduler.try_slot()
         } else {
             None
@@ -154,6 +233,8 @@ impl Router {
                 rerun_of: None,
                 parent: None,
                 depth: 0,
+                held,
+                copy: None,
             },
             payload: event.accepted.payload.clone(),
             slot,
@@ -184,6 +265,7 @@ impl Router {
                 let leased = matches!(created, Created::New { leased: true });
                 Routed {
                     start_at: planned.run.start_at,
+                    held: planned.run.held,
                     slot: planned.slot.filter(|_| leased),
                     created,
                     run: claimed(planned.run, planned.payload),
@@ -217,6 +299,8 @@ pub(crate) fn sent_by_run(
                 rerun_of: None,
                 parent: None,
                 depth: 0,
+                held: snapshot.paused.contains(function),
+                copy: None,
             });
         }
     }
@@ -240,7 +324,12 @@ pub(crate) struct Invoked<'a> {
 }
 
 /// Adds the run of an invoked function, and its event, to what a commit carries.
-pub(crate) fn add_invoked(registry: &Registry, ingest: &mut Ingest, invoked: Invoked<'_>) {
+pub(crate) fn add_invoked(
+    registry: &Registry,
+    snapshot: &Snapshot,
+    ingest: &mut Ingest,
+    invoked: Invoked<'_>,
+) {
     let event = SentEvent {
         id: invoked.event_id,
         accepted: invoked.event.clone(),
@@ -262,6 +351,8 @@ pub(crate) fn add_invoked(registry: &Registry, ingest: &mut Ingest, invoked: Inv
         rerun_of: None,
         parent: Some(invoked.parent),
         depth: invoked.depth,
+        held: snapshot.paused.contains(invoked.function),
+        copy: None,
     });
 }
 

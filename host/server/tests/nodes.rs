@@ -266,6 +266,49 @@ async fn a_run_is_cancelled_and_woken_from_any_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_function_or_a_run_is_paused_and_resumed_from_any_node() {
+    let [first, second] = Node::pair([0, 0]).await;
+    first.deploy("bench").await;
+    let name: FunctionName = "bench/one".parse().expect("a name");
+    second.app.pause_function(&name).await.expect("paused");
+    // The first has not heard of it yet, or it has: it must not matter.
+    let mut held = Vec::new();
+    for node in [&first, &second] {
+        held.push(node.invoke("bench/one", "{}").await);
+    }
+    for run in &held {
+        let run = first
+            .until(*run, "held", |run| run.state.phase == Some(Phase::Paused))
+            .await;
+        assert_eq!(run.state.status, Status::Scheduled);
+    }
+    let run = first.invoke("bench/sleeper", r#"{"ms":200}"#).await;
+    second.app.pause(run).await.expect("paused");
+    let paused = |run: &Run| run.state.phase == Some(Phase::Paused);
+    first.until(run, "paused", paused).await;
+    first.app.resume_function(&name).await.expect("resumed");
+    for run in held {
+        assert_eq!(second.ended(run).await.state.status, Status::Completed);
+    }
+    assert_eq!(
+        second
+            .app
+            .store()
+            .run(run)
+            .await
+            .expect("read")
+            .expect("there")
+            .state
+            .phase,
+        Some(Phase::Paused)
+    );
+    first.app.resume(run).await.expect("resumed");
+    assert_eq!(second.ended(run).await.state.status, Status::Completed);
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_followed_from_a_node_that_does_not_drive_it() {
     let [first, second] = Node::pair([0, 0]).await;
     first.deploy("bench").await;

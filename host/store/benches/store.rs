@@ -284,6 +284,8 @@ impl Bench {
                 rerun_of: None,
                 parent: None,
                 depth: 0,
+                held: false,
+                copy: None,
             });
         }
         ingest

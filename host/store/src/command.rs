@@ -1,4 +1,7 @@
 //! What people ask of a run from outside. Each is one commit.
+//!
+//! A run is paused at once, or when its node has recorded the next entry. What it waits for goes on meanwhile: its timer
+//! is gone, but what is due is due when it is resumed, and what others bring is kept as a completion.
 
 use dormouse_core::RunId;
 use dormouse_core::run::State;

@@ -19,9 +19,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
-use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
+use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::watch;
 
+use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
 use crate::error::Result;
 use crate::execute::{Append, Appended, Completion, LogLine};
@@ -122,6 +123,40 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes a module's blocked runs ready again: a new version is active. Returns how many.
     async fn unblock(&self, module: &str, now: Timestamp) -> Result<u64>;
+
+    /// Pauses a run: at once, or while it executes, with the next entries that its node appends
+    /// ([`Appended::Paused`]). Done again for one that is paused; refused when it has ended or is blocked.
+    async fn pause(&self, run: RunId) -> Result<Commanded>;
+
+    /// Lets a paused run on: it is ready, or sleeps when the time at which it may begin has not come. Takes a pause back
+    /// that has not happened yet. Refused when the run is not paused.
+    async fn resume(&self, run: RunId, now: Timestamp) -> Result<Commanded>;
+
+    /// Pauses a function: the generation moves, and new runs are created as [`NewRun::held`](crate::ingest::NewRun::held).
+    /// Runs in flight go on.
+    async fn pause_function(&self, function: &FunctionName, now: Timestamp) -> Result<Changed>;
+
+    /// Ends a function's pause: the generation moves. Its held runs are let on by [`Store::release_held`].
+    async fn resume_function(&self, function: &FunctionName) -> Result<Changed>;
+
+    /// Lets up to `limit` held runs on whose functions are not paused. Call until it returns 0; any node may.
+    async fn release_held(&self, limit: u32, now: Timestamp) -> Result<u32>;
+
+    /// Stores a cancellation of many runs. Done by [`Store::next_cancellation`] and [`Store::cancel_examined`], in turns.
+    async fn put_cancellation(&self, cancellation: NewCancellation) -> Result<Cancellation>;
+
+    /// The cancellations, newest first.
+    async fn cancellations(&self, limit: u32) -> Result<Vec<Cancellation>>;
+
+    /// Deletes a cancellation: what it has not cancelled yet, it does not. False: there is none.
+    async fn delete_cancellation(&self, id: CancellationId) -> Result<bool>;
+
+    /// The next runs of the oldest cancellation that is not done, looking at up to `limit` runs. None: all are done.
+    async fn next_cancellation(&self, limit: u32) -> Result<Option<Batch>>;
+
+    /// Cancels what was found to be meant, and remembers how far the cancellation has got. Answers with the runs that
+    /// were cancelled by it; none of them when the cancellation was deleted meanwhile.
+    async fn cancel_examined(&self, examined: Examined) -> Result<Vec<RunId>>;
 
     // ---- modules -----------------------------------------------------------------------------------------------
 

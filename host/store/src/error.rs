@@ -21,6 +21,9 @@ pub enum Error {
     /// The registry has moved on since the caller looked: look again and decide again.
     #[error("the registry has changed")]
     StaleRegistry,
+    /// What a new run was to take over from another is not there (any more). Nothing was written.
+    #[error("what the run was to begin with is not there any more")]
+    SourceGone,
     /// The schema was written by a newer release.
     #[error(
         "the database has schema {found}, this release knows {known}: use the newer release, or restore a backup"

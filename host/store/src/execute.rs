@@ -92,6 +92,8 @@ pub enum Appended {
     /// before the run could wait. It keeps its lease: deliver one, or ask again with those it cannot deliver as
     /// `known` (completions of operations that a record delivers or cancels are removed by that append).
     Completions(Vec<Completion>),
+    /// The entries are durable, and the run is now paused, as somebody had asked: its lease is given up.
+    Paused,
     /// Nothing was written: the lease is gone.
     Lost(Lost),
 }

@@ -1,7 +1,7 @@
 //! Events received and the runs they start: one commit, then the answer.
 
 use dormouse_core::flow::{Admission, Decision};
-use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp};
+use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 
 use crate::schedule::Incarnation;
 
@@ -52,6 +52,27 @@ pub struct NewRun {
     pub parent: Option<RunId>,
     /// How many invokes lead to it.
     pub depth: u32,
+    /// Its function is paused: the run is created and held until [`Store::release_held`](crate::Store::release_held) lets
+    /// it on. Decided by the caller on the registry of [`Ingest::generation`], as what the run is created for.
+    pub held: bool,
+    /// What it begins with, of what another run recorded.
+    pub copy: Option<Copied>,
+}
+
+/// What a new run takes over from another: its entries from `base` to before `before`, under the same numbers, with its
+/// random seed, what `continue-with` handed it, and the time at which it began, so that they replay as they did. A run that
+/// begins so is not born leased. When the other is not there, or has not these entries, the ingest is answered with
+/// [`Error::SourceGone`](crate::Error::SourceGone).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// The other run.
+    pub run: RunId,
+    /// The number of its first entry.
+    pub base: Seq,
+    /// The number of the first entry that is not taken over.
+    pub before: Seq,
+    /// The bytes of those that are.
+    pub bytes: u64,
 }
 
 /// Events and runs that are stored together or not at all.

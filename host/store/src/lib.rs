@@ -8,6 +8,7 @@
 //! | [`schedule`] | claims, timers, leases, nodes |
 //! | [`execute`] | appending to a journal and what follows the append |
 //! | [`command`] | cancel, wake, unblock |
+//! | [`cancellation`] | cancelling many runs with one command |
 //! | [`registry`] | modules, versions, activation |
 //! | [`read`] | what pages and the API show |
 //! | [`model`] | the same behaviour in memory, to hold implementations against |
@@ -20,6 +21,7 @@
 //! Absent on purpose: clocks and randomness (arguments), decisions (core's), and any knowledge of guests.
 
 mod batch;
+pub mod cancellation;
 pub mod command;
 pub mod conformance;
 pub mod contract;

@@ -1,7 +1,7 @@
 //! Modules, their versions, and which one is active. One number, the generation, moves with every change, so that
 //! nothing is decided on what was true before.
 
-use dormouse_core::{Digest, Json, Timestamp};
+use dormouse_core::{Digest, FunctionName, Json, Timestamp};
 
 /// A version to store.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +67,8 @@ pub struct Registry {
     pub generation: i64,
     /// The active version of each module, by module name. `live_runs` is not filled in here.
     pub active: Vec<Version>,
+    /// The functions that are paused, in order of their names. What is newer than the generation may be among it.
+    pub paused: Vec<FunctionName>,
 }
 
 /// What came of activating or deleting a version.

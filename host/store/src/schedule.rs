@@ -115,7 +115,8 @@ pub struct ClaimedRun {
     pub parent: Option<RunId>,
     /// How many invokes lead to it.
     pub depth: u32,
-    /// When it was queued, or for a delayed one, due: the guest's first `now`.
+    /// When it was queued, or for a delayed one, due; for one that begins with what another recorded, when that began:
+    /// the guest's first `now`.
     pub queued_at: Timestamp,
     /// The number of its first entry (greater than 0 after `continue-with`).
     pub journal_base: Seq,

@@ -8,20 +8,8 @@ fn answer(what: &str) -> Answer {
     Err(Failed(Problem::not_supported(what)))
 }
 
-pub(super) async fn rerun() -> Answer {
-    answer("rerunning a run")
-}
-
-pub(super) async fn pause() -> Answer {
-    answer("pausing and resuming")
-}
-
 pub(super) async fn preflight() -> Answer {
     answer("preflight of a new version")
-}
-
-pub(super) async fn cancellations() -> Answer {
-    answer("cancelling runs in bulk")
 }
 
 pub(super) async fn keys() -> Answer {

@@ -5,6 +5,9 @@
 //! | [`events`] | `POST /e/{key}`: the contract of Inngest's clients |
 //! | [`history`] | events received |
 //! | [`runs`], [`stream`] | runs: lists, one run, its journal and logs, cancel, wake; and one live |
+//! | [`pausing`] | pausing and resuming runs and functions |
+//! | [`reruns`] | a run once more |
+//! | [`cancellations`] | cancelling many runs |
 //! | [`modules`] | modules, versions, functions, invoke |
 //! | [`node`] | `/health`, `/ready`, `/metrics`, `/dev`, nodes |
 //! | [`absent`] | what a later release brings, answered as data |
@@ -15,13 +18,16 @@
 
 mod absent;
 mod body;
+mod cancellations;
 mod envelope;
 mod events;
 mod guard;
 mod history;
 mod modules;
 mod node;
+mod pausing;
 mod query;
+mod reruns;
 mod runs;
 mod signals;
 mod steps;
@@ -65,12 +71,18 @@ pub fn routes(app: App) -> Router {
         .route("/runs/{id}/logs", get(runs::logs))
         .route("/runs/{id}/stream", get(stream::stream))
         .route("/runs/{id}/wake", post(runs::wake))
-        .route("/runs/{id}/rerun", post(absent::rerun))
-        .route("/runs/{id}/pause", post(absent::pause))
-        .route("/runs/{id}/resume", post(absent::pause))
+        .route("/runs/{id}/rerun", post(reruns::rerun))
+        .route("/runs/{id}/pause", post(pausing::pause))
+        .route("/runs/{id}/resume", post(pausing::resume))
         .route("/functions", get(modules::functions))
-        .route("/functions/{module}/{function}/pause", post(absent::pause))
-        .route("/functions/{module}/{function}/resume", post(absent::pause))
+        .route(
+            "/functions/{module}/{function}/pause",
+            post(pausing::pause_function),
+        )
+        .route(
+            "/functions/{module}/{function}/resume",
+            post(pausing::resume_function),
+        )
         .route("/modules", get(modules::list))
         .route("/modules/{name}", put(modules::upload))
         .route("/modules/{name}/versions", get(modules::versions))
@@ -81,8 +93,9 @@ pub fn routes(app: App) -> Router {
         .route("/nodes/{node}/drain", post(node::drain))
         .route(
             "/cancellations",
-            get(absent::cancellations).post(absent::cancellations),
+            get(cancellations::list).post(cancellations::create),
         )
+        .route("/cancellations/{id}", delete(cancellations::delete))
         .route("/signals", post(signals::send))
         .route("/keys", get(absent::keys).post(absent::keys))
         .route("/grants", get(absent::grants).put(absent::grants))

@@ -56,6 +56,9 @@ struct FunctionView {
     name: Option<String>,
     triggers: Vec<Trigger>,
     retries: u32,
+    /// Whether new runs are held. Only where the functions that are active are listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<bool>,
 }
 
 impl FunctionView {
@@ -68,6 +71,7 @@ impl FunctionView {
             name: function.name.clone(),
             triggers: function.triggers.clone(),
             retries: function.retry_policy().attempts.saturating_sub(1),
+            paused: None,
         }
     }
 }
@@ -124,6 +128,10 @@ pub(super) async fn functions(State(app): State<App>, params: Params) -> Answer 
                 .map(|function| FunctionView::of(module, *digest, function))
         })
         .collect();
+    for view in &mut views {
+        let paused = |name| snapshot.paused.contains(&name);
+        view.paused = view.function_id.parse().ok().map(paused);
+    }
     views.sort_by(|a, b| a.function_id.cmp(&b.function_id));
     Ok(data(app.now(), views))
 }

@@ -127,7 +127,8 @@ struct Commanded {
     at: Timestamp,
 }
 
-fn commanded(app: &App, run_id: RunId, state: RunState) -> Response {
+/// What came of a command on a run.
+pub(super) fn commanded(app: &App, run_id: RunId, state: RunState) -> Response {
     let at = app.now();
     data(
         at,

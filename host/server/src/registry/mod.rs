@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub generation: i64,
     /// Modules by name.
     pub modules: HashMap<String, ActiveModule>,
+    /// Functions that are paused, also those of modules that are not active.
+    pub paused: HashSet<FunctionName>,
     /// Every trigger that some active function has.
     triggers: Vec<ActiveTrigger>,
     /// The flow control of those functions that have any.
@@ -95,6 +97,7 @@ impl Snapshot {
     fn new(active: Active) -> Snapshot {
         let mut snapshot = Snapshot {
             generation: active.generation,
+            paused: active.paused.into_iter().collect(),
             ..Snapshot::default()
         };
         for version in active.active {

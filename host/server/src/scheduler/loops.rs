@@ -57,6 +57,8 @@ pub(super) fn all(scheduler: &Scheduler) -> Vec<Task> {
         of(|scheduler| Box::pin(beating(scheduler))),
         of(|scheduler| Box::pin(taking_over(scheduler))),
         of(|scheduler| Box::pin(cancelling_orphans(scheduler))),
+        of(|scheduler| Box::pin(super::held::releasing(scheduler))),
+        of(|scheduler| Box::pin(super::many::cancelling(scheduler))),
     ]
 }
 

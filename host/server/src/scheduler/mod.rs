@@ -9,8 +9,10 @@
 //! A claimed run always comes with a slot, so no more than [`SLOTS`] bodies and stretches execute at once. A run that
 //! waits has no slot. Absent on purpose: what a leg does, and deciding what is due (the store's, in its commits).
 
+mod held;
 mod lease;
 mod loops;
+mod many;
 mod others;
 mod table;
 
@@ -59,6 +61,10 @@ struct Inner {
     ready: Notify,
     /// Runs may have been given up.
     orphaned: Notify,
+    /// A function was resumed.
+    resumed: Notify,
+    /// Many runs are to be cancelled.
+    cancellations: Notify,
     tasks: TaskTracker,
     /// Set once, when everything else is there.
     worker: std::sync::OnceLock<Worker>,
@@ -93,6 +99,8 @@ impl Scheduler {
             due_changed: Notify::new(),
             ready: Notify::new(),
             orphaned: Notify::new(),
+            resumed: Notify::new(),
+            cancellations: Notify::new(),
             tasks: TaskTracker::new(),
             worker: std::sync::OnceLock::new(),
             draining: AtomicBool::new(false),
@@ -164,6 +172,7 @@ impl Scheduler {
             created,
             slot,
             start_at,
+            held,
         } in runs
         {
             match created {
@@ -171,6 +180,7 @@ impl Scheduler {
                     ids.push(run.id);
                     match slot {
                         Some(slot) if leased => self.dispatch(run, slot),
+                        _ if held => {}
                         _ if start_at > now => self.timer(start_at),
                         _ => queued = true,
                     }
@@ -199,6 +209,16 @@ impl Scheduler {
     /// Runs may have been given up by their callers: look.
     pub(crate) fn orphaned(&self) {
         self.0.orphaned.notify_one();
+    }
+
+    /// A function was resumed: what its pause held may go on.
+    pub(crate) fn resumed(&self) {
+        self.0.resumed.notify_one();
+    }
+
+    /// Many runs are to be cancelled.
+    pub(crate) fn cancelling(&self) {
+        self.0.cancellations.notify_one();
     }
 
     /// A timer was set.

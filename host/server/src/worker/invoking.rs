@@ -56,7 +56,7 @@ impl LegHost {
                         parent: self.run.id,
                         depth: self.run.depth + 1,
                     };
-                    router::add_invoked(&self.worker.registry, ingest, invoked);
+                    router::add_invoked(&self.worker.registry, snapshot, ingest, invoked);
                     WaitOn::Child(ChildWait {
                         child: asked.child,
                         cancels: asked.on_cancel == OnCancel::Cancel,

@@ -112,6 +112,7 @@ impl LegHost {
                 Err(self.end(Ending::Gone))
             }
             appended => {
+                let paused = appended == Appended::Paused;
                 self.replay.committed();
                 self.waits.clear();
                 self.signalling.clear();
@@ -123,6 +124,10 @@ impl LegHost {
                 }
                 self.journal_bytes += bytes as u64;
                 self.worker.feed.run(self.run.id);
+                if paused {
+                    tracing::info!(run_id = %self.run.id, "paused");
+                    return Err(self.end(Ending::Gone));
+                }
                 if let Some(status) = terminal {
                     metrics::counter!("dormouse_runs_total", "status" => status).increment(1);
                 }

@@ -33,6 +33,7 @@ impl LegHost {
             self.repeats_lines = false;
             self.check_mail()?;
             self.settle_tries();
+            self.look_before_it_is_late(operations).await?;
             if let Some((operation, outcome)) = self.earliest(operations) {
                 let at = self.time();
                 self.replay.deliver(operation, outcome, at);
@@ -46,6 +47,29 @@ impl LegHost {
                 self.wait_while_performing(operations).await?;
             } else {
                 self.suspend(operations).await?;
+            }
+        }
+    }
+
+    /// When a time has come for a run that also awaits what others bring, that may have come earlier: a run that was
+    /// paused, or whose node was down, finds both at once.
+    async fn look_before_it_is_late(&mut self, operations: &[Seq]) -> Result<(), Stop> {
+        let now = self.worker.clock.now();
+        let due = |(due_at, _): (Timestamp, bool)| due_at <= now;
+        if !self.awaits_others(operations) || !self.soonest(operations).is_some_and(due) {
+            return Ok(());
+        }
+        loop {
+            match self.worker.store.completions(self.run.id).await {
+                Ok(completions) => {
+                    self.completions = completions;
+                    return Ok(());
+                }
+                Err(error) => {
+                    if !self.worker.pause(&error).await {
+                        return Err(self.end(Ending::Gone));
+                    }
+                }
             }
         }
     }
@@ -68,10 +92,11 @@ impl LegHost {
             .chain(arrived)
             .filter(|(_, operation)| operations.contains(operation) && self.replay.is_open(*operation))
             .min()?;
+        // One that came after its operation's own time has come too late.
         let stored = self
             .completions
             .iter()
-            .position(|completion| completion.operation == operation);
+            .position(|completion| completion.operation == operation && completion.at <= at);
         let outcome = match stored {
             Some(index) => self.completions.swap_remove(index).outcome,
             None => self.performing.take(operation).unwrap_or_else(|| {
@@ -157,7 +182,7 @@ impl LegHost {
                 self.completions = completions;
                 return Ok(());
             }
-            Appended::Done | Appended::Lost(_) => {}
+            Appended::Done | Appended::Paused | Appended::Lost(_) => {}
         }
         if let Some(wake_at) = wake_at {
             self.worker.scheduler.timer(wake_at);

@@ -1,5 +1,7 @@
 //! Good requests: what the routes answer.
 
+use serde_json::json;
+
 use super::server::TestServer;
 
 #[tokio::test]
@@ -370,17 +372,158 @@ async fn a_signal_that_nobody_waits_for_or_that_is_none_is_refused() {
     }
 }
 
+/// On one server: each maps much memory, which a process has only so much of.
+#[tokio::test]
+async fn runs_are_paused_resumed_done_once_more_and_cancelled_in_bulk() {
+    let server = TestServer::start().await;
+    server.activate_shop().await;
+    runs_and_functions_are_paused_and_resumed(&server).await;
+    a_run_is_done_once_more(&server).await;
+    many_runs_are_cancelled_with_one_request(&server).await;
+}
+
+async fn runs_and_functions_are_paused_and_resumed(server: &TestServer) {
+    let id = server.runs.sleeping;
+    let post = async |path: &str| server.send("POST", path, &[], b"").await;
+    let paused = post(&format!("/v1/runs/{id}/pause")).await;
+    assert_eq!(
+        (paused.status, &paused.json()["data"]["phase"]),
+        (200, &json!("paused"))
+    );
+    let listed = server.get("/v1/runs?phase=paused").await.json();
+    assert_eq!(listed["data"][0]["run_id"], id.to_string());
+    let resumed = post(&format!("/v1/runs/{id}/resume")).await;
+    assert_eq!(
+        (resumed.status, &resumed.json()["data"]["status"]),
+        (200, &json!("Running"))
+    );
+    for (path, problem) in [
+        (format!("/v1/runs/{id}/resume?x=1"), (400, "invalid-query")),
+        ("/v1/runs/nonsense/pause".to_owned(), (400, "invalid-id")),
+        (
+            "/v1/runs/01ARZ3NDEKTSV4RRFFQ69G5FAV/pause".to_owned(),
+            (404, "not-found"),
+        ),
+        ("/v1/functions/shop/none/pause".to_owned(), (404, "not-found")),
+        ("/v1/functions/shop/none/resume".to_owned(), (404, "not-found")),
+        (
+            "/v1/functions/Shop/charge/pause".to_owned(),
+            (400, "invalid-name"),
+        ),
+    ] {
+        assert_eq!(
+            post(&path).await.problem(),
+            (problem.0, problem.1.to_owned()),
+            "{path}"
+        );
+    }
+    for (verb, changed, paused) in [
+        ("pause", true, true),
+        ("pause", false, true),
+        ("resume", true, false),
+        ("resume", false, false),
+    ] {
+        let answer = post(&format!("/v1/functions/shop/charge/{verb}")).await;
+        let expected = json!({"function_id": "shop/charge", "paused": paused, "changed": changed});
+        assert_eq!((answer.status, &answer.json()["data"]), (200, &expected));
+        let functions = server.get("/v1/functions").await.json();
+        let charge = functions["data"].as_array().expect("a list").iter();
+        let charge: Vec<_> = charge.filter(|function| function["id"] == "charge").collect();
+        assert_eq!(charge[0]["paused"], paused);
+    }
+}
+
+async fn a_run_is_done_once_more(server: &TestServer) {
+    let id = server.runs.sleeping;
+    let path = format!("/v1/runs/{id}/rerun");
+    for body in [
+        "",
+        "{}",
+        r#"{"from_step":"charge-card"}"#,
+        r#"{"from_step":0,"input":{"n":1}}"#,
+    ] {
+        let answer = server.post(&path, body).await;
+        assert_eq!(answer.status, 202, "{body}: {answer:?}");
+        let data = &answer.json()["data"];
+        assert_eq!(data["rerun_of"], id.to_string());
+        let new = data["run_id"].as_str().expect("an id");
+        assert_eq!(answer.header("location"), Some(&*format!("/v1/runs/{new}")));
+        let run = server.get(&format!("/v1/runs/{new}")).await.json();
+        assert_eq!(run["data"]["original_run_id"], id.to_string());
+        assert_eq!(run["data"]["event_id"], data["event_id"]);
+    }
+    for (body, problem) in [
+        (r#"{"from":1}"#, (400, "invalid-body")),
+        (r#"{"from_step":-1}"#, (400, "invalid-body")),
+        (r#"{"from_step":{}}"#, (400, "invalid-body")),
+        (r#"{"from_step":"none"}"#, (404, "not-found")),
+        (r#"{"input":7}"#, (400, "invalid-event")),
+        ("[]", (400, "invalid-body")),
+    ] {
+        assert_eq!(
+            server.post(&path, body).await.problem(),
+            (problem.0, problem.1.to_owned()),
+            "{body}"
+        );
+    }
+    let unknown = server.post("/v1/runs/01ARZ3NDEKTSV4RRFFQ69G5FAV/rerun", "").await;
+    assert_eq!(unknown.problem(), (404, "not-found".to_owned()));
+}
+
+async fn many_runs_are_cancelled_with_one_request(server: &TestServer) {
+    for body in [
+        r#"{"function":"shop/charge","started_before":"2000-01-01T00:00:00Z"}"#,
+        r#"{"function_id":"shop/charge","started_after":"2999-01-01T00:00:00Z"}"#,
+        r#"{"app_id":"shop","function_id":"charge","if":"event.data.id == 1"}"#,
+    ] {
+        let answer = server.post("/v1/cancellations", body).await;
+        assert_eq!(answer.status, 201, "{body}: {answer:?}");
+        let data = &answer.json()["data"];
+        assert_eq!(
+            (&data["function_id"], &data["cancelled"]),
+            (&json!("shop/charge"), &json!(0))
+        );
+        let listed = server.get("/v1/cancellations?limit=1").await.json();
+        assert_eq!(listed["data"][0]["id"], data["id"]);
+        let path = format!("/v1/cancellations/{}", data["id"].as_str().expect("an id"));
+        assert_eq!(server.send("DELETE", &path, &[], b"").await.status, 200);
+        let gone = server.send("DELETE", &path, &[], b"").await;
+        assert_eq!(gone.problem(), (404, "not-found".to_owned()));
+    }
+    for (body, problem) in [
+        ("{}", (400, "invalid-cancellation")),
+        (
+            r#"{"function":"shop/charge","app_id":"shop"}"#,
+            (400, "invalid-cancellation"),
+        ),
+        (
+            r#"{"function":"shop/charge","if":"event.data ="}"#,
+            (400, "invalid-cancellation"),
+        ),
+        (r#"{"function":"charge"}"#, (400, "invalid-name")),
+        (
+            r#"{"function":"shop/charge","started_after":"soon"}"#,
+            (400, "invalid-body"),
+        ),
+        (
+            r#"{"function":"shop/charge","unless":"x"}"#,
+            (400, "invalid-body"),
+        ),
+        (
+            r#"{"function":"shop/charge","started_after":"2026-01-02T00:00:00Z","started_before":"2026-01-01T00:00:00Z"}"#,
+            (400, "invalid-cancellation"),
+        ),
+    ] {
+        let answer = server.post("/v1/cancellations", body).await;
+        assert_eq!(answer.problem(), (problem.0, problem.1.to_owned()), "{body}");
+    }
+}
+
 #[tokio::test]
 async fn what_a_later_release_brings_is_told_apart_from_a_mistake() {
     let server = TestServer::start().await;
-    let id = server.runs.sleeping;
     for (method, path) in [
-        ("POST", format!("/v1/runs/{id}/rerun")),
-        ("POST", format!("/v1/runs/{id}/pause")),
-        ("POST", format!("/v1/runs/{id}/resume")),
-        ("POST", "/v1/functions/shop/charge/pause".to_owned()),
         ("POST", "/v1/modules/shop/preflight".to_owned()),
-        ("GET", "/v1/cancellations".to_owned()),
         ("GET", "/v1/keys".to_owned()),
         ("GET", "/v1/grants".to_owned()),
         ("GET", "/v1/audit".to_owned()),

@@ -78,6 +78,13 @@ impl TestServer {
         }
     }
 
+    /// Makes the version of the module `shop` that is kept the active one, as another node would.
+    pub(crate) async fn activate_shop(&self) {
+        let at = Timestamp::from_millis(1_790_000_000_000);
+        let changed = self.store.activate("shop", Digest::of(SHOP), at).await;
+        changed.expect("activated");
+    }
+
     /// Opens a connection.
     pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address)
@@ -366,6 +373,8 @@ impl Writer<'_> {
                 rerun_of: None,
                 parent: None,
                 depth: 0,
+                held: false,
+                copy: None,
             }],
             generation: self.store.registry().await.expect("a registry").generation,
             now,

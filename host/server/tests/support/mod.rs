@@ -30,8 +30,20 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) async fn start(config: &str, park_idle: Duration, tuning: Tuning) -> Running {
         let dir = TempDir::new().expect("a directory");
+        std::fs::write(dir.path().join("server.toml"), config).expect("written");
+        Running::on(dir, park_idle, tuning).await
+    }
+
+    /// Ends the server in an orderly way, and starts another on what it leaves.
+    pub(crate) async fn restart(self, park_idle: Duration, tuning: Tuning) -> Running {
+        let stop = tokio_util::sync::CancellationToken::new();
+        stop.cancel();
+        self.server.run(stop).await.expect("it stops");
+        Running::on(self.dir, park_idle, tuning).await
+    }
+
+    async fn on(dir: TempDir, park_idle: Duration, tuning: Tuning) -> Running {
         let config_file = dir.path().join("server.toml");
-        std::fs::write(&config_file, config).expect("written");
         let options = Options {
             config: Some(config_file),
             park_idle,

@@ -5,7 +5,7 @@ use dormouse_core::{Json, RunId, Seq, Timestamp, invoke};
 
 use super::children;
 use super::execute::{Look, is_open};
-use super::runs::Work;
+use super::runs::{Hold, Work};
 use crate::command::{Commanded, Orphans};
 use crate::error::Result;
 use crate::execute::Completion;
@@ -48,6 +48,7 @@ fn end(work: &mut Work, run: RunId, now: Timestamp) -> Result<Commanded> {
     let state = work.change(run, |row| {
         row.on(Event::Cancel, None)?;
         row.owner = None;
+        row.hold = Hold::None;
         row.epoch += 1;
         row.ended_at = Some(now);
         Ok(row.state)
@@ -55,6 +56,23 @@ fn end(work: &mut Work, run: RunId, now: Timestamp) -> Result<Commanded> {
     work.clear_completions(run);
     work.clear_waits(run);
     Ok(Commanded::Done(state))
+}
+
+/// Ends those of some runs that are loaded, are there and have not ended, and tells the steps that wait for them. Answers
+/// with those it has ended.
+pub(crate) async fn cancel_all(
+    look: &mut impl Look,
+    work: &mut Work,
+    runs: &[RunId],
+    now: Timestamp,
+) -> Result<Vec<RunId>> {
+    let mut cancelled = Vec::with_capacity(runs.len());
+    for run in runs {
+        if let Commanded::Done(_) = cancel(look, work, *run, now).await? {
+            cancelled.push(*run);
+        }
+    }
+    Ok(cancelled)
 }
 
 /// Wakes a run that is loaded, if it is there.

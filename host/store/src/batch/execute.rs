@@ -6,7 +6,7 @@ use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
 use dormouse_core::run::{End, Event, Status};
 use dormouse_core::{Failure, Json, Outcome, RunId, Seq, Timestamp};
 
-use super::runs::{RunRow, Work, place};
+use super::runs::{Hold, RunRow, Work, place};
 use super::{children, waits};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, Lost, Then};
@@ -81,6 +81,9 @@ pub(crate) async fn append(
         waits::register(look, work, append).await?;
         waits::send(look, work, append).await?;
     }
+    if super::pausing::takes(work, append)? {
+        return Ok((Appended::Paused, !repeated));
+    }
     let completions = work.get(id).is_some_and(|row| row.completions);
     if let Then::Suspend { known, .. } = &append.then
         && completions
@@ -102,7 +105,10 @@ pub(crate) async fn append(
     if invoked && let Some(outcome) = children::outcome(&append.then) {
         children::ended(look, work, id, outcome, append.now).await?;
     }
-    Ok((Appended::Done, !repeated))
+    // A run that was to begin anew, or to be handed back, may have been paused by that.
+    let paused = work.get(id).is_some_and(|row| row.hold == Hold::Person);
+    let appended = if paused { Appended::Paused } else { Appended::Done };
+    Ok((appended, !repeated))
 }
 
 /// Proves the lease.
@@ -218,6 +224,7 @@ fn follow(work: &mut Work, append: &Append) -> Result<()> {
             work.change(id, |row| {
                 row.on(Event::Block, Some(error.message.clone()))?;
                 row.owner = None;
+                row.hold = Hold::None;
                 Ok(())
             })?;
             work.outcome(id, None, Some(error.clone()));
@@ -231,6 +238,7 @@ fn end(work: &mut Work, append: &Append, end: End) -> Result<()> {
     let (completions, waits) = work.change(id, |row| {
         row.on(Event::Finish(end), None)?;
         row.owner = None;
+        row.hold = Hold::None;
         row.ended_at = Some(append.now);
         Ok((row.completions, row.waits))
     })?;

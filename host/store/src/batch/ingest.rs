@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use dormouse_core::flow::{Decision, Standing, Verdict};
 use dormouse_core::limit::EVENT_DEDUPE;
 use dormouse_core::run::{Phase, State, Status};
-use dormouse_core::{Digest, EventId, FunctionName, RunId, Timestamp};
+use dormouse_core::{Digest, EventId, FunctionName, RunId, Seq, Timestamp};
 
 use super::limits::{Decisions, LimitKey, Limits};
+use super::runs::Hold;
 use crate::error::{Error, Result};
 use crate::ingest::{Created, Ingest, NewEvent, NewRun};
 use crate::schedule::Incarnation;
@@ -25,6 +26,11 @@ pub(crate) struct Creation<'i> {
 }
 
 impl Creation<'_> {
+    /// Who holds it.
+    pub(crate) fn hold(&self) -> Hold {
+        if self.run.held { Hold::Function } else { Hold::None }
+    }
+
     pub(crate) fn birth(&self) -> Birth {
         Birth::of(self.run, self.leased, self.now)
     }
@@ -68,8 +74,19 @@ pub(crate) struct Known {
     pub(crate) dedupe: HashMap<(i64, String), (RunId, Timestamp)>,
     /// Events that runs name without bringing them.
     pub(crate) events: HashSet<EventId>,
+    /// Runs that others are to be copied from: the numbers of their first and their next entry.
+    pub(crate) sources: HashMap<RunId, (Seq, Seq)>,
     /// What limits remember.
     pub(crate) limits: Limits,
+}
+
+/// The runs that others are to be copied from, in order.
+pub(crate) fn sources(requests: &[&Ingest]) -> Vec<RunId> {
+    let copies = requests.iter().flat_map(|request| &request.runs);
+    let mut named: Vec<RunId> = copies.filter_map(|run| Some(run.copy?.run)).collect();
+    named.sort_unstable();
+    named.dedup();
+    named
 }
 
 /// The dedupe keys that requests name, each once, in order.
@@ -117,7 +134,7 @@ pub(crate) fn decide<'i>(
     let mut answers = Vec::with_capacity(requests.len());
     for request in requests {
         let own = own_events(request);
-        answers.push(match check(small, request, &own, &known.events) {
+        answers.push(match check(small, request, &own, known) {
             Ok(()) => Ok(add(small, request, &own, known, &mut additions)?),
             Err(error) => Err(error),
         });
@@ -140,16 +157,11 @@ pub(crate) fn accepted<'i>(
 
 /// What would make an ingest fail that comes with an append. Its runs name its own events alone.
 pub(crate) fn check_carried(small: &impl Small, ingest: &Ingest) -> Result<()> {
-    check(small, ingest, &own_events(ingest), &HashSet::new())
+    check(small, ingest, &own_events(ingest), &Known::default())
 }
 
 /// What would make a request fail, before anything of it is written.
-fn check(
-    small: &impl Small,
-    request: &Ingest,
-    own: &HashSet<EventId>,
-    stored_events: &HashSet<EventId>,
-) -> Result<()> {
+fn check(small: &impl Small, request: &Ingest, own: &HashSet<EventId>, known: &Known) -> Result<()> {
     if request.generation != small.generation() {
         return Err(Error::StaleRegistry);
     }
@@ -160,11 +172,17 @@ fn check(
                 run.id, run.function
             )));
         }
-        if !own.contains(&run.event_id) && !stored_events.contains(&run.event_id) {
+        if !own.contains(&run.event_id) && !known.events.contains(&run.event_id) {
             return Err(Error::Corrupt(format!(
                 "run {} names event {}, which is not stored",
                 run.id, run.event_id
             )));
+        }
+        if let Some(copy) = &run.copy {
+            let has = |(base, next): &(Seq, Seq)| *base == copy.base && *next >= copy.before;
+            if !known.sources.get(&copy.run).is_some_and(has) {
+                return Err(Error::SourceGone);
+            }
         }
     }
     Ok(())
@@ -231,7 +249,10 @@ fn add<'i>(
                 run.id
             )));
         };
-        let leased = run.start_at <= now && run.lease.is_some_and(|node| small.lives(node));
+        let leased = !run.held
+            && run.copy.is_none()
+            && run.start_at <= now
+            && run.lease.is_some_and(|node| small.lives(node));
         if own.contains(&run.event_id) {
             with_runs.insert(run.event_id);
         } else {
@@ -255,6 +276,15 @@ fn add<'i>(
     Ok(created)
 }
 
+/// The runs that begin with what others recorded.
+pub(crate) fn copies<'c, 'i>(
+    creations: &'c [Creation<'i>],
+) -> impl Iterator<Item = (RunId, crate::ingest::Copied)> + use<'c, 'i> {
+    creations
+        .iter()
+        .filter_map(|creation| Some((creation.run.id, creation.run.copy?)))
+}
+
 /// How a run comes into the world.
 pub(crate) struct Birth {
     /// Its state.
@@ -276,12 +306,19 @@ impl Birth {
                 reason: None,
             };
         }
+        if run.held {
+            return Birth {
+                state: State::live(Status::Scheduled, Phase::Paused),
+                due: None,
+                reason: Some(super::pausing::held(&run.function)),
+            };
+        }
         if run.start_at > now {
             // It is no part of the queue yet, so it must not look as if it were.
             return Birth {
                 state: State::live(Status::Scheduled, Phase::Sleeping),
                 due: Some(run.start_at),
-                reason: Some(format!("starts at {}", run.start_at)),
+                reason: Some(super::pausing::delayed(run.start_at)),
             };
         }
         Birth {

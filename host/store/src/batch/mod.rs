@@ -7,7 +7,7 @@
 //! | `queue`, `request` | handing in a write, and its answer |
 //! | `runs` | rows of runs in memory, and what has to be written for a change |
 //! | `limits` | what flow control remembers, and what it decided |
-//! | `ingest`, `execute`, `schedule`, `command`, `waits`, `children` | the decisions |
+//! | `ingest`, `execute`, `schedule`, `command`, `pausing`, `waits`, `children` | the decisions |
 //!
 //! Absent on purpose: SQL, connections, clocks.
 
@@ -16,6 +16,7 @@ pub(crate) mod command;
 pub(crate) mod execute;
 pub(crate) mod ingest;
 pub(crate) mod limits;
+pub(crate) mod pausing;
 pub(crate) mod queue;
 pub(crate) mod request;
 pub(crate) mod runs;

@@ -1,7 +1,8 @@
 //! What may be asked of the writer, and what it answers.
 
-use dormouse_core::{Digest, Json, RunId, Seq, Timestamp};
+use dormouse_core::{Digest, FunctionName, Json, RunId, Seq, Timestamp};
 
+use crate::cancellation::{Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
 use crate::execute::{Append, Appended};
 use crate::ingest::{Created, Ingest};
@@ -28,6 +29,14 @@ pub(crate) enum Request {
     CancelOrphans(u32, Timestamp),
     Wake(RunId, Option<Seq>, Timestamp),
     Unblock(String, Timestamp),
+    Pause(RunId),
+    Resume(RunId, Timestamp),
+    PauseFunction(FunctionName, Timestamp),
+    ResumeFunction(FunctionName),
+    ReleaseHeld(u32, Timestamp),
+    PutCancellation(NewCancellation),
+    DeleteCancellation(CancellationId),
+    CancelExamined(Examined),
     Signal(String, Json, Timestamp),
     PutVersion(NewVersion),
     Activate(String, Digest, Timestamp),
@@ -51,9 +60,11 @@ impl Request {
             Request::Ingest(ingest) => 1 + ingested(ingest),
             Request::Claim(claim) => 1 + claim.limit as usize,
             Request::FireTimers(fire) => 1 + fire.limit as usize,
-            Request::TakeOver(limit, _) | Request::Prune(_, limit) | Request::CancelOrphans(limit, _) => {
-                1 + *limit as usize
-            }
+            Request::TakeOver(limit, _)
+            | Request::Prune(_, limit)
+            | Request::CancelOrphans(limit, _)
+            | Request::ReleaseHeld(limit, _) => 1 + *limit as usize,
+            Request::CancelExamined(examined) => 1 + examined.runs.len(),
             _ => 1,
         }
     }
@@ -81,6 +92,8 @@ pub(crate) enum Answer {
     Commanded(Commanded),
     Orphans(Orphans),
     Signalled(Option<RunId>),
+    Cancellation(Cancellation),
+    Cancelled(Vec<RunId>),
     Stored(Stored),
     Changed(Changed),
     Revision(i64),

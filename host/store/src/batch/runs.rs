@@ -64,10 +64,34 @@ pub(crate) struct RunRow {
     /// The run whose step has invoked it.
     pub(crate) parent: Option<RunId>,
     pub(crate) reason: Option<String>,
+    pub(crate) hold: Hold,
     /// Whether completions are stored for it.
     pub(crate) completions: bool,
     /// Whether waits may be stored for it.
     pub(crate) waits: bool,
+}
+
+/// Who holds a run. The numbers are on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Nobody.
+    None = 0,
+    /// A person has asked for it, and its node has not recorded an entry since.
+    Asked = 1,
+    /// A person: it is paused.
+    Person = 2,
+    /// Its function's pause: it is paused and was never begun.
+    Function = 3,
+}
+
+impl Hold {
+    /// From the number on disk.
+    pub(crate) fn from_number(number: i64) -> Result<Hold> {
+        [Hold::None, Hold::Asked, Hold::Person, Hold::Function]
+            .into_iter()
+            .find(|hold| *hold as i64 == number)
+            .ok_or_else(|| Error::Corrupt(format!("{number} does not say who holds a run")))
+    }
 }
 
 /// A row of `ready` or `timers`.
@@ -103,11 +127,22 @@ impl RunRow {
         Ok(())
     }
 
-    /// Makes the run ready for any node.
+    /// Makes the run ready for any node; or paused, if somebody has asked for that.
     pub(crate) fn ready(&mut self, event: Event, now: Timestamp) -> Result<()> {
         self.on(event, None)?;
         self.owner = None;
         self.due = Some(now);
+        if self.hold == Hold::Asked {
+            self.hold()?;
+        }
+        Ok(())
+    }
+
+    /// Pauses the run, as a person has asked.
+    pub(crate) fn hold(&mut self) -> Result<()> {
+        self.on(Event::Pause, Some(super::pausing::PAUSED.to_owned()))?;
+        self.owner = None;
+        self.hold = Hold::Person;
         Ok(())
     }
 

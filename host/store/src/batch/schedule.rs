@@ -72,6 +72,8 @@ pub(crate) struct Details {
     pub(crate) seed: [u8; 32],
     pub(crate) continued: Option<Json>,
     pub(crate) event: Option<Json>,
+    /// When its journal began, where that is not when it was queued.
+    pub(crate) began: Option<Timestamp>,
 }
 
 /// A claimed run with all that a node needs to drive it.
@@ -90,7 +92,7 @@ pub(crate) fn claimed_run(row: &RunRow, details: Details) -> Result<ClaimedRun> 
         seed: details.seed,
         parent: row.parent,
         depth: details.depth,
-        queued_at: row.queued_at,
+        queued_at: details.began.unwrap_or(row.queued_at),
         journal_base: row.journal_base,
         journal_next: row.journal_next,
         log_lines: row.log_lines,

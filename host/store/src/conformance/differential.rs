@@ -16,7 +16,7 @@ use super::random::Random;
 use crate::command::Commanded;
 use crate::contract::Store;
 use crate::error::Error;
-use crate::ingest::{Created, Ingest, NewEvent, NewRun};
+use crate::ingest::{Copied, Created, Ingest, NewEvent, NewRun};
 use crate::read::{Run, RunFilter};
 use crate::registry::Changed;
 use crate::schedule::{Claim, FireTimers, Incarnation, NewNode, Node, Standing};
@@ -33,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 49] = [
+const KINDS: [&str; 57] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -46,6 +46,8 @@ const KINDS: [&str; 49] = [
     "ingest-delayed",
     "ingest-duplicate",
     "ingest-rerun",
+    "ingest-copies",
+    "ingest-source-gone",
     "ingest-idempotent",
     "ingest-rate-limited",
     "claim",
@@ -79,6 +81,12 @@ const KINDS: [&str; 49] = [
     "wake",
     "wake-completes",
     "unblock",
+    "pause",
+    "resume",
+    "paused",
+    "pause-function",
+    "resume-function",
+    "release-held",
     "put-version",
     "delete-version",
     "config",
@@ -152,6 +160,7 @@ macro_rules! both {
 // After the macro, which it uses.
 mod appending;
 mod carried;
+mod pausing;
 mod reads;
 
 fn digest(number: u64) -> Digest {
@@ -271,7 +280,8 @@ impl Pair {
             1..=22 => self.ingest().await,
             23..=32 => self.claim().await,
             33..=40 => self.fire().await,
-            41..=82 => self.append().await,
+            41..=80 => self.append().await,
+            81..=82 => self.pausing().await,
             83..=85 => self.cancel().await,
             86..=92 => self.wake().await,
             93..=94 => self.unblock().await,
@@ -360,8 +370,25 @@ impl Pair {
         {
             let mut rerun = self.run(earlier.event_id);
             rerun.rerun_of = Some(earlier.id);
+            if self.random.one_in(2) {
+                let recorded = earlier.journal_next.saturating_sub(earlier.journal_base);
+                let before = earlier.journal_base + self.random.below(u64::from(recorded) + 2) as u32;
+                rerun.copy = Some(Copied {
+                    run: earlier.id,
+                    base: earlier.journal_base,
+                    before,
+                    bytes: 10 * u64::from(before),
+                });
+                let gone = before > earlier.journal_next;
+                flags.push(if gone {
+                    "ingest-source-gone"
+                } else {
+                    "ingest-copies"
+                });
+            } else {
+                flags.push("ingest-rerun");
+            }
             ingest.runs.push(rerun);
-            flags.push("ingest-rerun");
         }
         match self.random.below(30) {
             0 => ingest.generation += 1,
@@ -415,6 +442,7 @@ impl Pair {
                 }
             }
             Err(Error::StaleRegistry) => self.succeeded("ingest-stale"),
+            Err(Error::SourceGone) => self.succeeded("ingest-source-gone"),
             Err(_) => {}
         }
     }
@@ -456,6 +484,8 @@ impl Pair {
             rerun_of: None,
             parent: None,
             depth: 0,
+            held: self.random.one_in(12),
+            copy: None,
         }
     }
 

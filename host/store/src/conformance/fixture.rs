@@ -116,6 +116,8 @@ impl Fixture {
             rerun_of: None,
             parent: None,
             depth: 0,
+            held: false,
+            copy: None,
         }
     }
 

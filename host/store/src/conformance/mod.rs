@@ -4,6 +4,7 @@
 //! store against another (the model) for as many random operations as it takes. Absent on purpose: durability, which
 //! takes processes that are killed, and what only one implementation has.
 
+mod cancelling;
 mod commands;
 pub mod differential;
 mod execution;
@@ -11,7 +12,9 @@ mod fixture;
 mod ingestion;
 mod invoking;
 mod limiting;
+mod pausing;
 mod random;
+mod reruns;
 mod scheduling;
 mod sending;
 mod signalling;
@@ -99,6 +102,17 @@ checks![
     commands::wake_of_what_is_not_open_is_refused,
     commands::wake_begins_a_delayed_run_now,
     commands::unblock_is_for_one_module,
+    pausing::a_run_is_paused_and_resumed,
+    pausing::an_executing_run_is_paused_with_its_next_entry,
+    pausing::what_comes_while_a_run_is_paused_is_kept,
+    pausing::a_pause_can_be_taken_back_and_outlives_the_node,
+    pausing::a_delayed_run_that_is_resumed_keeps_its_time,
+    pausing::a_paused_function_holds_its_new_runs,
+    reruns::a_run_begins_with_what_another_recorded,
+    reruns::what_is_not_there_cannot_be_taken_over,
+    cancelling::many_runs_are_cancelled_in_batches_once_each,
+    cancelling::a_cancellation_is_about_runs_from_before_it_within_its_bounds,
+    cancelling::a_deleted_cancellation_cancels_nothing_more,
     versions::activation_is_one_step,
     versions::a_version_in_use_is_kept,
     versions::a_deleted_version_can_come_back,

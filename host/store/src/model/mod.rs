@@ -4,6 +4,8 @@
 //!
 //! Absent on purpose: speed, durability, and any code shared with an implementation.
 
+mod cancellations;
+mod pausing;
 mod runs;
 mod versions;
 mod waits;
@@ -18,7 +20,9 @@ use dormouse_core::journal::Record;
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::watch;
 
+use self::cancellations::ModelCancellation;
 use self::runs::ModelRun;
+use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
 use crate::error::{Error, Result};
@@ -53,6 +57,8 @@ struct World {
     limits: HashMap<(FunctionName, Gate, String), Limit>,
     decisions: BTreeMap<(EventId, FunctionName), Decided>,
     configs: Vec<Json>,
+    paused: BTreeSet<FunctionName>,
+    cancellations: BTreeMap<CancellationId, ModelCancellation>,
     components: HashMap<Digest, Vec<u8>>,
 }
 
@@ -235,6 +241,46 @@ impl Store for MemoryStore {
 
     async fn unblock(&self, module: &str, now: Timestamp) -> Result<u64> {
         self.world()?.unblock(module, now)
+    }
+
+    async fn pause(&self, run: RunId) -> Result<Commanded> {
+        self.world()?.pause(run)
+    }
+
+    async fn resume(&self, run: RunId, now: Timestamp) -> Result<Commanded> {
+        self.world()?.resume(run, now)
+    }
+
+    async fn pause_function(&self, function: &FunctionName, _now: Timestamp) -> Result<Changed> {
+        Ok(self.world()?.pause_function(function))
+    }
+
+    async fn resume_function(&self, function: &FunctionName) -> Result<Changed> {
+        Ok(self.world()?.resume_function(function))
+    }
+
+    async fn release_held(&self, limit: u32, now: Timestamp) -> Result<u32> {
+        self.world()?.release_held(limit, now)
+    }
+
+    async fn put_cancellation(&self, cancellation: NewCancellation) -> Result<Cancellation> {
+        Ok(self.world()?.put_cancellation(cancellation))
+    }
+
+    async fn cancellations(&self, limit: u32) -> Result<Vec<Cancellation>> {
+        Ok(self.world()?.cancellations(limit))
+    }
+
+    async fn delete_cancellation(&self, id: CancellationId) -> Result<bool> {
+        Ok(self.world()?.cancellations.remove(&id).is_some())
+    }
+
+    async fn next_cancellation(&self, limit: u32) -> Result<Option<Batch>> {
+        Ok(self.world()?.next_cancellation(limit))
+    }
+
+    async fn cancel_examined(&self, examined: Examined) -> Result<Vec<RunId>> {
+        self.world()?.cancel_examined(examined)
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {

@@ -13,7 +13,7 @@ use super::World;
 use crate::command::Commanded;
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine, Lost, Then};
-use crate::ingest::{Created, Ingest, NewRun};
+use crate::ingest::{Copied, Created, Ingest, NewRun};
 use crate::read::{Counts, Decided, Run, StoredEvent};
 use crate::schedule::{
     Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, LACKING_MAX, crash_loop,
@@ -39,6 +39,12 @@ pub(super) struct ModelRun {
     journal_bytes: u64,
     claims: u32,
     host_traps: u32,
+    /// A person has asked for it to be paused.
+    pub(super) to_pause: bool,
+    /// It is paused because its function was when it was created.
+    pub(super) held: bool,
+    /// When its journal began, and with which entry, where that is not when it was queued.
+    began: Option<(Seq, Timestamp)>,
 }
 
 impl ModelRun {
@@ -78,7 +84,7 @@ impl ModelRun {
     }
 
     /// Moves the run on. The due time, the reason and a blocked run's error belong to the state that is left.
-    fn on(&mut self, event: Event) -> Result<()> {
+    pub(super) fn on(&mut self, event: Event) -> Result<()> {
         let state = self.shown.state.on(event);
         self.shown.state =
             state.map_err(|illegal| Error::Corrupt(format!("run {}: {illegal}", self.shown.id)))?;
@@ -88,7 +94,7 @@ impl ModelRun {
         Ok(())
     }
 
-    fn set_due(&mut self, due: Option<Timestamp>) {
+    pub(super) fn set_due(&mut self, due: Option<Timestamp>) {
         self.due = due;
         let queued = self.shown.state.phase == Some(Phase::Queued);
         self.shown.wake_at = due.filter(|_| !queued);
@@ -98,10 +104,14 @@ impl ModelRun {
         self.on(event)?;
         self.shown.owner = None;
         self.set_due(Some(now));
+        if self.to_pause {
+            self.hold()?;
+        }
         Ok(())
     }
 
     fn block(&mut self, error: RunError) -> Result<()> {
+        self.to_pause = false;
         self.on(Event::Block)?;
         self.shown.owner = None;
         self.shown.reason = Some(error.message.clone());
@@ -115,6 +125,7 @@ impl ModelRun {
         self.shown.ended_at = Some(now);
         self.completions.clear();
         self.give_up_all();
+        (self.to_pause, self.held) = (false, false);
         Ok(())
     }
 
@@ -155,6 +166,26 @@ impl ModelRun {
         }
     }
 
+    /// The guest's first `now`.
+    fn begins(&self) -> Timestamp {
+        match self.began {
+            Some((base, at)) if base == self.shown.journal_base => at,
+            _ => self.shown.queued_at,
+        }
+    }
+
+    /// Begins with what another recorded.
+    fn take_over(&mut self, source: &ModelRun, copy: &Copied) {
+        self.began = Some((copy.base, source.begins()));
+        self.seed = source.seed;
+        self.continued = source.continued.clone();
+        let copied = source.journal.iter().filter(|record| record.seq < copy.before);
+        self.journal = copied.cloned().collect();
+        self.shown.journal_base = copy.base;
+        self.shown.journal_next = copy.before;
+        self.journal_bytes = copy.bytes;
+    }
+
     fn is_open(&self, operation: Seq) -> bool {
         let started = self.journal.iter().any(|record| {
             record.seq == operation && matches!(record.kind, RecordKind::Started | RecordKind::Deferred)
@@ -191,6 +222,14 @@ impl World {
             }
             if !own.contains(&run.event_id) && !self.events.contains_key(&run.event_id) {
                 return corrupt(format!("run {} names an event that is not stored", run.id));
+            }
+            if let Some(copy) = &run.copy {
+                let source = self.runs.get(&copy.run).map(|source| &source.shown);
+                let has =
+                    |source: &Run| source.journal_base == copy.base && source.journal_next >= copy.before;
+                if !source.is_some_and(has) {
+                    return Err(Error::SourceGone);
+                }
             }
         }
         let mut dedupe = self.dedupe.clone();
@@ -252,9 +291,9 @@ impl World {
             if let Some(key) = key {
                 dedupe.insert(key, (run.id, ingest.now));
             }
-            let lease = run
-                .lease
-                .filter(|node| run.start_at <= ingest.now && self.nodes.contains_key(node));
+            let lease = run.lease.filter(|node| {
+                !run.held && run.copy.is_none() && run.start_at <= ingest.now && self.nodes.contains_key(node)
+            });
             created.push(Created::New {
                 leased: lease.is_some(),
             });
@@ -333,10 +372,19 @@ impl World {
             journal_bytes: 0,
             claims: 0,
             host_traps: 0,
+            to_pause: false,
+            held: run.held,
+            began: None,
         };
+        if let Some(copy) = run.copy {
+            created.take_over(self.of(copy.run)?, &copy);
+        }
         created.set_due(Some(run.start_at.max(now)));
         if let Some(node) = lease {
             created.claim(node, now)?;
+        }
+        if created.held {
+            created.hold_for_function()?;
         }
         self.runs.insert(run.id, created);
         Ok(())
@@ -433,7 +481,7 @@ impl World {
             seed: run.seed,
             parent: run.shown.parent,
             depth: run.depth,
-            queued_at: run.shown.queued_at,
+            queued_at: run.begins(),
             journal_base: run.shown.journal_base,
             journal_next: run.shown.journal_next,
             log_lines: run.log_lines(),
@@ -664,6 +712,12 @@ impl World {
 impl ModelRun {
     /// What a run does after an append.
     fn follow(&mut self, then: Then, now: Timestamp) -> Result<Appended> {
+        let asked = self.to_pause;
+        if asked && matches!(then, Then::Continue | Then::Suspend { .. }) {
+            self.hold()?;
+            self.claims = 0;
+            return Ok(Appended::Paused);
+        }
         match then {
             Then::Continue => {}
             Then::Suspend {
@@ -714,6 +768,9 @@ impl ModelRun {
                 self.continued = Some(continued);
             }
             Then::Block { error } => self.block(error)?,
+        }
+        if asked && self.shown.state.phase == Some(Phase::Paused) {
+            return Ok(Appended::Paused);
         }
         Ok(Appended::Done)
     }

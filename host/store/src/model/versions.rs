@@ -107,6 +107,7 @@ impl World {
         Registry {
             generation: self.generation(),
             active,
+            paused: self.paused.iter().cloned().collect(),
         }
     }
 

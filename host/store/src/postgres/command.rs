@@ -12,6 +12,24 @@ use crate::batch;
 use crate::batch::runs::Work;
 use crate::command::{Commanded, Orphans};
 
+/// Locks and reads runs that are to end, and with them those whose steps may wait for that: all in the order of their ids.
+pub(super) async fn load_to_end(conn: &mut Conn, work: &mut Work, runs: Vec<RunId>) -> Attempt<()> {
+    let mut ids = runs;
+    // Who a run's parent is never changes, so it may be read before.
+    let parents = conn
+        .fetch(
+            "SELECT DISTINCT parent_id FROM runs WHERE id = ANY($1) AND parent_id IS NOT NULL",
+            |args| {
+                args.keys(ids.iter().copied());
+            },
+        )
+        .await?;
+    for row in &parents {
+        ids.push(Cells::of(row).run()?);
+    }
+    load(conn, work, ids).await
+}
+
 pub(super) async fn cancel(
     conn: &mut Conn,
     effects: &mut Effects<'_>,
@@ -19,20 +37,7 @@ pub(super) async fn cancel(
     now: Timestamp,
 ) -> Attempt<Commanded> {
     let mut work = Work::default();
-    // The run whose step may wait for its end is locked with it, in the order of their ids.
-    let parents = conn
-        .fetch(
-            "SELECT parent_id FROM runs WHERE id = $1 AND parent_id IS NOT NULL",
-            |args| {
-                args.key(run);
-            },
-        )
-        .await?;
-    let mut ids = vec![run];
-    for row in &parents {
-        ids.push(Cells::of(row).run()?);
-    }
-    load(conn, &mut work, ids).await?;
+    load_to_end(conn, &mut work, vec![run]).await?;
     let mut writing = Writing::on(conn);
     let commanded = batch::command::cancel(&mut writing, &mut work, run, now).await;
     let commanded = writing.settle(commanded)?;

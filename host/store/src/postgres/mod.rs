@@ -17,15 +17,18 @@
 //! may give each transaction another connection.
 
 mod cache;
+mod cancellations;
 mod command;
 mod components;
 mod connect;
+mod copies;
 mod execute;
 mod fault;
 mod hints;
 mod ingest;
 mod limits;
 mod marks;
+mod pausing;
 mod read;
 mod readers;
 mod registry;
@@ -43,7 +46,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
-use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
+use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -55,6 +58,7 @@ use self::sql::{Cells, Conn};
 use self::writer::Writer;
 use crate::batch::queue::{Queue, queue};
 use crate::batch::request::{Answer, Request};
+use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
 use crate::error::{Error, Result};
@@ -377,6 +381,51 @@ impl Store for PostgresStore {
 
     async fn unblock(&self, module: &str, now: Timestamp) -> Result<u64> {
         expect!(self.queue.submit(Request::Unblock(module.to_owned(), now)).await, Answer::Count(count) => count)
+    }
+
+    async fn pause(&self, run: RunId) -> Result<Commanded> {
+        expect!(self.queue.submit(Request::Pause(run)).await, Answer::Commanded(commanded) => commanded)
+    }
+
+    async fn resume(&self, run: RunId, now: Timestamp) -> Result<Commanded> {
+        expect!(self.queue.submit(Request::Resume(run, now)).await, Answer::Commanded(commanded) => commanded)
+    }
+
+    async fn pause_function(&self, function: &FunctionName, now: Timestamp) -> Result<Changed> {
+        let request = Request::PauseFunction(function.clone(), now);
+        expect!(self.queue.submit(request).await, Answer::Changed(changed) => changed)
+    }
+
+    async fn resume_function(&self, function: &FunctionName) -> Result<Changed> {
+        let request = Request::ResumeFunction(function.clone());
+        expect!(self.queue.submit(request).await, Answer::Changed(changed) => changed)
+    }
+
+    async fn release_held(&self, limit: u32, now: Timestamp) -> Result<u32> {
+        expect!(self.queue.submit(Request::ReleaseHeld(limit, now)).await, Answer::Count(count) => count as u32)
+    }
+
+    async fn put_cancellation(&self, cancellation: NewCancellation) -> Result<Cancellation> {
+        let request = Request::PutCancellation(cancellation);
+        expect!(self.queue.submit(request).await, Answer::Cancellation(cancellation) => cancellation)
+    }
+
+    async fn cancellations(&self, limit: u32) -> Result<Vec<Cancellation>> {
+        on!(self.readers, () conn => cancellations::list(conn, limit)).await
+    }
+
+    async fn delete_cancellation(&self, id: CancellationId) -> Result<bool> {
+        let request = Request::DeleteCancellation(id);
+        expect!(self.queue.submit(request).await, Answer::Count(count) => count > 0)
+    }
+
+    async fn next_cancellation(&self, limit: u32) -> Result<Option<Batch>> {
+        on!(self.readers, () conn => cancellations::next(conn, limit)).await
+    }
+
+    async fn cancel_examined(&self, examined: Examined) -> Result<Vec<RunId>> {
+        let request = Request::CancelExamined(examined);
+        expect!(self.queue.submit(request).await, Answer::Cancelled(runs) => runs)
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {

@@ -6,6 +6,7 @@ use sqlx::postgres::PgRow;
 
 use super::cache::Cache;
 use super::fault::Attempt;
+use super::pausing;
 use super::sql::{Cells, Conn};
 use crate::batch::ingest::Small;
 use crate::error::{Error, Result};
@@ -139,7 +140,7 @@ async fn set_active(
     Ok(true)
 }
 
-async fn next_generation(conn: &mut Conn, cache: &mut Cache) -> Attempt<()> {
+pub(super) async fn next_generation(conn: &mut Conn, cache: &mut Cache) -> Attempt<()> {
     conn.execute("UPDATE registry SET generation = generation + 1", |_| {})
         .await?;
     cache.generation += 1;
@@ -228,6 +229,8 @@ pub(super) async fn registry(conn: &mut Conn) -> Attempt<Registry> {
             registry.active.push(read_version(row)?);
         }
     }
+    // Read after the generation: what is newer is refused when it is committed, what is older would not be.
+    registry.paused = pausing::paused(conn).await?;
     Ok(registry)
 }
 

@@ -9,7 +9,7 @@ use super::marks::Marks;
 use super::sql::{Args, Cells, Conn, Key, Together};
 use super::waits;
 use crate::batch::execute::completion_payload;
-use crate::batch::runs::{Changes, RunRow, SHARD, Work, inline, is_large, state};
+use crate::batch::runs::{Changes, Hold, RunRow, SHARD, Work, inline, is_large, state};
 use crate::error::Result;
 
 /// The cells [`read_row`] expects. The reason is not read: every change of state gives a new one.
@@ -17,7 +17,7 @@ macro_rules! hot_columns {
     () => {
         "r.id, r.version_id, r.status, r.phase, r.owner, r.epoch, r.due_ms, r.queued_ms, r.started_ms, r.ended_ms, \
          r.journal_base, r.journal_next, r.journal_bytes, r.log_lines, r.claims, r.host_traps, r.continued, r.completions, \
-         r.waits, r.parent_id"
+         r.waits, r.parent_id, r.hold"
     };
 }
 pub(super) use hot_columns;
@@ -34,12 +34,12 @@ const MOVE: &str = "UPDATE runs SET version_id = v.version_id, status = v.status
      queued_ms = v.queued_ms, started_ms = v.started_ms, ended_ms = v.ended_ms, journal_base = v.journal_base, \
      journal_next = v.journal_next, journal_bytes = v.journal_bytes, log_lines = v.log_lines, claims = v.claims, \
      host_traps = v.host_traps, continued = v.continued, completions = v.completions, waits = v.waits, \
-     reason = v.reason \
+     reason = v.reason, hold = v.hold \
      FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::int8[], $5::uuid[], $6::int8[], $7::int8[], $8::int8[], \
      $9::int8[], $10::int8[], $11::int8[], $12::int8[], $13::int8[], $14::int8[], $15::int8[], $16::int8[], \
-     $17::bool[], $18::bool[], $19::bool[], $20::text[]) AS v(id, version_id, status, phase, owner, epoch, due_ms, queued_ms, \
+     $17::bool[], $18::bool[], $19::bool[], $20::text[], $21::int8[]) AS v(id, version_id, status, phase, owner, epoch, due_ms, queued_ms, \
      started_ms, ended_ms, journal_base, journal_next, journal_bytes, log_lines, claims, host_traps, continued, \
-     completions, waits, reason) WHERE runs.id = v.id";
+     completions, waits, reason, hold) WHERE runs.id = v.id";
 
 /// What changes while a run keeps its state.
 const ADVANCE: &str = "UPDATE runs SET journal_next = v.journal_next, journal_bytes = v.journal_bytes, \
@@ -96,6 +96,7 @@ pub(super) fn read_row(cells: &mut Cells<'_>) -> Result<RunRow> {
         completions: cells.flag()?,
         waits: cells.flag()?,
         parent: cells.run_or_null()?,
+        hold: Hold::from_number(cells.int()?)?,
         reason: None,
     })
 }
@@ -255,7 +256,8 @@ fn update(together: &mut Together, changes: &Changes) {
             .flags(rows.iter().map(|row| row.continued))
             .flags(rows.iter().map(|row| row.completions))
             .flags(rows.iter().map(|row| row.waits))
-            .texts_or_null(rows.iter().map(|row| row.reason.as_deref()));
+            .texts_or_null(rows.iter().map(|row| row.reason.as_deref()))
+            .ints(rows.iter().map(|row| row.hold as i64));
     });
 }
 

@@ -28,7 +28,8 @@ macro_rules! clock {
 /// What a claimed run has beside its row.
 const DETAILS: &str = "SELECT r.id, r.function_id, r.config_revision, r.event_id, r.depth, r.seed, \
      CASE WHEN r.continued THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = r.id AND b.seq = -2) END, \
-     CASE WHEN e.large THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END \
+     CASE WHEN e.large THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END, \
+     CASE WHEN r.began_base = r.journal_base THEN r.began_ms END \
      FROM runs r LEFT JOIN events e ON e.id = r.event_id WHERE r.id = ANY($1)";
 const _: () = assert!(place::CONTINUED == -2 && place::EVENT == -3);
 
@@ -450,6 +451,7 @@ async fn describe(
             seed: cells.bytes()?,
             continued: cells.text_or_null()?.map(Json::trusted),
             event: cells.text_or_null()?.map(Json::trusted),
+            began: cells.time_or_null()?,
         };
         found.insert(id, batch::schedule::claimed_run(row, details)?);
     }

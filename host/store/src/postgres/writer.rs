@@ -19,7 +19,7 @@ use super::execute::Writing;
 use super::fault::{Attempt, Fault};
 use super::marks::Marks;
 use super::sql::{Cells, Conn, Key};
-use super::{command, ingest, registry, runs, schedule, upkeep, waits};
+use super::{cancellations, command, ingest, pausing, registry, runs, schedule, upkeep, waits};
 use crate::batch;
 use crate::batch::queue::Inbox;
 use crate::batch::request::{Answer, Request};
@@ -350,6 +350,9 @@ impl Writer {
                     | Request::Activate(..)
                     | Request::DeleteVersion(..)
                     | Request::PutConfig(..)
+                    | Request::PauseFunction(..)
+                    | Request::ResumeFunction(..)
+                    | Request::PutCancellation(..)
             )
         });
         let functions = || {
@@ -499,6 +502,24 @@ impl Writer {
             }
             Request::Unblock(module, now) => {
                 Answer::Count(command::unblock(conn, effects, module, *now).await?)
+            }
+            Request::Pause(run) => Answer::Commanded(pausing::pause(conn, effects, *run).await?),
+            Request::Resume(run, now) => Answer::Commanded(pausing::resume(conn, effects, *run, *now).await?),
+            Request::PauseFunction(function, now) => {
+                Answer::Changed(pausing::function(conn, cache, function, Some(*now)).await?)
+            }
+            Request::ResumeFunction(function) => {
+                Answer::Changed(pausing::function(conn, cache, function, None).await?)
+            }
+            Request::ReleaseHeld(limit, now) => {
+                Answer::Count(pausing::release(conn, effects, *limit, *now).await?)
+            }
+            Request::PutCancellation(new) => {
+                Answer::Cancellation(cancellations::put(conn, cache, new).await?)
+            }
+            Request::DeleteCancellation(id) => Answer::Count(cancellations::delete(conn, *id).await?),
+            Request::CancelExamined(examined) => {
+                Answer::Cancelled(cancellations::examined(conn, effects, examined).await?)
             }
             Request::Signal(signal, data, now) => {
                 Answer::Signalled(waits::signal(conn, effects, signal, data, *now).await?)

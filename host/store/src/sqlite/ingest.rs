@@ -7,11 +7,12 @@ use dormouse_core::{EventId, Json, RunId, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::cache::Cache;
+use super::copies;
 use super::runs::{insert_ready, insert_timers};
 use super::sql::{Cells, Rows, execute};
 use super::{limits, waits};
 use crate::batch::ingest::{
-    Additions, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places,
+    Additions, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places, sources,
 };
 use crate::batch::limits::limit_keys;
 use crate::batch::runs::{inline, is_large, place};
@@ -38,10 +39,10 @@ static EVENT_BLOBS: Rows = Rows::insert(
 /// What a new run has that no other has; the rest is the same for all.
 static RUNS: Rows = Rows::insert(
     "INSERT INTO runs (id, function_id, version_id, config_revision, event_id, rerun_of, seed, status, phase, owner, \
-     epoch, due_ms, queued_ms, started_ms, claims, reason, parent_id, depth, journal_base, journal_next, journal_bytes, log_lines, \
+     epoch, due_ms, queued_ms, started_ms, claims, reason, parent_id, depth, hold, journal_base, journal_next, journal_bytes, log_lines, \
      host_traps, continued) \
      SELECT *, 0, 0, 0, 0, 0, 0 FROM (VALUES ",
-    18,
+    19,
 );
 static DEDUPE_KNOWN: Rows = Rows::new(
     "SELECT function_id, key, run_id, at_ms FROM dedupe WHERE (function_id, key) IN (VALUES ",
@@ -69,6 +70,7 @@ pub(super) async fn ingest(
     let mut known = Known {
         dedupe: known_dedupe(conn, &dedupe_keys(cache, requests)?).await?,
         events: stored_events(conn, &foreign_events(requests)).await?,
+        sources: copies::sources(conn, &sources(requests)).await?,
         limits: limits::known(conn, &limit_keys(cache, requests)?).await?,
     };
     let (answers, additions) = decide(cache, &mut known, requests)?;
@@ -153,6 +155,7 @@ async fn write(
         })
         .await?;
     write_runs(conn, &additions.runs).await?;
+    copies::write(conn, &additions.runs).await?;
     limits::write(conn, cache, &additions, now).await?;
     let dedupe: Vec<_> = additions.dedupe.into_iter().collect();
     DEDUPE
@@ -204,7 +207,8 @@ async fn write_runs(conn: &mut SqliteConnection, creations: &[Creation<'_>]) -> 
             .int((*leased).into())
             .text_or_null(birth.reason.as_deref())
             .run_or_null(run.parent)
-            .int(run.depth.into());
+            .int(run.depth.into())
+            .int(creation.hold() as i64);
     })
     .await?;
     let (ready, timers) = places(creations);

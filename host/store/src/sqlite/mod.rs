@@ -5,7 +5,7 @@
 //! | `connect`, `lock` | opening: settings, schema, one process per data directory |
 //! | `writer`, `cache` | the one writer and its transactions |
 //! | `runs` | the rows of runs and everything that follows from them |
-//! | `ingest`, `execute`, `schedule`, `command`, `registry`, `upkeep` | what each write does |
+//! | `ingest`, `copies`, `execute`, `schedule`, `command`, `cancellations`, `pausing`, `registry`, `upkeep` | what each write does |
 //! | `journal` | reading what a run recorded |
 //! | `read` | what pages show |
 //! | `components` | components as files |
@@ -14,15 +14,18 @@
 //! Decisions are not here: they are in `batch`, the same for every database.
 
 mod cache;
+mod cancellations;
 mod command;
 mod components;
 mod connect;
+mod copies;
 mod execute;
 mod fault;
 mod ingest;
 mod journal;
 mod limits;
 mod lock;
+mod pausing;
 #[cfg(test)]
 mod plans;
 mod read;
@@ -39,7 +42,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
-use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
+use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqlitePool;
@@ -49,6 +52,7 @@ use self::components::Components;
 use self::writer::Writer;
 use crate::batch::queue::Queue;
 use crate::batch::request::{Answer, Request};
+use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
 use crate::error::{Error, Result};
@@ -257,6 +261,53 @@ impl Store for SqliteStore {
 
     async fn unblock(&self, module: &str, now: Timestamp) -> Result<u64> {
         expect!(self.queue.submit(Request::Unblock(module.to_owned(), now)).await, Answer::Count(count) => count)
+    }
+
+    async fn pause(&self, run: RunId) -> Result<Commanded> {
+        expect!(self.queue.submit(Request::Pause(run)).await, Answer::Commanded(commanded) => commanded)
+    }
+
+    async fn resume(&self, run: RunId, now: Timestamp) -> Result<Commanded> {
+        expect!(self.queue.submit(Request::Resume(run, now)).await, Answer::Commanded(commanded) => commanded)
+    }
+
+    async fn pause_function(&self, function: &FunctionName, now: Timestamp) -> Result<Changed> {
+        let request = Request::PauseFunction(function.clone(), now);
+        expect!(self.queue.submit(request).await, Answer::Changed(changed) => changed)
+    }
+
+    async fn resume_function(&self, function: &FunctionName) -> Result<Changed> {
+        let request = Request::ResumeFunction(function.clone());
+        expect!(self.queue.submit(request).await, Answer::Changed(changed) => changed)
+    }
+
+    async fn release_held(&self, limit: u32, now: Timestamp) -> Result<u32> {
+        expect!(self.queue.submit(Request::ReleaseHeld(limit, now)).await, Answer::Count(count) => count as u32)
+    }
+
+    async fn put_cancellation(&self, cancellation: NewCancellation) -> Result<Cancellation> {
+        let request = Request::PutCancellation(cancellation);
+        expect!(self.queue.submit(request).await, Answer::Cancellation(cancellation) => cancellation)
+    }
+
+    async fn cancellations(&self, limit: u32) -> Result<Vec<Cancellation>> {
+        self.read(async |conn| cancellations::list(conn, limit).await)
+            .await
+    }
+
+    async fn delete_cancellation(&self, id: CancellationId) -> Result<bool> {
+        let request = Request::DeleteCancellation(id);
+        expect!(self.queue.submit(request).await, Answer::Count(count) => count > 0)
+    }
+
+    async fn next_cancellation(&self, limit: u32) -> Result<Option<Batch>> {
+        self.read(async |conn| cancellations::next(conn, limit).await)
+            .await
+    }
+
+    async fn cancel_examined(&self, examined: Examined) -> Result<Vec<RunId>> {
+        let request = Request::CancelExamined(examined);
+        expect!(self.queue.submit(request).await, Answer::Cancelled(runs) => runs)
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {

@@ -3,7 +3,9 @@
 use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
-use super::{connect, ingest, journal, limits, read, runs, schedule, upkeep, waits};
+use super::{
+    cancellations, connect, copies, ingest, journal, limits, pausing, read, runs, schedule, upkeep, waits,
+};
 
 /// Tables that grow with use.
 const LARGE: [&str; 13] = [
@@ -44,6 +46,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
     let rows = [
         runs::statements(),
         ingest::statements(),
+        copies::statements(),
         schedule::statements(),
         upkeep::statements(),
         read::statements(),
@@ -62,6 +65,8 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
             waits::RECEIVED,
             waits::HOLDER,
             waits::CALLER,
+            cancellations::CANDIDATES,
+            pausing::RELEASED,
             "SELECT 1 FROM runs r WHERE r.phase = 1 AND r.version_id IN (SELECT id FROM versions)",
         ]
         .map(str::to_owned),

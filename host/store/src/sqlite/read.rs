@@ -129,6 +129,10 @@ pub(super) async fn runs(conn: &mut SqliteConnection, filter: &RunFilter) -> Res
         Some(module) => Some(function_ids(conn, module, filter.function.as_deref()).await?),
         None => None,
     };
+    // SQLite has no plan for a list without members from an index that it is told to use.
+    if functions.as_ref().is_some_and(Vec::is_empty) {
+        return Ok(Vec::new());
+    }
     let mut found = Vec::new();
     if let Some(event) = filter.event {
         found = page(conn, filter, &Source::Event(event), functions.as_deref()).await?;

@@ -5,6 +5,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::cache::Cache;
+use super::pausing;
 use super::sql::{Cells, execute, fetch};
 use crate::batch::ingest::Small;
 use crate::error::{Error, Result};
@@ -145,7 +146,7 @@ async fn set_active(
     Ok(true)
 }
 
-async fn next_generation(conn: &mut SqliteConnection, cache: &mut Cache) -> Result<()> {
+pub(super) async fn next_generation(conn: &mut SqliteConnection, cache: &mut Cache) -> Result<()> {
     execute(conn, "UPDATE registry SET generation = generation + 1", |_| {}).await?;
     cache.generation += 1;
     Ok(())
@@ -230,6 +231,8 @@ pub(super) async fn registry(conn: &mut SqliteConnection) -> Result<Registry> {
             registry.active.push(read_version(row)?);
         }
     }
+    // Read after the generation: what is newer is refused when it is committed, what is older would not be.
+    registry.paused = pausing::paused(conn).await?;
     Ok(registry)
 }
 

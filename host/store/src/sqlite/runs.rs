@@ -6,14 +6,14 @@ use sqlx::SqliteConnection;
 use super::sql::{Args, Cells, Rows};
 use super::waits;
 use crate::batch::execute::completion_payload;
-use crate::batch::runs::{Changes, RunRow, SHARD, Work, inline, is_large, state};
+use crate::batch::runs::{Changes, Hold, RunRow, SHARD, Work, inline, is_large, state};
 use crate::error::Result;
 
 /// The cells [`read_row`] expects. The reason is not read: every change of state gives a new one.
 macro_rules! hot_columns {
     () => {
         "r.id, r.version_id, r.status, r.phase, r.owner, r.epoch, r.due_ms, r.queued_ms, r.started_ms, r.ended_ms, \
-         r.journal_base, r.journal_next, r.journal_bytes, r.log_lines, r.claims, r.host_traps, r.continued, r.parent_id, \
+         r.journal_base, r.journal_next, r.journal_bytes, r.log_lines, r.claims, r.host_traps, r.continued, r.parent_id, r.hold, \
          EXISTS (SELECT 1 FROM completions c WHERE c.run_id = r.id), \
          EXISTS (SELECT 1 FROM waits w WHERE w.run_id = r.id)"
     };
@@ -31,8 +31,8 @@ static MOVE: Rows = Rows::new(
     "UPDATE runs SET version_id = v.column2, status = v.column3, phase = v.column4, owner = v.column5, \
      epoch = v.column6, due_ms = v.column7, queued_ms = v.column8, started_ms = v.column9, ended_ms = v.column10, \
      journal_base = v.column11, journal_next = v.column12, journal_bytes = v.column13, log_lines = v.column14, \
-     claims = v.column15, host_traps = v.column16, continued = v.column17, reason = v.column18 FROM (VALUES ",
-    18,
+     claims = v.column15, host_traps = v.column16, continued = v.column17, reason = v.column18, hold = v.column19 FROM (VALUES ",
+    19,
     ") AS v WHERE runs.id = v.column1",
 );
 
@@ -114,6 +114,7 @@ pub(super) fn read_row(cells: &mut Cells<'_>) -> Result<RunRow> {
         host_traps: cells.number()?,
         continued: cells.flag()?,
         parent: cells.bytes_or_null()?.map(RunId::from_bytes),
+        hold: Hold::from_number(cells.int()?)?,
         reason: None,
         completions: cells.flag()?,
         waits: cells.flag()?,
@@ -240,7 +241,8 @@ async fn update(conn: &mut SqliteConnection, changes: &Changes) -> Result<()> {
             .int(row.claims.into())
             .int(row.host_traps.into())
             .int(row.continued.into())
-            .text_or_null(row.reason.as_deref());
+            .text_or_null(row.reason.as_deref())
+            .int(row.hold as i64);
     })
     .await?;
     READY_DELETE.apply(conn, &changes.unready, place_args).await?;

@@ -21,7 +21,8 @@ use crate::schedule::{
 static DETAILS: Rows = Rows::new(
     "SELECT r.id, r.function_id, r.config_revision, r.event_id, r.depth, r.seed, \
      CASE WHEN r.continued THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = r.id AND b.seq = -2) END, \
-     CASE WHEN e.large THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END \
+     CASE WHEN e.large THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END, \
+     CASE WHEN r.began_base = r.journal_base THEN r.began_ms END \
      FROM runs r LEFT JOIN events e ON e.id = r.event_id WHERE r.id IN (VALUES ",
     1,
     ")",
@@ -273,6 +274,7 @@ async fn describe(
                     seed: cells.bytes()?,
                     continued: cells.text_or_null()?.map(Json::trusted),
                     event: cells.text_or_null()?.map(Json::trusted),
+                    began: cells.time_or_null()?,
                 },
             )?,
         );

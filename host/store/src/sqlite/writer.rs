@@ -12,7 +12,7 @@ use sqlx::{Connection as _, SqliteConnection};
 use super::cache::Cache;
 use super::execute::Writing;
 use super::sql::execute;
-use super::{command, ingest, registry, runs, schedule, upkeep, waits};
+use super::{cancellations, command, ingest, pausing, registry, runs, schedule, upkeep, waits};
 use crate::batch;
 use crate::batch::queue::{Inbox, Queue, queue};
 use crate::batch::request::{Answer, Request};
@@ -267,6 +267,24 @@ impl Writer {
                 Answer::Commanded(command::wake(conn, *run, *operation, *now).await?)
             }
             Request::Unblock(module, now) => Answer::Count(command::unblock(conn, module, *now).await?),
+            Request::Pause(run) => Answer::Commanded(pausing::pause(conn, *run).await?),
+            Request::Resume(run, now) => Answer::Commanded(pausing::resume(conn, *run, *now).await?),
+            Request::PauseFunction(function, now) => {
+                Answer::Changed(pausing::function(conn, cache, function, Some(*now)).await?)
+            }
+            Request::ResumeFunction(function) => {
+                Answer::Changed(pausing::function(conn, cache, function, None).await?)
+            }
+            Request::ReleaseHeld(limit, now) => Answer::Count(pausing::release(conn, *limit, *now).await?),
+            Request::PutCancellation(new) => {
+                Answer::Cancellation(cancellations::put(conn, cache, new).await?)
+            }
+            Request::DeleteCancellation(id) => Answer::Count(cancellations::delete(conn, *id).await?),
+            Request::CancelExamined(examined) => {
+                let (runs, woken) = cancellations::examined(conn, examined).await?;
+                self.woke |= woken;
+                Answer::Cancelled(runs)
+            }
             Request::Signal(signal, data, now) => {
                 let (run, woken) = waits::signal(conn, signal, data, *now).await?;
                 self.woke |= woken;

@@ -138,6 +138,8 @@ impl Worker {
                 rerun_of: None,
                 parent: None,
                 depth: 0,
+                held: false,
+                copy: None,
             }],
             generation: self.generation,
             now,

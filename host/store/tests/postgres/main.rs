@@ -120,6 +120,8 @@ impl Member {
                 rerun_of: None,
                 parent: None,
                 depth: 0,
+                held: false,
+                copy: None,
             }],
             generation: self.generation,
             now: at(0),

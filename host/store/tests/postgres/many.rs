@@ -377,7 +377,7 @@ async fn a_wake_and_a_suspension_at_once_do_not_miss_each_other() {
             Appended::Completions(completions) => {
                 assert_eq!((completions.len(), phase), (1, Some(Phase::Executing)));
             }
-            Appended::Lost(lost) => panic!("{lost:?}"),
+            other => panic!("{other:?}"),
         }
     }
 }

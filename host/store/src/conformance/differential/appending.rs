@@ -96,6 +96,7 @@ impl Pair {
                     self.succeeded("wait-looks-back");
                 }
             }
+            Ok(Appended::Paused) => self.succeeded("paused"),
             Ok(Appended::Lost(Lost::Cancelled)) => self.succeeded("cancelled"),
             Ok(Appended::Lost(Lost::TakenOver)) => self.succeeded("lost"),
             Ok(Appended::Lost(Lost::Gone)) => self.succeeded("gone"),
