@@ -279,11 +279,29 @@ impl Server {
 
     /// Waits until a run has ended.
     pub async fn ended(&self, run: &str) -> Value {
-        until(&format!("run {run} ends"), || async {
-            let run = self.get(&format!("/v1/runs/{run}?wait=5s")).await.ok()?;
-            run["ended_at"].is_string().then_some(run)
-        })
-        .await
+        self.follow(run, "ends", |run| run["ended_at"].is_string()).await
+    }
+
+    /// Waits until a run has ended, or is blocked.
+    pub async fn settled(&self, run: &str) -> Value {
+        let settled = |run: &Value| run["ended_at"].is_string() || run["phase"] == "blocked";
+        self.follow(run, "ends or is blocked", settled).await
+    }
+
+    /// Asks for a run until it is as it should be. What it was last is in the panic's message.
+    async fn follow(&self, run: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let deadline = std::time::Instant::now() + super::DEADLINE;
+        loop {
+            let found = self.get(&format!("/v1/runs/{run}?wait=1s")).await;
+            if let Ok(found) = &found
+                && holds(found)
+            {
+                return found.clone();
+            }
+            let late = std::time::Instant::now() > deadline;
+            assert!(!late, "it never happened that run {run} {what}: {found:#?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Waits until a run is in a phase.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use dormouse_core::run::{Phase, RunError, Status};
-use dormouse_core::{Failure, Outcome, RunId, Seq};
+use dormouse_core::{EventId, Failure, Outcome, RunId, Seq};
 
-use super::fixture::{Fixture, at, cancelled, delivered, json, sleep, suspend};
+use super::fixture::{Fixture, at, cancelled, delivered, function, json, sleep, suspend};
+use crate::cancellation::{Examined, NewCancellation};
 use crate::contract::Store;
 use crate::execute::{Append, Appended, Then};
 use crate::read::RunFilter;
@@ -181,4 +182,70 @@ pub(super) async fn a_wait_for_nothing_has_its_failure_at_once(store: Arc<dyn St
         panic!("it has its failure at once");
     };
     assert_eq!(completions[0].outcome, Err(failure));
+}
+
+/// Cancels runs as one command for many does.
+async fn cancel_many(fixture: &Fixture, number: u8, runs: &[RunId]) {
+    let new = NewCancellation {
+        id: EventId::from_parts(at(1000), [number; 10]),
+        function: function("shop/ship"),
+        started_after: None,
+        started_before: None,
+        condition: None,
+        now: at(1000),
+    };
+    let id = new.id;
+    fixture.store.put_cancellation(new).await.expect("stores");
+    let examined = Examined {
+        id,
+        runs: runs.to_vec(),
+        last: None,
+        now: at(1001),
+    };
+    let cancelled = fixture.store.cancel_examined(examined).await;
+    assert_eq!(cancelled.expect("cancels"), runs);
+}
+
+pub(super) async fn who_is_cancelled_with_many_is_told_of_and_given_up_alike(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let waiting = fixture.leased(at(0)).await;
+    let first = invoke(&fixture, waiting, 0, true, suspend(None)).await;
+    let paused = fixture.leased(at(1)).await;
+    let second = invoke(&fixture, paused, 0, false, suspend(None)).await;
+    fixture.store.pause(paused).await.expect("pauses");
+    cancel_many(&fixture, 1, &[first, second]).await;
+    for (parent, phase) in [(waiting, Phase::Queued), (paused, Phase::Paused)] {
+        let [(0, Err(failure))] = &outcomes(&fixture, parent).await[..] else {
+            panic!("the step has failed");
+        };
+        assert_eq!(failure.code.as_deref(), Some("invoke-cancelled"));
+        assert_eq!(fixture.get(parent).await.state.phase, Some(phase));
+    }
+    fixture.store.resume(paused, at(1002)).await.expect("resumes");
+    let mut claimed: Vec<RunId> = fixture
+        .claim(10, at(1003))
+        .await
+        .iter()
+        .map(|run| run.id)
+        .collect();
+    claimed.sort_unstable();
+    assert_eq!(claimed, [waiting, paused]);
+    assert_eq!(orphans(&fixture).await, [], "they have ended");
+    // Whoever invoked, and whom it invoked, in either order; and one whose caller alone is meant.
+    for (number, swapped) in [(2, false), (3, true)] {
+        let parent = fixture.leased(at(2)).await;
+        let child = invoke(&fixture, parent, 0, true, suspend(None)).await;
+        let caller = fixture.leased(at(3)).await;
+        let orphan = invoke(&fixture, caller, 0, true, suspend(None)).await;
+        let mut meant = vec![parent, child, caller];
+        if swapped {
+            meant.reverse();
+        }
+        cancel_many(&fixture, number, &meant).await;
+        assert_eq!(outcomes(&fixture, parent).await, []);
+        assert_eq!(orphans(&fixture).await, [orphan]);
+        for run in [parent, child, caller, orphan] {
+            assert_eq!(fixture.get(run).await.state.status, Status::Cancelled);
+        }
+    }
 }

@@ -79,6 +79,7 @@ checks![
     invoking::a_childs_end_completes_the_step_that_waits_for_it,
     invoking::who_is_given_up_is_cancelled_unless_abandoned,
     invoking::a_wait_for_nothing_has_its_failure_at_once,
+    invoking::who_is_cancelled_with_many_is_told_of_and_given_up_alike,
     signalling::a_signal_ends_the_one_wait_for_it,
     signalling::what_a_run_signals_comes_with_its_entry,
     signalling::a_second_waiter_fails_or_replaces_the_first,
