@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "steps/commanding.rs"]
+mod commanding;
 #[path = "steps/fetching.rs"]
 mod fetching;
 #[path = "steps/invoking.rs"]
@@ -22,7 +24,7 @@ use std::time::Duration;
 use dormouse_core::run::{Phase, Status};
 use dormouse_core::{RunId, Timestamp};
 use dormouse_server::Tuning;
-use dormouse_server::clock::SimClock;
+use dormouse_server::clock::{Clock as _, SimClock};
 use dormouse_store::read::{Run, RunFilter};
 use serde_json::Value;
 use support::{Running, verifying};
@@ -70,7 +72,7 @@ async fn runs_of(running: &Running, function: &str) -> Vec<Run> {
 
 /// Lets time pass from one timer to the next until a run has ended.
 async fn run_out(running: &Running, clock: &SimClock, run: RunId) -> Run {
-    let mut now = START;
+    let mut now = clock.now();
     loop {
         let found = running.run(run).await;
         if found.state.status.is_terminal() || found.state.phase == Some(Phase::Blocked) {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::support::Running;
 use super::{PARKING, output, run_out, runs_of, start};
 
-async fn children(running: &Running, parent: RunId) -> Vec<Run> {
+pub(super) async fn children(running: &Running, parent: RunId) -> Vec<Run> {
     let filter = RunFilter {
         parent: Some(parent),
         limit: 100,
@@ -20,7 +20,7 @@ async fn children(running: &Running, parent: RunId) -> Vec<Run> {
 }
 
 /// A run that waits for another, and the other, asleep.
-async fn waiting(running: &Running, function: &str, data: Value) -> (RunId, RunId) {
+pub(super) async fn waiting(running: &Running, function: &str, data: Value) -> (RunId, RunId) {
     let run = running.invoke(function, &data.to_string()).await;
     running
         .until(run, "waiting", |run| run.state.phase == Some(Phase::Waiting))
