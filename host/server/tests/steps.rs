@@ -79,11 +79,14 @@ async fn run_out(running: &Running, clock: &SimClock, run: RunId) -> Run {
             return found;
         }
         let store = running.server.app().store();
+        let upcoming = async || store.upcoming_timers(Timestamp::MAX, 1).await.expect("reads");
+        // Read before and after: a run that was about to sleep may be the one that is to wake next.
+        let soonest = upcoming().await;
         let counts = store.counts().await.expect("counts");
         let busy = counts.live[Phase::Executing as usize] + counts.live[Phase::Queued as usize];
-        let soonest = store.upcoming_timers(Timestamp::MAX, 1).await.expect("reads");
+        let at_rest = busy == 0 && upcoming().await == soonest;
         match soonest.first() {
-            Some(due) if busy == 0 && *due > now => {
+            Some(due) if at_rest && *due > now => {
                 clock.advance(due.since(now));
                 now = *due;
             }
