@@ -297,7 +297,7 @@ mod tests {
         let text = r#"
             [modules.create-workflow]
             databases.app = { url = "sqlite:data/app.db", migrations = "migrations" }
-            databases.big = { url = "postgres://app:secret@db.example/big?sslmode=require", migrations = "m" }
+            databases.big = { url = "postgres://app:unspoken@db.example/big?sslmode=require", migrations = "m" }
             http = ["127.0.0.1:9999"]
             secrets.key = { env = "KEY" }
             secrets.other = { file = "other" }
@@ -310,11 +310,11 @@ mod tests {
         let grants = config.grants.module("create-workflow");
         assert_eq!(grants.databases["app"].url, "sqlite:/etc/dormouse/data/app.db");
         let big = &grants.databases["big"];
-        assert_eq!(big.url, "postgres://app:secret@db.example/big?sslmode=require");
+        assert_eq!(big.url, "postgres://app:unspoken@db.example/big?sslmode=require");
         assert_eq!(big.migrations.as_deref(), Some(Path::new("/etc/dormouse/m")));
         let shown = format!("{grants:?}");
         assert!(
-            shown.contains("…@db.example/big") && !shown.contains("secret"),
+            shown.contains("…@db.example/big") && !shown.contains("unspoken"),
             "{shown}"
         );
         assert_eq!(grants.secrets["key"], Secret::Env("KEY".to_owned()));

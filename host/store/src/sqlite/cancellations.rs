@@ -23,10 +23,10 @@ macro_rules! columns {
 }
 
 /// Runs to look at, and the events of those that live, if they are asked for (?5).
-pub(super) const CANDIDATES: &str = "SELECT r.id, r.phase, CASE WHEN ?5 AND r.phase IS NOT NULL THEN \
+pub(super) const CANDIDATES: &str = "SELECT looked.id, looked.phase, CASE WHEN ?5 AND looked.phase IS NOT NULL THEN \
      CASE WHEN e.large THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END END \
-     FROM (SELECT id, phase, event_id FROM runs WHERE function_id = ?1 AND id > ?2 AND id < ?3 ORDER BY id LIMIT ?4) r \
-     LEFT JOIN events e ON e.id = r.event_id ORDER BY r.id";
+     FROM (SELECT id, phase, event_id FROM runs WHERE function_id = ?1 AND id > ?2 AND id < ?3 ORDER BY id LIMIT ?4) AS looked \
+     LEFT JOIN events e ON e.id = looked.event_id ORDER BY looked.id";
 const _: () = assert!(place::EVENT == -3);
 
 pub(super) async fn put(
