@@ -132,7 +132,7 @@ impl App {
                     run: earlier,
                     until,
                 } => Some(dropped(&function, decision, earlier, until, app.now())),
-                Created::New { .. } | Created::Duplicate(_) => None,
+                Created::New { .. } | Created::Held { .. } | Created::Duplicate(_) => None,
             };
             app.0.scheduler.begin(vec![run]);
             refused.map_or(Ok((id, event)), Err)

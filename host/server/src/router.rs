@@ -133,8 +133,8 @@ impl Router {
         now: Timestamp,
     ) -> Planned {
         let start_at = event.accepted.ts.max(now);
-        // A run that begins later is leased when it begins.
-        let slot = if start_at <= now {
+        // A run that begins later, or may have to, is leased when it begins.
+        let slot = if start_at <= now && admission.throttle.is_none() {
             self.scheduler.try_slot()
         } else {
             None

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_core::flow::Decision;
+use dormouse_core::run::{Phase, State, Status};
 use dormouse_core::{EventId, RunId, Timestamp};
 use dormouse_server::clock::SimClock;
 use dormouse_server::{Options, Server, Tuning};
@@ -160,4 +161,88 @@ async fn the_same_value_starts_a_function_once_a_day() {
         send(&running, "flow/once", json!({"order": 7})).await.1.is_some(),
         "a day later"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn throttled_runs_begin_in_turn_also_over_a_restart() {
+    let (running, clock) = start().await;
+    let mut runs = Vec::new();
+    for _ in 0..4 {
+        let (_, run) = send(&running, "flow/throttle", json!({"user": "ann"})).await;
+        runs.push(run.expect("a throttle drops nothing"));
+    }
+    running.settled(runs[0]).await;
+    for (number, run) in runs.iter().enumerate().skip(1) {
+        let found = running.run(*run).await;
+        let turn = START.after(Duration::from_secs(10 * number as u64));
+        assert_eq!(found.state, State::live(Status::Scheduled, Phase::Limited));
+        assert_eq!(found.wake_at, Some(turn));
+        assert_eq!(
+            found.reason,
+            Some(format!("throttled to 6 per 1m for \"ann\": begins at {turn}"))
+        );
+    }
+    let (_, other) = send(&running, "flow/throttle", json!({"user": "bob"})).await;
+    running.settled(other.expect("another key")).await;
+    clock.advance(Duration::from_secs(10));
+    running.settled(runs[1]).await;
+    assert_eq!(running.run(runs[2]).await.state.phase, Some(Phase::Limited));
+
+    // The server was down when the third and the fourth had their turns: they do not begin together.
+    let running = restart(running, &clock).await;
+    let running = {
+        let Running { server, dir } = running;
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        server.run(shutdown).await.expect("it ends");
+        clock.advance(Duration::from_secs(600));
+        let options = Options {
+            park_idle: Duration::ZERO,
+            ..Options::new(dir.path().join("data"))
+        };
+        let server = Server::start(options, tuning(&clock))
+            .await
+            .expect("it starts again");
+        Running { server, dir }
+    };
+    running.settled(runs[2]).await;
+    let held = running
+        .until(runs[3], "held back again", |run| {
+            run.wake_at == Some(START.after(Duration::from_secs(620)))
+        })
+        .await;
+    assert_eq!(held.state.phase, Some(Phase::Limited));
+    clock.advance(Duration::from_secs(10));
+    running.settled(runs[3]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_run_sends_is_throttled_too_and_begins_on_time() {
+    let (running, clock) = start().await;
+    let (_, relay) = send(&running, "flow/relay", json!({"n": 3})).await;
+    running.settled(relay.expect("starts")).await;
+    let filter = dormouse_store::read::RunFilter {
+        module: Some("flow".to_owned()),
+        function: Some("relayed".to_owned()),
+        limit: 10,
+        ..dormouse_store::read::RunFilter::default()
+    };
+    let runs = running.server.app().store().runs(filter).await.expect("lists");
+    assert_eq!(runs.len(), 3);
+    let mut held: Vec<_> = runs.iter().filter(|run| run.wake_at.is_some()).collect();
+    held.sort_by_key(|run| run.wake_at);
+    assert_eq!(held.len(), 2, "{runs:#?}");
+    for run in held {
+        clock.advance(Duration::from_secs(10));
+        running.settled(run.id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_priority_is_read_from_the_event_and_stops_nothing() {
+    let (running, _clock) = start().await;
+    for data in [json!({"vip": true}), json!({"vip": false}), json!({})] {
+        let (_, run) = send(&running, "flow/urgent", data).await;
+        running.settled(run.expect("starts")).await;
+    }
 }

@@ -13,6 +13,10 @@ pub struct Admission {
     pub idempotency: Option<String>,
     /// Dropped when there were too many.
     pub rate_limit: Option<Limited>,
+    /// Held back until there is room.
+    pub throttle: Option<Limited>,
+    /// By how many seconds it goes before others that wait to begin; negative: after them.
+    pub priority: i64,
 }
 
 /// A rate and whose it is.
@@ -32,12 +36,14 @@ pub enum Gate {
     Idempotency = 1,
     /// `rate_limit`.
     RateLimit = 2,
+    /// `throttle`.
+    Throttle = 3,
 }
 
 impl Gate {
     /// From the number on disk.
     pub fn from_number(number: i64) -> Option<Gate> {
-        [Gate::Idempotency, Gate::RateLimit]
+        [Gate::Idempotency, Gate::RateLimit, Gate::Throttle]
             .into_iter()
             .find(|gate| *gate as i64 == number)
     }
@@ -92,6 +98,8 @@ pub enum Verdict {
     Admitted {
         /// What its limits remember from then on.
         used_until: Vec<(Gate, i64)>,
+        /// It begins later than it might without a throttle, or may have to.
+        held: Option<Held>,
     },
     /// It is not.
     Dropped {
@@ -106,19 +114,80 @@ pub enum Verdict {
     },
 }
 
+/// How long a throttled run is held back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Until then.
+    pub until: Timestamp,
+    /// Whether it has its turn then; otherwise it takes one then.
+    pub turn: bool,
+    /// For a person.
+    pub reason: String,
+}
+
+/// What becomes of a throttled run when the time has come until which it was held back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turned {
+    /// What the throttle remembers from then on, if that changes.
+    pub used_until: Option<i64>,
+    /// None: it begins.
+    pub held: Option<Held>,
+}
+
+impl Limited {
+    /// Decides whether a run that was held back until `due` begins now.
+    ///
+    /// `turn`: it has its turn at `due`.
+    pub fn turn(&self, due: Timestamp, turn: bool, used_until: i64, now: Timestamp) -> Turned {
+        let late = now.since(due).as_millis() > u128::from(limit::THROTTLE_LATE_MS_MAX);
+        if turn && !late {
+            return Turned {
+                used_until: None,
+                held: None,
+            };
+        }
+        let next = self.rate.next(used_until, now);
+        Turned {
+            used_until: Some(next.used_until),
+            held: (next.at > now).then(|| self.held(next.at)),
+        }
+    }
+
+    fn held(&self, until: Timestamp) -> Held {
+        Held {
+            until,
+            turn: true,
+            reason: format!(
+                "throttled to {}{}: begins at {until}",
+                self.rate.describe(),
+                of_key(&self.key)
+            ),
+        }
+    }
+}
+
 impl Admission {
     /// The limits that are asked, each with its key.
     pub fn gates(&self) -> impl Iterator<Item = (Gate, &str)> {
         let idempotency = self.idempotency.as_deref();
         let rate_limit = self.rate_limit.as_ref();
+        let throttle = self.throttle.as_ref();
         idempotency
             .map(|key| (Gate::Idempotency, key))
             .into_iter()
             .chain(rate_limit.map(|limited| (Gate::RateLimit, limited.key.as_str())))
+            .chain(throttle.map(|limited| (Gate::Throttle, limited.key.as_str())))
     }
 
     /// Decides. Only a run that passes every limit counts towards any.
-    pub fn decide(&self, now: Timestamp, standing: impl Fn(Gate) -> Option<Standing>) -> Verdict {
+    ///
+    /// `start_at`: when it may begin as far as its event is concerned.
+    pub fn decide(
+        &self,
+        start_at: Timestamp,
+        now: Timestamp,
+        standing: impl Fn(Gate) -> Option<Standing>,
+    ) -> Verdict {
         let mut used_until = Vec::new();
         if let Some(key) = &self.idempotency {
             let once = Rate {
@@ -161,7 +230,29 @@ impl Admission {
             }
             used_until.push((Gate::RateLimit, turn.used_until));
         }
-        Verdict::Admitted { used_until }
+        let mut held = None;
+        if let Some(throttle) = &self.throttle {
+            if start_at > now {
+                // A turn that is taken now for some day far ahead would hold up all that come before.
+                held = Some(Held {
+                    until: start_at,
+                    turn: false,
+                    reason: format!(
+                        "starts at {start_at}, or as soon then as its throttle of {}{} allows",
+                        throttle.rate.describe(),
+                        of_key(&throttle.key)
+                    ),
+                });
+            } else {
+                let before = standing(Gate::Throttle);
+                let turn = throttle
+                    .rate
+                    .next(before.map_or(0, |before| before.used_until), now);
+                held = (turn.at > now).then(|| throttle.held(turn.at));
+                used_until.push((Gate::Throttle, turn.used_until));
+            }
+        }
+        Verdict::Admitted { used_until, held }
     }
 }
 
@@ -206,10 +297,15 @@ mod tests {
                 },
                 key: "\"ann\"".to_owned(),
             }),
+            ..Admission::default()
         };
         let gates: Vec<_> = admission.gates().collect();
         assert_eq!(gates, [(Gate::Idempotency, "7"), (Gate::RateLimit, "\"ann\"")]);
-        let Verdict::Admitted { used_until } = admission.decide(at(0), |_| None) else {
+        let Verdict::Admitted {
+            used_until,
+            held: None,
+        } = admission.decide(at(0), at(0), |_| None)
+        else {
             panic!("nothing is used up");
         };
         let day = 86_400_000;
@@ -229,15 +325,16 @@ mod tests {
                     run: run(1),
                 })
         };
-        let dropped = |admission: &Admission, millis: i64| match admission.decide(at(millis), state) {
-            Verdict::Dropped {
-                decision,
-                run,
-                until,
-                detail,
-            } => Some((decision, run, until, detail)),
-            Verdict::Admitted { .. } => None,
-        };
+        let dropped =
+            |admission: &Admission, millis: i64| match admission.decide(at(millis), at(millis), state) {
+                Verdict::Dropped {
+                    decision,
+                    run,
+                    until,
+                    detail,
+                } => Some((decision, run, until, detail)),
+                Verdict::Admitted { .. } => None,
+            };
         let (decision, of, until, detail) = dropped(&admission, day - 1).expect("dropped");
         assert_eq!(
             (decision, of, until),
@@ -259,5 +356,58 @@ mod tests {
             )
         );
         assert_eq!(dropped(&other, 60_000), None);
+    }
+
+    #[test]
+    fn a_throttled_run_waits_for_its_turn_and_takes_another_when_that_is_long_past() {
+        let throttle = Limited {
+            rate: Rate {
+                limit: 1,
+                period_ms: 10_000,
+                burst: 1,
+            },
+            key: String::new(),
+        };
+        let admission = Admission {
+            throttle: Some(throttle.clone()),
+            ..Admission::default()
+        };
+        let mut used = 0;
+        let mut begins = Vec::new();
+        for _ in 0..3 {
+            let standing = |_| {
+                Some(Standing {
+                    used_until: used,
+                    run: run(1),
+                })
+            };
+            let Verdict::Admitted { used_until, held } = admission.decide(at(0), at(0), standing) else {
+                panic!("a throttle drops nothing");
+            };
+            begins.push(held.map(|held| (held.until, held.turn)));
+            used = used_until[0].1;
+        }
+        assert_eq!(begins, [None, Some((at(10_000), true)), Some((at(20_000), true))]);
+        let begun = Turned {
+            used_until: None,
+            held: None,
+        };
+        assert_eq!(throttle.turn(at(10_000), true, used, at(11_000)), begun);
+        let late = throttle.turn(at(10_000), true, used, at(11_001));
+        assert_eq!(late.held.expect("held").until, at(30_000));
+        assert_eq!(late.used_until, Some(at(40_000).as_millis() * 1_000));
+        // What is meant for later takes its turn then.
+        let Verdict::Admitted { used_until, held } = admission.decide(at(99_000), at(0), |_| None) else {
+            panic!("a throttle drops nothing");
+        };
+        assert_eq!(
+            (used_until, held.map(|held| (held.until, held.turn))),
+            (vec![], Some((at(99_000), false)))
+        );
+        let begun = throttle.turn(at(99_000), false, used, at(99_000));
+        assert_eq!(
+            (begun.held, begun.used_until),
+            (None, Some(at(109_000).as_millis() * 1_000))
+        );
     }
 }

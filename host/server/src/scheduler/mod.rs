@@ -55,6 +55,8 @@ struct Inner {
     /// Timers due soon, as far as this node knows: a reason to look, not the truth.
     due: Mutex<BTreeSet<Timestamp>>,
     due_changed: Notify,
+    /// Timers may be due soon that nobody here knows of.
+    ahead: Notify,
     /// Something may be ready.
     ready: Notify,
     tasks: TaskTracker,
@@ -89,6 +91,7 @@ impl Scheduler {
             table: Table::default(),
             due: Mutex::default(),
             due_changed: Notify::new(),
+            ahead: Notify::new(),
             ready: Notify::new(),
             tasks: TaskTracker::new(),
             worker: std::sync::OnceLock::new(),
@@ -144,6 +147,10 @@ impl Scheduler {
                         _ => queued = true,
                     }
                 }
+                Created::Held { until } => {
+                    ids.push(run.id);
+                    self.timer(until);
+                }
                 Created::Duplicate(existing) => {
                     tracing::debug!(%existing, "the event id has started a run before")
                 }
@@ -163,6 +170,11 @@ impl Scheduler {
     /// Something may be ready: look.
     pub(crate) fn nudge(&self) {
         self.0.ready.notify_one();
+    }
+
+    /// Timers were set whose times only the store knows: read ahead.
+    pub(crate) fn look_ahead(&self) {
+        self.0.ahead.notify_one();
     }
 
     /// A timer was set.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use dormouse_core::flow::{Decision, Standing, Verdict};
+use dormouse_core::flow::{Decision, Held, Standing, Verdict};
 use dormouse_core::limit::EVENT_DEDUPE;
 use dormouse_core::run::{Phase, State, Status};
 use dormouse_core::{Digest, EventId, FunctionName, RunId, Timestamp};
@@ -21,12 +21,20 @@ pub(crate) struct Creation<'i> {
     pub(crate) function_id: i64,
     pub(crate) version_id: i64,
     pub(crate) leased: bool,
+    /// Its throttle holds it back.
+    pub(crate) held: Option<Held>,
     pub(crate) now: Timestamp,
 }
 
 impl Creation<'_> {
     pub(crate) fn birth(&self) -> Birth {
-        Birth::of(self.run, self.leased, self.now)
+        Birth::of(self)
+    }
+
+    /// When it begins, or tries to.
+    pub(crate) fn begins(&self) -> Timestamp {
+        let begins = self.held.as_ref().map_or(self.run.start_at, |held| held.until);
+        begins.max(self.now)
     }
 }
 
@@ -195,14 +203,15 @@ fn add<'i>(
                 continue;
             }
         }
-        let verdict = run.admission.decide(now, |gate| {
+        let verdict = run.admission.decide(run.start_at, now, |gate| {
             known.limits.standing(function_id, gate, &run.admission)
         });
-        match verdict {
-            Verdict::Admitted { used_until } => {
+        let held = match verdict {
+            Verdict::Admitted { used_until, held } => {
                 known
                     .limits
                     .admit(function_id, run, used_until, &mut additions.limits);
+                held
             }
             Verdict::Dropped {
                 decision,
@@ -220,7 +229,7 @@ fn add<'i>(
                 });
                 continue;
             }
-        }
+        };
         if let Some(key) = &run.dedupe {
             known.dedupe.insert((function_id, key.clone()), (run.id, now));
             additions.dedupe.insert((function_id, key), (run.id, now));
@@ -231,7 +240,7 @@ fn add<'i>(
                 run.id
             )));
         };
-        let leased = run.start_at <= now && run.lease.is_some_and(|node| small.lives(node));
+        let leased = held.is_none() && run.start_at <= now && run.lease.is_some_and(|node| small.lives(node));
         if own.contains(&run.event_id) {
             with_runs.insert(run.event_id);
         } else {
@@ -242,9 +251,13 @@ fn add<'i>(
             function_id,
             version_id,
             leased,
+            held: held.clone(),
             now,
         });
-        created.push(Created::New { leased });
+        created.push(match held {
+            Some(held) => Created::Held { until: held.until },
+            None => Created::New { leased },
+        });
     }
     additions.events.extend(
         request
@@ -266,9 +279,17 @@ pub(crate) struct Birth {
 }
 
 impl Birth {
-    /// Leased, delayed or ready.
-    fn of(run: &NewRun, leased: bool, now: Timestamp) -> Birth {
-        if leased {
+    /// Leased, held back, delayed or ready.
+    fn of(creation: &Creation<'_>) -> Birth {
+        let Creation { run, now, .. } = creation;
+        if let Some(held) = &creation.held {
+            return Birth {
+                state: State::live(Status::Scheduled, Phase::Limited),
+                due: Some(held.until),
+                reason: Some(held.reason.clone()),
+            };
+        }
+        if creation.leased {
             let state = State::live(Status::Running, Phase::Executing);
             return Birth {
                 state,
@@ -276,7 +297,7 @@ impl Birth {
                 reason: None,
             };
         }
-        if run.start_at > now {
+        if run.start_at > *now {
             // It is no part of the queue yet, so it must not look as if it were.
             return Birth {
                 state: State::live(Status::Scheduled, Phase::Sleeping),
@@ -286,10 +307,15 @@ impl Birth {
         }
         Birth {
             state: State::NEW,
-            due: Some(now),
+            due: Some(place_in_queue(*now, run.admission.priority)),
             reason: None,
         }
     }
+}
+
+/// A run's priority moves its place among those that wait to begin.
+pub(crate) fn place_in_queue(now: Timestamp, priority: i64) -> Timestamp {
+    Timestamp::from_millis(now.as_millis() - priority * 1_000)
 }
 
 /// A row of `ready` or `timers`: since when, or when due, and the run.

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use dormouse_core::flow::{Admission, Decision, Gate, Standing};
+use dormouse_core::flow::{Admission, Decision, Gate, Held, Limited, Standing};
+use dormouse_core::run::{Phase, State, Status};
 use dormouse_core::{EventId, RunId, Timestamp};
 
-use super::ingest::Small;
+use super::ingest::{Creation, Small};
+use super::runs::RunRow;
 use crate::error::{Error, Result};
 use crate::ingest::{Ingest, NewRun};
 use crate::read::Decided;
@@ -60,6 +62,81 @@ pub(crate) fn limit_keys(small: &impl Small, requests: &[&Ingest]) -> Result<Vec
     keys.sort_unstable();
     keys.dedup();
     Ok(keys)
+}
+
+/// A run that its throttle holds back, as stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Throttled {
+    pub(crate) function_id: i64,
+    pub(crate) throttle: Limited,
+    /// Whether it has its turn when its timer is due.
+    pub(crate) turn: bool,
+}
+
+/// The rows of `throttled` that new runs come with.
+pub(crate) fn throttled(creations: &[Creation<'_>]) -> Vec<(RunId, Throttled)> {
+    let held = creations.iter().filter_map(|creation| {
+        let held = creation.held.as_ref()?;
+        let throttled = Throttled {
+            function_id: creation.function_id,
+            throttle: creation.run.admission.throttle.clone()?,
+            turn: held.turn,
+        };
+        Some((creation.run.id, throttled))
+    });
+    held.collect()
+}
+
+/// Runs whose timers are due and that a throttle may hold back further, and what their throttles remember.
+#[derive(Default)]
+pub(crate) struct Throttles {
+    pub(crate) held: HashMap<RunId, Throttled>,
+    pub(crate) limits: Limits,
+    /// What the throttles have to remember.
+    pub(crate) changed: BTreeMap<LimitKey, Standing>,
+    /// Runs that begin.
+    pub(crate) begun: Vec<RunId>,
+    /// Runs that have their turn later.
+    pub(crate) turned: Vec<RunId>,
+}
+
+impl Throttles {
+    /// Whether a run may be held back: whose rows to read.
+    pub(crate) fn concern(row: &RunRow) -> bool {
+        row.state == State::live(Status::Scheduled, Phase::Limited)
+    }
+
+    /// The limits that decide, each once, in order.
+    pub(crate) fn keys(&self) -> Vec<LimitKey> {
+        let mut keys: Vec<LimitKey> = self.held.values().map(Throttled::key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
+    /// A run's timer is due. None: it begins.
+    pub(crate) fn turn(&mut self, run: RunId, due: Timestamp, now: Timestamp) -> Option<Held> {
+        let throttled = self.held.remove(&run)?;
+        let key = throttled.key();
+        let used_until = self.limits.0.get(&key).map_or(0, |standing| standing.used_until);
+        let turned = throttled.throttle.turn(due, throttled.turn, used_until, now);
+        if let Some(used_until) = turned.used_until {
+            let standing = Standing { used_until, run };
+            self.limits.insert(key.clone(), standing);
+            self.changed.insert(key, standing);
+        }
+        match &turned.held {
+            Some(_) => self.turned.push(run),
+            None => self.begun.push(run),
+        }
+        turned.held
+    }
+}
+
+impl Throttled {
+    fn key(&self) -> LimitKey {
+        (self.function_id, Gate::Throttle, self.throttle.key.clone())
+    }
 }
 
 /// A limit from its number on disk.

@@ -3,6 +3,7 @@
 use dormouse_core::run::Event;
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp};
 
+use super::limits::Throttles;
 use super::runs::{RunRow, Work};
 use crate::error::{Error, Result};
 use crate::schedule::{Claim, ClaimedRun, FireTimers, Fired, crash_loop};
@@ -22,14 +23,31 @@ pub(crate) fn claim(work: &mut Work, ids: &[RunId], claim: &Claim) -> Result<(Ve
     Ok((claimed, blocked))
 }
 
-/// Fires the timers of runs that are loaded, in order. Answers with those that are leased, and the rest of the answer.
-pub(crate) fn fire(work: &mut Work, ids: &[RunId], fire: &FireTimers) -> Result<(Vec<RunId>, Fired)> {
+/// Fires the timers of runs that are loaded, in order, but for those that their throttles hold back. Answers with those
+/// that are leased, and the rest of the answer.
+pub(crate) fn fire(
+    work: &mut Work,
+    ids: &[RunId],
+    throttles: &mut Throttles,
+    fire: &FireTimers,
+) -> Result<(Vec<RunId>, Fired)> {
     let mut fired = Fired {
         fired: ids.len() as u32,
         ..Fired::default()
     };
     let mut claimed = Vec::new();
     for id in ids {
+        let due = work.get(*id).and_then(|row| row.due).unwrap_or(fire.now);
+        if let Some(held) = throttles.turn(*id, due, fire.now) {
+            work.change(*id, |row| {
+                row.due = Some(held.until);
+                row.queued_at = held.until;
+                row.reason = Some(held.reason);
+                Ok(())
+            })?;
+            fired.held.push(held.until);
+            continue;
+        }
         if claimed.len() >= fire.claim_limit as usize {
             work.change(*id, |row| row.ready(Event::Wake, fire.now))?;
             fired.readied += 1;

@@ -33,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 44] = [
+const KINDS: [&str; 46] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -48,6 +48,8 @@ const KINDS: [&str; 44] = [
     "ingest-rerun",
     "ingest-idempotent",
     "ingest-rate-limited",
+    "ingest-throttled",
+    "fire-throttled",
     "claim",
     "claim-blocked",
     "fire",
@@ -398,6 +400,7 @@ impl Pair {
                             ..
                         } => flags.push("ingest-idempotent"),
                         Created::Dropped { .. } => flags.push("ingest-rate-limited"),
+                        Created::Held { .. } => flags.push("ingest-throttled"),
                         Created::New { .. } | Created::Duplicate(_) => {}
                     }
                 }
@@ -472,6 +475,9 @@ impl Pair {
         let fired = both!(self, fire_timers(fire)).expect("fires");
         if !fired.claimed.is_empty() {
             self.succeeded("fire");
+        }
+        if !fired.held.is_empty() {
+            self.succeeded("fire-throttled");
         }
         if fired.readied > 0 {
             self.succeeded("fire-ready");

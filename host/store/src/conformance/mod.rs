@@ -14,6 +14,7 @@ mod random;
 mod scheduling;
 mod sending;
 mod signalling;
+mod throttling;
 mod upkeep;
 mod versions;
 mod waiting;
@@ -58,6 +59,10 @@ checks![
     limiting::the_same_value_starts_a_function_once_a_day,
     limiting::what_is_dropped_counts_towards_nothing,
     limiting::a_thousand_keys_come_and_go,
+    throttling::runs_begin_one_after_the_other,
+    throttling::what_is_meant_for_later_takes_its_turn_then,
+    throttling::those_that_were_held_up_together_do_not_begin_together,
+    throttling::what_waits_to_begin_goes_by_priority,
     execution::entries_are_kept_in_order,
     execution::only_the_lease_holder_appends,
     execution::the_same_entries_again_are_taken_once,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dormouse_core::flow::{Decision, Standing, Verdict};
+use dormouse_core::flow::{Decision, Gate, Held, Limited, Standing, Verdict};
 use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
 use dormouse_core::limit::{CLAIMS_WITHOUT_ENTRY_MAX, EVENT_DEDUPE};
 use dormouse_core::run::{End, Event, Phase, RunError, State, Status};
@@ -33,6 +33,8 @@ pub(super) struct ModelRun {
     journal_bytes: u64,
     claims: u32,
     host_traps: u32,
+    /// What may hold it back when its timer is due, and whether it has its turn then.
+    throttle: Option<(Limited, bool)>,
 }
 
 impl ModelRun {
@@ -201,12 +203,15 @@ impl World {
                 let key = gates.iter().find(|(_, of, _)| *of == gate)?;
                 limits.get(key).copied()
             };
-            match run.admission.decide(ingest.now, standing) {
-                Verdict::Admitted { used_until } => {
-                    for (key, (_, used_until)) in gates.into_iter().zip(used_until) {
+            let held = match run.admission.decide(run.start_at, ingest.now, standing) {
+                Verdict::Admitted { used_until, held } => {
+                    for (gate, used_until) in used_until {
                         let run = run.id;
-                        limits.insert(key, Standing { used_until, run });
+                        for key in gates.iter().filter(|(_, of, _)| *of == gate) {
+                            limits.insert(key.clone(), Standing { used_until, run });
+                        }
                     }
+                    held
                 }
                 Verdict::Dropped {
                     decision,
@@ -222,19 +227,22 @@ impl World {
                     });
                     continue;
                 }
-            }
+            };
             if let Some(key) = key {
                 dedupe.insert(key, (run.id, ingest.now));
             }
             let lease = run
                 .lease
-                .filter(|node| run.start_at <= ingest.now && self.nodes.contains_key(node));
-            created.push(Created::New {
-                leased: lease.is_some(),
+                .filter(|node| held.is_none() && run.start_at <= ingest.now && self.nodes.contains_key(node));
+            created.push(match &held {
+                Some(held) => Created::Held { until: held.until },
+                None => Created::New {
+                    leased: lease.is_some(),
+                },
             });
-            born.push((run, lease));
+            born.push((run, lease, held));
         }
-        let ids: BTreeSet<RunId> = born.iter().map(|(run, _)| run.id).collect();
+        let ids: BTreeSet<RunId> = born.iter().map(|(run, _, _)| run.id).collect();
         if ids.len() != born.len() || ids.iter().any(|id| self.runs.contains_key(id)) {
             return corrupt("a run is stored twice".to_owned());
         }
@@ -261,8 +269,8 @@ impl World {
                 },
             );
         }
-        for (run, lease) in born {
-            self.create(run, lease, ingest.now)?;
+        for (run, lease, held) in born {
+            self.create(run, lease, held, ingest.now)?;
         }
         for event in news {
             self.end_waits(event)?;
@@ -270,9 +278,22 @@ impl World {
         Ok(created)
     }
 
-    fn create(&mut self, run: NewRun, lease: Option<Incarnation>, now: Timestamp) -> Result<()> {
+    fn create(
+        &mut self,
+        run: NewRun,
+        lease: Option<Incarnation>,
+        held: Option<Held>,
+        now: Timestamp,
+    ) -> Result<()> {
         let delayed = run.start_at > now;
-        let phase = if delayed { Phase::Sleeping } else { Phase::Queued };
+        let (phase, begins, reason) = match &held {
+            Some(held) => (Phase::Limited, held.until, Some(held.reason.clone())),
+            None if delayed => {
+                let reason = format!("starts at {}", run.start_at);
+                (Phase::Sleeping, run.start_at, Some(reason))
+            }
+            None => (Phase::Queued, now, None),
+        };
         let mut created = ModelRun {
             shown: Run {
                 id: run.id,
@@ -280,9 +301,9 @@ impl World {
                 version: run.version,
                 event_id: run.event_id,
                 state: State::live(Status::Scheduled, phase),
-                reason: delayed.then(|| format!("starts at {}", run.start_at)),
+                reason,
                 wake_at: None,
-                queued_at: run.start_at.max(now),
+                queued_at: begins,
                 started_at: None,
                 ended_at: None,
                 output: None,
@@ -304,8 +325,13 @@ impl World {
             journal_bytes: 0,
             claims: 0,
             host_traps: 0,
+            throttle: run.admission.throttle.zip(held.map(|held| held.turn)),
         };
-        created.set_due(Some(run.start_at.max(now)));
+        let ahead = match phase {
+            Phase::Queued => run.admission.priority * 1_000,
+            _ => 0,
+        };
+        created.set_due(Some(Timestamp::from_millis(begins.as_millis() - ahead)));
         if let Some(node) = lease {
             created.claim(node, now)?;
         }
@@ -356,6 +382,10 @@ impl World {
         let due = self.timers().into_iter().filter(|(due, _)| *due <= fire.now);
         for (_, id) in due.take(fire.limit as usize) {
             fired.fired += 1;
+            if let Some(until) = self.hold(id, fire.now)? {
+                fired.held.push(until);
+                continue;
+            }
             if fired.claimed.len() >= fire.claim_limit as usize {
                 self.of(id)?.ready(Event::Wake, fire.now)?;
                 fired.readied += 1;
@@ -366,6 +396,31 @@ impl World {
             }
         }
         Ok(fired)
+    }
+
+    /// A run's timer is due: whether its throttle holds it back further.
+    fn hold(&mut self, id: RunId, now: Timestamp) -> Result<Option<Timestamp>> {
+        let run = self.of(id)?;
+        let due = run.due.unwrap_or(now);
+        let held_back = run.shown.state == State::live(Status::Scheduled, Phase::Limited);
+        let Some((throttle, turn)) = run.throttle.take().filter(|_| held_back) else {
+            return Ok(None);
+        };
+        let key = (run.shown.function.clone(), Gate::Throttle, throttle.key.clone());
+        let used_until = self.limits.get(&key).map_or(0, |standing| standing.used_until);
+        let turned = throttle.turn(due, turn, used_until, now);
+        if let Some(used_until) = turned.used_until {
+            self.limits.insert(key, Standing { used_until, run: id });
+        }
+        let Some(held) = turned.held else {
+            return Ok(None);
+        };
+        let run = self.of(id)?;
+        run.throttle = Some((throttle, held.turn));
+        run.shown.reason = Some(held.reason);
+        run.shown.queued_at = held.until;
+        run.set_due(Some(held.until));
+        Ok(Some(held.until))
     }
 
     fn claimed(&self, id: RunId) -> Result<ClaimedRun> {

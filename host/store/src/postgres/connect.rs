@@ -21,7 +21,7 @@ const VERSION_MIN: i64 = 130_000;
 const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (
         1,
         "initial",
@@ -31,6 +31,11 @@ const MIGRATIONS: [(i64, &str, &str); 2] = [
         2,
         "flow",
         include_str!("../../../../migrations/postgres/0002_flow.sql"),
+    ),
+    (
+        3,
+        "throttle",
+        include_str!("../../../../migrations/postgres/0003_throttle.sql"),
     ),
 ];
 

@@ -14,7 +14,7 @@ use super::{limits, waits};
 use crate::batch::ingest::{
     Additions, Birth, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places,
 };
-use crate::batch::limits::limit_keys;
+use crate::batch::limits::{limit_keys, throttled};
 use crate::batch::runs::{inline, is_large, place};
 use crate::batch::waits::Arrivals;
 use crate::error::Result;
@@ -167,6 +167,7 @@ async fn write(
     });
     add_runs(&mut together, &additions.runs);
     limits::add(&mut together, &additions.limits, &additions.decisions);
+    limits::add_throttled(&mut together, &throttled(&additions.runs));
     together.add(&ready, READY, bind_places);
     together.add(&timers, TIMERS, bind_places);
     together.run(conn).await?;
@@ -235,10 +236,7 @@ fn add_runs(together: &mut Together, creations: &[Creation<'_>]) {
             )
             .ints(leased().map(i64::from))
             .ints_or_null(births.iter().map(|birth| birth.due.map(Timestamp::as_millis)))
-            .ints(
-                rows.iter()
-                    .map(|creation| creation.run.start_at.max(creation.now).as_millis()),
-            )
+            .ints(rows.iter().map(|creation| creation.begins().as_millis()))
             .ints_or_null(
                 rows.iter()
                     .map(|creation| creation.leased.then_some(creation.now.as_millis())),

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dormouse_core::flow::Standing;
-use dormouse_core::{EventId, Timestamp};
+use dormouse_core::flow::{Limited, Rate, Standing};
+use dormouse_core::{EventId, RunId, Timestamp};
 
 use super::cache::Cache;
 use super::fault::Attempt;
 use super::sql::{Cells, Conn, Together};
-use crate::batch::limits::{Decisions, LimitKey, Limits, decided, gate};
+use crate::batch::limits::{Decisions, LimitKey, Limits, Throttled, Throttles, decided, gate};
 use crate::read::Decided;
 
 /// A row that is not there is made, with nothing used up, so that there is something to lock. The update changes nothing:
@@ -29,6 +29,11 @@ const SWEEP: &str = "DELETE FROM limits WHERE (function_id, gate, key) IN \
      FOR UPDATE SKIP LOCKED)";
 const DECISIONS: &str = "INSERT INTO decisions (event_id, function_id, decision, at_ms, run_id, detail) \
      SELECT * FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::int8[], $5::uuid[], $6::text[]) ON CONFLICT DO NOTHING";
+
+const THROTTLED: &str = "INSERT INTO throttled (run_id, function_id, key, rate_limit, period_ms, burst, turn) \
+     SELECT * FROM UNNEST($1::uuid[], $2::int8[], $3::text[], $4::int8[], $5::int8[], $6::int8[], $7::bool[])";
+const HELD: &str = "SELECT run_id, function_id, key, rate_limit, period_ms, burst, turn FROM throttled \
+     WHERE run_id = ANY($1)";
 
 /// Rows are swept out after so many were written: twice as many, so that the table does not outgrow what is in force.
 const SWEEP_EVERY: usize = 64;
@@ -79,6 +84,73 @@ pub(super) fn add(together: &mut Together, limits: &BTreeMap<LimitKey, Standing>
             .keys_or_null(rows.iter().map(|(_, (_, _, run, _))| *run))
             .texts(rows.iter().map(|(_, (_, _, _, detail))| detail.as_str()));
     });
+}
+
+/// Adds the rows of runs that throttles hold back.
+pub(super) fn add_throttled(together: &mut Together, rows: &[(RunId, Throttled)]) {
+    together.add(rows, THROTTLED, |args, rows| {
+        let rates = || rows.iter().map(|(_, throttled)| throttled.throttle.rate);
+        args.keys(rows.iter().map(|(run, _)| *run))
+            .ints(rows.iter().map(|(_, throttled)| throttled.function_id))
+            .texts(rows.iter().map(|(_, throttled)| throttled.throttle.key.as_str()))
+            .ints(rates().map(|rate| rate.limit.into()))
+            .ints(rates().map(|rate| i64::try_from(rate.period_ms).unwrap_or(i64::MAX)))
+            .ints(rates().map(|rate| rate.burst.into()))
+            .flags(rows.iter().map(|(_, throttled)| throttled.turn));
+    });
+}
+
+/// What throttles hold back some runs, whose rows are locked, and what they remember, which is locked then.
+pub(super) async fn throttles(conn: &mut Conn, runs: &[RunId]) -> Attempt<Throttles> {
+    let mut throttles = Throttles::default();
+    if runs.is_empty() {
+        return Ok(throttles);
+    }
+    let rows = conn
+        .fetch(HELD, |args| {
+            args.keys(runs.iter().copied());
+        })
+        .await?;
+    for row in &rows {
+        let mut cells = Cells::of(row);
+        let run = cells.run()?;
+        let function_id = cells.int()?;
+        let key = cells.text()?;
+        let rate = Rate {
+            limit: cells.number()?,
+            period_ms: cells.int()?.unsigned_abs(),
+            burst: cells.number()?,
+        };
+        let throttled = Throttled {
+            function_id,
+            throttle: Limited { rate, key },
+            turn: cells.flag()?,
+        };
+        throttles.held.insert(run, throttled);
+    }
+    throttles.limits = locked(conn, &throttles.keys()).await?;
+    Ok(throttles)
+}
+
+/// Stores what throttles decided.
+pub(super) async fn turned(conn: &mut Conn, throttles: &Throttles) -> Attempt<()> {
+    let mut together = Together::default();
+    add(&mut together, &throttles.changed, &Decisions::default());
+    together.add(
+        &throttles.begun,
+        "DELETE FROM throttled WHERE run_id = ANY($1)",
+        |args, runs| {
+            args.keys(runs.iter().copied());
+        },
+    );
+    together.add(
+        &throttles.turned,
+        "UPDATE throttled SET turn = true WHERE run_id = ANY($1)",
+        |args, runs| {
+            args.keys(runs.iter().copied());
+        },
+    );
+    together.run(conn).await
 }
 
 /// Deletes rows that say nothing any more, now and then, after what was decided is written.

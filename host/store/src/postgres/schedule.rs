@@ -7,10 +7,12 @@ use dormouse_core::{Json, RunId, Timestamp};
 
 use super::cache::Cache;
 use super::fault::Attempt;
+use super::limits;
 use super::runs::{flush, hot_columns, take};
 use super::sql::{Cells, Conn};
 use super::writer::Effects;
 use crate::batch;
+use crate::batch::limits::Throttles;
 use crate::batch::runs::{Work, place};
 use crate::batch::schedule::Details;
 use crate::error::Error;
@@ -360,7 +362,11 @@ pub(super) async fn fire_timers(
     if let Some(due) = ids.first().and_then(|id| work.get(*id)?.due) {
         effects.marks.timers.seen(low, due);
     }
-    let (claimed, mut fired) = batch::schedule::fire(&mut work, &ids, fire)?;
+    let concerned = |id: &RunId| work.get(*id).is_some_and(Throttles::concern);
+    let concerned: Vec<RunId> = ids.iter().copied().filter(concerned).collect();
+    let mut throttles = limits::throttles(conn, &concerned).await?;
+    let (claimed, mut fired) = batch::schedule::fire(&mut work, &ids, &mut throttles, fire)?;
+    limits::turned(conn, &throttles).await?;
     fired.claimed = describe(conn, cache, &work, &claimed).await?;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
     Ok(fired)

@@ -26,7 +26,7 @@ const STATEMENTS: usize = 400;
 const ROW_BUFFER: usize = 1 << 15;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (
         1,
         "initial",
@@ -41,6 +41,11 @@ const MIGRATIONS: [(i64, &str, &str); 3] = [
         3,
         "flow",
         include_str!("../../../../migrations/sqlite/0003_flow.sql"),
+    ),
+    (
+        4,
+        "throttle",
+        include_str!("../../../../migrations/sqlite/0004_throttle.sql"),
     ),
 ];
 

@@ -1,13 +1,15 @@
 //! What limits remember, and why events start no run of their own.
 
-use dormouse_core::flow::Standing;
+use std::collections::BTreeMap;
+
+use dormouse_core::flow::{Limited, Rate, Standing};
 use dormouse_core::{EventId, RunId, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::cache::Cache;
 use super::sql::{Cells, Rows, execute, fetch};
 use crate::batch::ingest::Additions;
-use crate::batch::limits::{LimitKey, Limits, decided, gate};
+use crate::batch::limits::{LimitKey, Limits, Throttled, Throttles, decided, gate, throttled};
 use crate::error::Result;
 use crate::read::Decided;
 
@@ -24,6 +26,17 @@ static DECISIONS: Rows = Rows::insert(
     "INSERT OR IGNORE INTO decisions (event_id, function_id, decision, at_ms, run_id, detail) SELECT * FROM (VALUES ",
     6,
 );
+static THROTTLED: Rows = Rows::insert(
+    "INSERT INTO throttled (run_id, function_id, key, rate_limit, period_ms, burst, turn) SELECT * FROM (VALUES ",
+    7,
+);
+static HELD: Rows = Rows::new(
+    "SELECT run_id, function_id, key, rate_limit, period_ms, burst, turn FROM throttled WHERE run_id IN (VALUES ",
+    1,
+    ")",
+);
+static BEGUN: Rows = Rows::new("DELETE FROM throttled WHERE run_id IN (VALUES ", 1, ")");
+static TURNED: Rows = Rows::new("UPDATE throttled SET turn = 1 WHERE run_id IN (VALUES ", 1, ")");
 
 /// Rows are swept out after so many were written: twice as many, so that the table does not outgrow what is in force.
 const SWEEP_EVERY: usize = 64;
@@ -70,17 +83,20 @@ pub(super) async fn write(
             },
         )
         .await?;
-    let rows: Vec<(&LimitKey, &Standing)> = additions.limits.iter().collect();
-    REMEMBER
-        .apply(conn, &rows, |args, ((function_id, gate, key), standing)| {
-            args.int(*function_id)
-                .int(*gate as i64)
+    remember(conn, &additions.limits).await?;
+    THROTTLED
+        .apply(conn, &throttled(&additions.runs), |args, (run, throttled)| {
+            let Limited { rate, key } = &throttled.throttle;
+            args.run(*run)
+                .int(throttled.function_id)
                 .text(key)
-                .int(standing.used_until)
-                .run(standing.run);
+                .int(rate.limit.into())
+                .int(i64::try_from(rate.period_ms).unwrap_or(i64::MAX))
+                .int(rate.burst.into())
+                .int(throttled.turn.into());
         })
         .await?;
-    cache.unswept_limits += rows.len();
+    cache.unswept_limits += additions.limits.len();
     if cache.unswept_limits >= SWEEP_EVERY {
         let limit = cache.unswept_limits * 2;
         execute(
@@ -93,6 +109,61 @@ pub(super) async fn write(
         )
         .await?;
         cache.unswept_limits = 0;
+    }
+    Ok(())
+}
+
+async fn remember(conn: &mut SqliteConnection, limits: &BTreeMap<LimitKey, Standing>) -> Result<()> {
+    let rows: Vec<(&LimitKey, &Standing)> = limits.iter().collect();
+    REMEMBER
+        .apply(conn, &rows, |args, ((function_id, gate, key), standing)| {
+            args.int(*function_id)
+                .int(*gate as i64)
+                .text(key)
+                .int(standing.used_until)
+                .run(standing.run);
+        })
+        .await
+}
+
+/// What throttles hold back some runs, and what they remember.
+pub(super) async fn throttles(conn: &mut SqliteConnection, runs: &[RunId]) -> Result<Throttles> {
+    let mut throttles = Throttles::default();
+    let rows = HELD
+        .fetch(conn, runs, |args, id| {
+            args.run(*id);
+        })
+        .await?;
+    for row in &rows {
+        let mut cells = Cells::of(row);
+        let run = cells.run()?;
+        let function_id = cells.int()?;
+        let key = cells.text()?.to_owned();
+        let rate = Rate {
+            limit: cells.number()?,
+            period_ms: cells.int()?.unsigned_abs(),
+            burst: cells.number()?,
+        };
+        let throttled = Throttled {
+            function_id,
+            throttle: Limited { rate, key },
+            turn: cells.flag()?,
+        };
+        throttles.held.insert(run, throttled);
+    }
+    throttles.limits = known(conn, &throttles.keys()).await?;
+    Ok(throttles)
+}
+
+/// Stores what throttles decided.
+pub(super) async fn turned(conn: &mut SqliteConnection, throttles: &Throttles) -> Result<()> {
+    remember(conn, &throttles.changed).await?;
+    for (statement, runs) in [(&BEGUN, &throttles.begun), (&TURNED, &throttles.turned)] {
+        statement
+            .apply(conn, runs, |args, id| {
+                args.run(*id);
+            })
+            .await?;
     }
     Ok(())
 }
@@ -126,5 +197,5 @@ pub(super) async fn decisions(conn: &mut SqliteConnection, event: EventId) -> Re
 /// All multi-row statements of this room, for the check of their plans.
 #[cfg(test)]
 pub(super) fn statements() -> Vec<&'static Rows> {
-    vec![&KNOWN, &REMEMBER, &DECISIONS]
+    vec![&KNOWN, &REMEMBER, &DECISIONS, &THROTTLED, &HELD, &BEGUN, &TURNED]
 }

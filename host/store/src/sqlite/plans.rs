@@ -6,7 +6,7 @@ use super::sql::{Rows, fetch_dynamic};
 use super::{connect, ingest, journal, limits, read, runs, schedule, upkeep, waits};
 
 /// Tables that grow with use.
-const LARGE: [&str; 13] = [
+const LARGE: [&str; 14] = [
     "runs",
     "journal",
     "events",
@@ -19,6 +19,7 @@ const LARGE: [&str; 13] = [
     "logs",
     "dedupe",
     "limits",
+    "throttled",
     "decisions",
 ];
 

@@ -7,9 +7,11 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::cache::Cache;
+use super::limits;
 use super::runs::{flush, hot_columns, read_row};
 use super::sql::{Cells, Rows, execute, fetch};
 use crate::batch;
+use crate::batch::limits::Throttles;
 use crate::batch::runs::{SHARD, Work, place};
 use crate::batch::schedule::Details;
 use crate::error::{Error, Result};
@@ -170,7 +172,11 @@ pub(super) async fn fire_timers(
     )
     .await?;
     let (mut work, ids) = take(&rows)?;
-    let (claimed, mut fired) = batch::schedule::fire(&mut work, &ids, fire)?;
+    let concerned = |id: &RunId| work.get(*id).is_some_and(Throttles::concern);
+    let concerned: Vec<RunId> = ids.iter().copied().filter(concerned).collect();
+    let mut throttles = limits::throttles(conn, &concerned).await?;
+    let (claimed, mut fired) = batch::schedule::fire(&mut work, &ids, &mut throttles, fire)?;
+    limits::turned(conn, &throttles).await?;
     fired.claimed = describe(conn, cache, &work, &claimed).await?;
     flush(conn, &mut work).await?;
     Ok(fired)

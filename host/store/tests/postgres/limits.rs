@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use dormouse_core::EventId;
 use dormouse_core::flow::{Admission, Decision, Limited, Rate};
+use dormouse_core::{EventId, RunId};
 use dormouse_store::Store;
 use dormouse_store::ingest::Created;
+use dormouse_store::schedule::FireTimers;
 use dormouse_testing_postgres::Cluster;
 
 use crate::{Member, at};
@@ -68,6 +69,7 @@ async fn no_limit_is_exceeded_whichever_nodes_take_the_events() {
                                 rate: RATE,
                                 key: format!("{rate_key}"),
                             }),
+                            ..Admission::default()
                         };
                     }
                     let answers = member.store.ingest(ingest).await.expect("ingests");
@@ -105,6 +107,7 @@ async fn no_limit_is_exceeded_whichever_nodes_take_the_events() {
                 assert_eq!(kept.len(), 1);
                 assert_eq!(kept[0].decision, decision);
             }
+            Created::Held { .. } => panic!("nothing is throttled"),
             Created::Duplicate(run) => panic!("no event has an id of its own: {run}"),
         }
     }
@@ -121,5 +124,93 @@ async fn no_limit_is_exceeded_whichever_nodes_take_the_events() {
     assert!(by_once.values().all(|count| *count == 1), "{by_once:?}");
     for decision in [Decision::Idempotent, Decision::RateLimited] {
         assert!(dropped.contains_key(&decision), "{dropped:?}");
+    }
+}
+
+/// Three nodes take in events of throttled functions and fire timers at once: every run begins, once, and no faster than the
+/// throttle says, also those that were meant for the same moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_throttle_is_exceeded_whichever_nodes_begin_the_runs() {
+    let url = Cluster::shared().database();
+    let mut nodes = Vec::new();
+    for number in 1..=3 {
+        let member = Arc::new(Member::join(&url, number).await);
+        nodes.push(tokio::spawn(async move {
+            let mut random = u64::from(number);
+            let mut keys = HashMap::<RunId, u64>::new();
+            let mut begun = Vec::<(RunId, i64)>::new();
+            for round in 0..150_i64 {
+                let now = round * 100;
+                if round < 40 {
+                    let mut ingest = member.ingest(true, None);
+                    ingest.now = at(now);
+                    let run = &mut ingest.runs[0];
+                    let key = next(&mut random) % 3;
+                    keys.insert(run.id, key);
+                    run.start_at = match next(&mut random) % 4 {
+                        0 => at(2_000),
+                        _ => at(0),
+                    };
+                    run.admission.throttle = Some(Limited {
+                        rate: RATE,
+                        key: format!("{key}"),
+                    });
+                    let run = run.id;
+                    let created = member.store.ingest(ingest).await.expect("ingests");
+                    match created[0] {
+                        Created::New { .. } => begun.push((run, now)),
+                        Created::Held { until } => assert!(until > at(now)),
+                        other => panic!("a throttle drops nothing: {other:?}"),
+                    }
+                }
+                let fire = FireTimers {
+                    node: member.node,
+                    now: at(now),
+                    limit: 5,
+                    claim_limit: 5,
+                };
+                let fired = member.store.fire_timers(fire).await.expect("fires");
+                begun.extend(fired.claimed.iter().map(|run| (run.id, now)));
+            }
+            (member, keys, begun)
+        }));
+    }
+    let (mut keys, mut begun, mut members) = (HashMap::new(), Vec::new(), Vec::new());
+    for node in nodes {
+        let (member, its_keys, its_begun) = node.await.expect("no panic");
+        members.push(member);
+        keys.extend(its_keys);
+        begun.extend(its_begun);
+    }
+    // What the nodes, which were not equally fast, have left.
+    for round in 150..400_i64 {
+        let fire = FireTimers {
+            node: members[0].node,
+            now: at(round * 100),
+            limit: 100,
+            claim_limit: 100,
+        };
+        let fired = members[0].store.fire_timers(fire).await.expect("fires");
+        begun.extend(fired.claimed.iter().map(|run| (run.id, round * 100)));
+    }
+    assert_eq!(keys.len(), 120);
+    assert_eq!(begun.len(), 120, "every run begins, once");
+    let mut times = HashMap::<u64, Vec<i64>>::new();
+    for (run, at) in begun {
+        times
+            .entry(keys.remove(&run).expect("each once"))
+            .or_default()
+            .push(at);
+    }
+    for (key, mut times) in times {
+        times.sort_unstable();
+        for (index, start) in times.iter().enumerate() {
+            let within = times[index..]
+                .iter()
+                .filter(|time| **time < start + 1_000)
+                .count();
+            // A turn may be taken up to a second late.
+            assert!(within <= 7 + 5, "key {key}: {within} from {start} on: {times:?}");
+        }
     }
 }
