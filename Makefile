@@ -7,7 +7,7 @@ help:
 	@echo "make demo       build everything, start a server, and watch a run    LISTEN=127.0.0.1:8288 ONCE=1 KILL=1"
 	@echo "make test       every check, each once, with its time"
 	@echo "make test-long  the same with many more kills, and with and without parked instances"
-	@echo "make bench      measure"
+	@echo "make bench      measure    DATABASE_URL=postgres://… NODES=2"
 	@echo "make fmt        format"
 	@echo "make lint       formatting and clippy only"
 	@echo "make deps       install what is needed from Debian's packages"
@@ -35,5 +35,5 @@ lint:
 deps:
 	@scripts/deps
 
-# LISTEN, ONCE and KILL may stand after the target as well as in the environment.
-export LISTEN ONCE KILL
+# These may stand after the target as well as in the environment.
+export LISTEN ONCE KILL DATABASE_URL NODES

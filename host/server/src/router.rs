@@ -133,8 +133,9 @@ impl Router {
         now: Timestamp,
     ) -> Planned {
         let start_at = event.accepted.ts.max(now);
-        // A run that begins later, or may have to, is leased when it begins.
-        let slot = if start_at <= now && admission.throttle.is_none() {
+        // A run that begins later, or may have to, is leased when it begins; one whose version is not loaded yet, where it is.
+        let slot = if start_at <= now && admission.throttle.is_none() && self.scheduler.takes_version(version)
+        {
             self.scheduler.try_slot()
         } else {
             None

@@ -135,10 +135,6 @@ impl Server {
         let registry = Arc::new(Registry::new(Arc::clone(&store), engine.clone()));
         registry.put_grants(config.grants.clone(), now).await?;
         registry.refresh().await?;
-        if store.lease().is_some() {
-            // What other nodes have deployed is compiled before its runs are claimed.
-            registry.preload().await;
-        }
 
         let (fatal_sender, fatal) = oneshot::channel();
         let feed = Feed::new();

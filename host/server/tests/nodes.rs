@@ -13,8 +13,10 @@ use dormouse_core::{FunctionName, Json, RunId, Timestamp};
 use dormouse_server::app::App;
 use dormouse_server::clock::{Clock, SystemClock};
 use dormouse_server::{Options, Server, StartError, Tuning};
+use dormouse_store::Store;
+use dormouse_store::postgres::{self, PostgresStore};
 use dormouse_store::read::Run;
-use dormouse_testing_postgres::Cluster;
+use dormouse_testing_postgres::{Cluster, Held, Pooler};
 use futures::future::BoxFuture;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -23,6 +25,16 @@ use tokio_util::sync::CancellationToken;
 use support::component;
 
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What the next release adds to the schema: in every way in which a release may, on the tables that are busiest.
+const NEXT_RELEASE: postgres::Migration = (
+    1_000_000,
+    "of the next release",
+    "ALTER TABLE runs ADD COLUMN next_release text; \
+     ALTER TABLE timers ADD COLUMN next_release bigint NOT NULL DEFAULT 0; \
+     CREATE INDEX runs_of_the_next_release ON runs (next_release, id) WHERE next_release IS NOT NULL; \
+     CREATE TABLE next_release (run_id uuid NOT NULL PRIMARY KEY)",
+);
 
 /// This machine's clock, wrong by so many milliseconds.
 struct Wrong(i64);
@@ -48,6 +60,25 @@ struct Node {
 
 impl Node {
     async fn start(database: &str, wrong_by: i64) -> Node {
+        Node::start_on(database, wrong_by, None).await.expect("it starts")
+    }
+
+    /// A node of the next release, which has brought the schema forward.
+    async fn start_newer(database: &str) -> Node {
+        let options = postgres::Options {
+            later: vec![NEXT_RELEASE],
+            ..postgres::Options::new(database)
+        };
+        let store = PostgresStore::open(options).await.expect("it opens");
+        let started = Node::start_on(database, 0, Some(Arc::new(store))).await;
+        started.expect("it starts")
+    }
+
+    async fn start_on(
+        database: &str,
+        wrong_by: i64,
+        store: Option<Arc<dyn Store>>,
+    ) -> Result<Node, StartError> {
         let dir = TempDir::new().expect("a directory");
         let options = Options {
             database_url: Some(database.to_owned()),
@@ -57,19 +88,20 @@ impl Node {
         };
         let tuning = Tuning {
             clock: Arc::new(Wrong(wrong_by)),
+            store,
             ..Tuning::default()
         };
-        let server = Server::start(options, tuning).await.expect("it starts");
+        let server = Server::start(options, tuning).await?;
         let (app, url) = (server.app().clone(), server.url());
         let stop = CancellationToken::new();
         let ended = tokio::spawn(server.run(stop.clone()));
-        Node {
+        Ok(Node {
             app,
             url,
             stop,
             ended,
             _dir: dir,
-        }
+        })
     }
 
     async fn pair(wrong_by: [i64; 2]) -> [Node; 2] {
@@ -149,6 +181,30 @@ async fn a_module_deployed_at_one_node_runs_at_every_other() {
     first.stop().await;
     // What the one that deployed had compiled is gone with it.
     let run = second.invoke("bench/sleeper", r#"{"ms":50}"#).await;
+    assert_eq!(second.ended(run).await.state.status, Status::Completed);
+    second.stop().await;
+}
+
+/// Its bytes cannot be had: so the node leaves the runs to who has loaded it, though they were accepted here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_claims_no_run_of_a_version_before_it_has_loaded_it() {
+    let database = Cluster::shared().database();
+    let first = Node::start(&database, 0).await;
+    first.deploy("bench").await;
+    let held = Held::at(&database, "LOCK TABLE components");
+    let second = Node::start(&database, 0).await;
+    let mut runs = Vec::new();
+    for _ in 0..20 {
+        runs.push(second.invoke("bench/ten", "{}").await);
+        runs.push(second.invoke("bench/sleeper", r#"{"ms":30}"#).await);
+    }
+    for run in runs {
+        assert_eq!(first.ended(run).await.state.status, Status::Completed);
+    }
+    // Alone it waits for the version, and no longer.
+    first.stop().await;
+    let run = second.invoke("bench/ten", "{}").await;
+    drop(held);
     assert_eq!(second.ended(run).await.state.status, Status::Completed);
     second.stop().await;
 }
@@ -267,5 +323,142 @@ async fn a_drained_node_ends_and_the_others_finish_its_runs() {
         .await
         .expect_err("there is no such node");
     assert_eq!(problem.code, "not-found");
+    second.stop().await;
+}
+
+/// As while a listener connects anew: nothing that another node says arrives, and all of it is found by looking.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_hints_a_node_still_finds_what_others_cancel_wake_and_end() {
+    let database = Cluster::shared().database();
+    let pooler = Pooler::start(Cluster::shared(), 8);
+    let deaf = Node::start(&pooler.url(&database), 0).await;
+    let other = Node::start(&pooler.url(&database), 0).await;
+    deaf.deploy("bench").await;
+    deaf.deploy("hostile").await;
+    let run = deaf.invoke("hostile/loop-long", "{}").await;
+    deaf.until(run, "executing", |run| run.state.phase == Some(Phase::Executing))
+        .await;
+    Node::until_live([&deaf, &other], 1).await;
+    other.app.cancel(run).await.expect("it is cancelled");
+    Node::until_live([&deaf, &other], 0).await;
+    let run = deaf.invoke("bench/sleeper", r#"{"ms":3600000}"#).await;
+    deaf.until(run, "asleep", |run| run.state.phase == Some(Phase::Sleeping))
+        .await;
+    let url = format!("{}/v1/runs/{run}?wait=30s", deaf.url);
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let poll = tokio::spawn(async move { reqwest::get(url).await?.text().await });
+    other.app.wake(run).await.expect("it wakes");
+    let poll: serde_json::Value =
+        serde_json::from_str(&poll.await.expect("no panic").expect("answers")).expect("JSON");
+    assert_eq!(poll["data"]["status"], "Completed", "{poll}");
+    deaf.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_node_asks_the_database_less_than_five_times_a_second() {
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    // Its transactions would be counted too.
+    cluster.psql("postgres", "ALTER SYSTEM SET autovacuum = off");
+    cluster.psql("postgres", "SELECT pg_reload_conf()");
+    let [first, second] = [Node::start(&database, 0).await, Node::start(&database, 0).await];
+    first.deploy("bench").await;
+    let run = second.invoke("bench/ten", "{}").await;
+    first.ended(run).await;
+    // Looking for work slows down once there is none, and a session that is idle tells what it did within ten seconds.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let name = database
+        .rsplit('/')
+        .next()
+        .and_then(|rest| rest.split('?').next());
+    let name = name.expect("a name");
+    // A single statement is a transaction.
+    let asked = || -> f64 {
+        let text = cluster.psql(
+            "postgres",
+            &format!("SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = '{name}'"),
+        );
+        text.parse().expect("a number")
+    };
+    let (before, began) = (asked(), Instant::now());
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let rate = (asked() - before) / began.elapsed().as_secs_f64() / 2.0;
+    println!("{rate:.1} queries a second for each idle node");
+    assert!(rate < 5.0, "{rate} queries a second");
+    first.stop().await;
+    second.stop().await;
+}
+
+/// Nodes are replaced one after the other while runs of all kinds are under way: the first of the next release brings the
+/// schema forward under the feet of the older ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_upgrade_with_an_added_migration_loses_nothing() {
+    let database = Cluster::shared().database();
+    let older = [Node::start(&database, 0).await, Node::start(&database, 0).await];
+    older[0].deploy("bench").await;
+    let mut runs = Vec::new();
+    // Some are asleep when the schema changes and end at a newer node, some are never there when it changes.
+    for ms in [50, 3_000, 6_000] {
+        for node in &older {
+            for _ in 0..20 {
+                runs.push(node.invoke("bench/sleeper", &format!(r#"{{"ms":{ms}}}"#)).await);
+            }
+        }
+    }
+    let stop = CancellationToken::new();
+    let load = |node: &Node| {
+        let (app, stop) = (node.app.clone(), stop.clone());
+        tokio::spawn(async move {
+            let mut accepted = Vec::new();
+            while !stop.is_cancelled() {
+                let function: FunctionName = "bench/ten".parse().expect("a name");
+                match app.invoke(&function, Json::parse("{}").expect("JSON")).await {
+                    Ok((run, _)) => accepted.push(run),
+                    // What is refused is not lost: the client knows.
+                    Err(problem) => assert_eq!(problem.status, 503, "{problem:?}"),
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            accepted
+        })
+    };
+    let loads = [load(&older[0]), load(&older[1])];
+
+    let newer = Node::start_newer(&database).await;
+    let refused = Node::start_on(&database, 0, None).await.map(|node| node.url);
+    assert!(
+        matches!(refused, Err(StartError::NewerSchema(_))),
+        "an older node started on the newer schema: {refused:?}"
+    );
+    // The older ones go on beside the newer one.
+    for node in &older {
+        let run = node.invoke("bench/ten", "{}").await;
+        assert_eq!(node.ended(run).await.state.status, Status::Completed);
+    }
+    stop.cancel();
+    for load in loads {
+        runs.extend(load.await.expect("no panic"));
+    }
+    for node in older {
+        let nodes = newer.app.store().nodes(newer.app.now()).await.expect("read");
+        let found = nodes
+            .iter()
+            .find(|found| found.url == node.url)
+            .expect("it is listed");
+        newer
+            .app
+            .drain(&found.incarnation.to_string())
+            .await
+            .expect("it is asked");
+        node.ended.await.expect("no panic").expect("it ends in order");
+    }
+    let second = Node::start_newer(&database).await;
+    for run in &runs {
+        let run = second.ended(*run).await;
+        assert_eq!(run.state.status, Status::Completed, "{:?}", run.error);
+    }
+    println!("{} runs went through the upgrade", runs.len());
+    newer.stop().await;
     second.stop().await;
 }

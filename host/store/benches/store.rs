@@ -446,6 +446,7 @@ async fn claims(place: &Path) {
             .claim(Claim {
                 node: NODE,
                 limit: 100,
+                versions: None,
                 now: bench.now(),
             })
             .await
@@ -544,6 +545,7 @@ async fn wakes(place: &Path) {
             now: bench.now(),
             limit: 1000,
             claim_limit: 1000,
+            versions: None,
         };
         assert_eq!(
             bench.store.fire_timers(fire).await.expect("fires").claimed.len(),
@@ -573,6 +575,7 @@ async fn wakes(place: &Path) {
                 now: due,
                 limit: 100,
                 claim_limit: 100,
+                versions: None,
             })
             .await
             .expect("fires");

@@ -4,6 +4,7 @@
 //! it comes from the one current owner. Waiting runs have no owner and exactly one timer if they wait for a time.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_core::run::{RunError, State};
@@ -125,18 +126,20 @@ pub struct ClaimedRun {
 }
 
 /// A request for ready runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// For whom.
     pub node: Incarnation,
     /// How many at most.
     pub limit: u32,
+    /// Only runs of these versions, which the node has loaded. None: of any.
+    pub versions: Option<Arc<[Digest]>>,
     /// The time.
     pub now: Timestamp,
 }
 
 /// A request to fire what is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FireTimers {
     /// For whom.
     pub node: Incarnation,
@@ -146,6 +149,8 @@ pub struct FireTimers {
     pub limit: u32,
     /// How many of their runs to lease to the node at once; the others become ready.
     pub claim_limit: u32,
+    /// Lease only runs of these versions; the others become ready. None: of any.
+    pub versions: Option<Arc<[Digest]>>,
 }
 
 /// What fired.
@@ -170,7 +175,13 @@ pub struct ClaimedBatch {
     pub claimed: Vec<ClaimedRun>,
     /// Runs that were blocked instead.
     pub blocked: Vec<RunId>,
+    /// Versions of other ready runs that were not asked for, in order: what the node may load to claim them too. Told when
+    /// there were fewer runs than the limit, and of the [`LACKING_MAX`] oldest runs.
+    pub lacking: Vec<Digest>,
 }
+
+/// How many ready runs are looked at for versions that were not asked for.
+pub const LACKING_MAX: u32 = 1_000;
 
 /// The error a crash-looping run is blocked with.
 pub fn crash_loop() -> RunError {

@@ -5,12 +5,14 @@
 //! | [`server`] | the process: start, stop, what it takes of processor and memory |
 //! | [`client`] | one keep-alive connection |
 //! | [`drive`] | many clients, closed or at a rate |
+//! | [`database`] | Postgres: what its statistics say, what it takes of the processor |
 //! | [`report`] | numbers, as JSON lines and as a table |
 //! | [`work`] | one file per kind of work |
 //!
 //! Absent on purpose: assertions. A slow machine is not a failure; a run that fails, or that never ends, is.
 
 mod client;
+mod database;
 mod drive;
 mod report;
 mod server;
@@ -18,6 +20,7 @@ mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
@@ -52,6 +55,15 @@ struct Arguments {
     /// How many finished runs are stored before the comparison with an empty store
     #[arg(long, default_value_t = 100_000, value_name = "RUNS")]
     finished: u64,
+    /// For how long runs come and go on Postgres while its tables are watched, in seconds; ten minutes say something
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    churn: u64,
+    /// How many runs come in a second of that
+    #[arg(long, default_value_t = 200, value_name = "RUNS")]
+    churn_rate: u32,
+    /// Keep an old snapshot open meanwhile, as a long backup does: no dead row can be removed
+    #[arg(long)]
+    pin_xmin: bool,
     /// Measure on this Postgres instead of SQLite: an empty database
     #[arg(long, value_name = "URL", conflicts_with = "postgres")]
     database_url: Option<String>,
@@ -81,6 +93,9 @@ struct Bench {
     rounds: usize,
     sleeping: u64,
     finished: u64,
+    churn: Duration,
+    churn_rate: u32,
+    pin_xmin: bool,
     database_url: Option<String>,
     postgres: Option<Cluster>,
     nodes: usize,
@@ -145,6 +160,9 @@ async fn measure(arguments: Arguments) -> Result<()> {
         rounds: arguments.rounds.max(1),
         sleeping: arguments.sleeping,
         finished: arguments.finished,
+        churn: Duration::from_secs(arguments.churn),
+        churn_rate: arguments.churn_rate.max(1),
+        pin_xmin: arguments.pin_xmin,
         nodes: arguments.nodes.max(1),
         postgres: arguments.postgres.then(Cluster::start),
         database_url: arguments.database_url,

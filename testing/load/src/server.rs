@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Bench;
 use crate::client::Client;
+use crate::database::Database;
 
 /// How long a server may take to answer or to end.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -34,20 +35,24 @@ pub(crate) struct Server {
     others: Vec<Server>,
     /// Whose turn it is to be connected to.
     turn: AtomicUsize,
+    /// The database, if it is Postgres.
+    database: Option<Database>,
 }
 
 impl Server {
     /// Starts one on an empty directory and waits until it is ready.
     pub(crate) async fn start(bench: &Bench, extra: &[&str]) -> Result<Server> {
         let mut extra = extra.to_vec();
-        let database = bench.postgres.as_ref().map(Cluster::database);
-        if let Some(url) = database.as_deref().or(bench.database_url.as_deref()) {
+        let url = bench.postgres.as_ref().map(Cluster::database);
+        let url = url.or_else(|| bench.database_url.clone());
+        if let Some(url) = url.as_deref() {
             extra.extend(["--database-url", url]);
         }
         let mut server = Server::one(bench, &extra).await?;
         for _ in 1..bench.nodes {
             server.others.push(Server::one(bench, &extra).await?);
         }
+        server.database = url.map(Database::at);
         Ok(server)
     }
 
@@ -66,6 +71,7 @@ impl Server {
             process: None,
             others: Vec::new(),
             turn: AtomicUsize::new(0),
+            database: None,
         };
         server.boot().await?;
         Ok(server)
@@ -111,7 +117,7 @@ impl Server {
         let began = Instant::now();
         self.process = Some(command.spawn()?);
         loop {
-            if let Ok(mut client) = self.client().await
+            if let Ok(mut client) = Client::connect(self.address).await
                 && client
                     .ask(Method::GET, "/ready", Bytes::new())
                     .await
@@ -170,6 +176,16 @@ impl Server {
             clients.push(Client::connect(node.address).await?);
         }
         Ok(clients)
+    }
+
+    /// The database, if it is Postgres.
+    pub(crate) fn database(&self) -> Option<&Database> {
+        self.database.as_ref()
+    }
+
+    /// How many nodes there are.
+    pub(crate) fn nodes(&self) -> usize {
+        1 + self.others.len()
     }
 
     /// Where its data are.

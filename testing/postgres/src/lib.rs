@@ -6,6 +6,7 @@
 //!
 //! Absent on purpose: skipping. Where Postgres is missing, the test fails and says what to install.
 
+mod held;
 mod place;
 mod pooler;
 mod watched;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+pub use held::Held;
 pub use pooler::Pooler;
 
 use crate::watched::Watched;
@@ -114,6 +116,23 @@ impl Cluster {
             "postgres://{USER}:{PASSWORD}@127.0.0.1:{}/{database}?sslmode=disable",
             self.port
         )
+    }
+
+    /// Processor time that the server has taken so far, user's and system's, of all its processes that ever were.
+    ///
+    /// # Panics
+    /// When the server does not run.
+    pub fn cpu(&self) -> Duration {
+        let text = std::fs::read_to_string(self.dir.join("data/postmaster.pid")).expect("the server runs");
+        let postmaster = text.lines().next().expect("a process id");
+        let own = place::processor_ticks(postmaster, 4).expect("the server runs");
+        let children: u64 = place::children(postmaster)
+            .iter()
+            // One that has ended meanwhile is counted with its parent the next time.
+            .filter_map(|child| place::processor_ticks(child, 2))
+            .sum();
+        // A tick is a hundredth of a second on every Linux of today's architectures.
+        Duration::from_millis(10 * (own + children))
     }
 
     /// Executes SQL and answers with what it prints: a row per line, columns separated by `|`.

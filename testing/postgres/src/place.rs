@@ -104,3 +104,32 @@ pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("bound").port()
 }
+
+/// The sum of the first `times` of a process's processor times: its own as user and in the kernel, then the same of its
+/// children that have ended. None when there is no such process.
+pub(crate) fn processor_ticks(process: &str, times: usize) -> Option<u64> {
+    let fields = stat(process)?;
+    fields
+        .get(11..11 + times)?
+        .iter()
+        .map(|ticks| ticks.parse::<u64>().ok())
+        .sum()
+}
+
+/// The processes whose parent is this one.
+pub(crate) fn children(parent: &str) -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|process| process.parse::<u32>().is_ok())
+        .filter(|process| stat(process).is_some_and(|fields| fields.get(1).is_some_and(|of| of == parent)))
+        .collect()
+}
+
+/// What /proc says of a process, from its state on.
+fn stat(process: &str) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name, in parentheses, may hold anything.
+    let fields = text.rsplit_once(')')?.1;
+    Some(fields.split_whitespace().map(str::to_owned).collect())
+}

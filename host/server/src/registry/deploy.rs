@@ -155,6 +155,7 @@ impl Registry {
             }
         }
         lock(&self.loaded).remove(&version);
+        lock(&self.unloadable).remove(&version);
         lock(&self.manifests).remove(&(module.to_owned(), version));
         self.engine.forget(version);
         self.refresh().await?;

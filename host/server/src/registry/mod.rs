@@ -5,7 +5,7 @@
 
 mod deploy;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -145,6 +145,10 @@ pub struct Registry {
     /// Manifests of versions that runs are pinned to.
     manifests: Mutex<HashMap<(String, Digest), Arc<Manifest>>>,
     loaded: Mutex<HashMap<Digest, Module>>,
+    /// Versions that don't load here: their runs are taken all the same, to be told why.
+    unloadable: Mutex<HashSet<Digest>>,
+    /// Versions that are being loaded because runs of them wait.
+    wanted: Mutex<HashSet<Digest>>,
     grants: RwLock<Current>,
     revisions: Mutex<HashMap<i64, Arc<Grants>>>,
     /// One change at a time: an upload is checked against what it replaces.
@@ -176,6 +180,8 @@ impl Registry {
             snapshot: RwLock::default(),
             manifests: Mutex::default(),
             loaded: Mutex::default(),
+            unloadable: Mutex::default(),
+            wanted: Mutex::default(),
             grants: RwLock::new(Current {
                 revision: 0,
                 grants: Arc::default(),
@@ -258,8 +264,13 @@ impl Registry {
                 function.function()
             ))
         })?;
+        Ok((self.code(version).await?, definition))
+    }
+
+    /// The compiled code of a version.
+    async fn code(&self, version: Digest) -> Result<Module, Unloadable> {
         if let Some(module) = lock(&self.loaded).get(&version) {
-            return Ok((module.clone(), definition));
+            return Ok(module.clone());
         }
         let store = Arc::clone(&self.store);
         // A store that has trouble is not a version that is gone: that would block the run.
@@ -279,10 +290,42 @@ impl Registry {
         let module = self.engine.load_cached(version, fetch).await;
         let module = module.map_err(|error| match lock(&trouble).take() {
             Some(trouble) => Unloadable::Store(trouble),
-            None => Unloadable::Version(format!("version {} cannot be loaded: {error}", version.short())),
+            None => {
+                lock(&self.unloadable).insert(version);
+                Unloadable::Version(format!("version {} cannot be loaded: {error}", version.short()))
+            }
         })?;
+        lock(&self.unloadable).remove(&version);
         lock(&self.loaded).insert(version, module.clone());
-        Ok((module, definition))
+        Ok(module)
+    }
+
+    /// The versions whose runs may come here: they are loaded, or are known not to load.
+    pub(crate) fn known(&self) -> Arc<[Digest]> {
+        let mut known: Vec<Digest> = lock(&self.loaded).keys().copied().collect();
+        known.extend(lock(&self.unloadable).iter());
+        known.into()
+    }
+
+    /// Whether a version is one of them.
+    pub(crate) fn knows(&self, version: Digest) -> bool {
+        lock(&self.loaded).contains_key(&version) || lock(&self.unloadable).contains(&version)
+    }
+
+    /// Loads a version whose runs wait, unless that is under way. True: there is something new to know of it.
+    pub(crate) async fn learn(&self, version: Digest) -> bool {
+        if !lock(&self.wanted).insert(version) {
+            return false;
+        }
+        let code = self.code(version).await;
+        lock(&self.wanted).remove(&version);
+        match code {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(%version, %error, "a version whose runs wait is not loaded");
+                matches!(error, Unloadable::Version(_))
+            }
+        }
     }
 
     /// Loads every active version that is not loaded: another node may have compiled it, and runs of it come here too.

@@ -29,13 +29,13 @@ const CLAIM_POLL_MIN: Duration = Duration::from_millis(100);
 /// and, twice as late each time, after there was nothing: what a lost nudge may cost.
 const CLAIM_POLL_MAX: Duration = Duration::from_secs(1);
 /// How often timers are looked at where other nodes set some too: how late one may fire whose node has died.
-const FIRE_POLL: Duration = Duration::from_secs(1);
+const FIRE_POLL: Duration = Duration::from_millis(1_500);
 /// How often a node says that it lives.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
 /// How often it is looked what other nodes have deployed.
 const KEEP_UP_EVERY: Duration = Duration::from_secs(2);
-/// How often dead nodes' runs are looked for.
-const TAKEOVER_EVERY: Duration = Duration::from_secs(5);
+/// How often dead nodes' runs are looked for: half of what may go by between the end of a lease and the end of its runs.
+const TAKEOVER_EVERY: Duration = Duration::from_millis(2_500);
 /// How many runs are taken over in one commit.
 const TAKEOVER_BATCH: u32 = 1_000;
 /// How long to wait after the store had trouble.
@@ -72,11 +72,13 @@ async fn claiming(scheduler: Scheduler) {
         let claim = Claim {
             node: scheduler.0.node,
             limit,
+            versions: scheduler.takes(),
             now: scheduler.0.clock.now(),
         };
         match scheduler.0.store.claim(claim).await {
             Ok(batch) => {
                 blocked(&batch.blocked);
+                scheduler.load(batch.lacking);
                 let full = batch.claimed.len() as u32 == limit;
                 poll = match batch.claimed.is_empty() {
                     true => CLAIM_POLL_MAX.min(poll * 2),
@@ -154,6 +156,7 @@ async fn fire(scheduler: &Scheduler) -> bool {
             now,
             limit: FIRE_BATCH,
             claim_limit: slots.len() as u32,
+            versions: scheduler.takes(),
         };
         match scheduler.0.store.fire_timers(fire).await {
             Ok(fired) => {
@@ -228,7 +231,7 @@ async fn beating(scheduler: Scheduler) {
     }
 }
 
-/// Keeps up with what is deployed at other nodes, so that its code is here before its runs are.
+/// Keeps up with what is deployed at other nodes, and loads it before its first run waits for that.
 pub(super) async fn keeping_up(scheduler: Scheduler) {
     loop {
         if let Some(worker) = scheduler.0.worker.get() {

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dormouse_core::{RunId, Timestamp};
+use dormouse_core::{Digest, RunId, Timestamp};
 use dormouse_store::Store;
 use dormouse_store::ingest::Created;
 use dormouse_store::schedule::{ClaimedRun, Incarnation};
@@ -116,6 +116,34 @@ impl Scheduler {
             return None;
         }
         Arc::clone(&self.0.slots).try_acquire_owned().ok()
+    }
+
+    /// The versions whose runs this node takes. None: all, since there is no other node to leave the others to.
+    fn takes(&self) -> Option<Arc<[Digest]>> {
+        let worker = self.0.worker.get().filter(|_| self.0.lease.is_shared())?;
+        Some(worker.registry.known())
+    }
+
+    /// Whether a new run of a version may be leased to this node at once.
+    pub(crate) fn takes_version(&self, version: Digest) -> bool {
+        let worker = self.0.worker.get().filter(|_| self.0.lease.is_shared());
+        worker.is_none_or(|worker| worker.registry.knows(version))
+    }
+
+    /// Loads versions whose runs wait, and then looks for these.
+    fn load(&self, versions: Vec<Digest>) {
+        let Some(worker) = self.0.worker.get() else { return };
+        for version in versions {
+            let (scheduler, worker) = (self.clone(), worker.clone());
+            self.0.tasks.spawn(async move {
+                tokio::select! {
+                    news = worker.registry.learn(version) => if news {
+                        scheduler.nudge();
+                    },
+                    () = scheduler.0.stop.cancelled() => {}
+                }
+            });
+        }
     }
 
     /// Waits for a slot. None when the node stops.

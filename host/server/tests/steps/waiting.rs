@@ -193,6 +193,26 @@ async fn fifty_answers_at_once_all_arrive() {
     }
 }
 
+/// A run that waits holds nothing that the one it waits for may need.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_runs_wait_than_may_execute_at_once() {
+    let (running, _clock) = start(Duration::from_secs(5)).await;
+    let mut waiters = Vec::new();
+    for _ in 0..300 {
+        waiters.push(running.invoke("steps/wait", "{}").await);
+    }
+    for run in &waiters {
+        waiting(&running, *run).await;
+    }
+    // The answer comes from a run, which needs a place to execute as well.
+    let events = r#"{"events":[{"name":"steps/answer","data":{"all":true}}]}"#;
+    let answering = running.invoke("steps/send", events).await;
+    output(&running.settled(answering).await);
+    for run in waiters {
+        assert_eq!(output(&running.settled(run).await), json!({"all": true}));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_wait_is_a_failure_as_data() {
     let (running, _clock) = start(super::support::park_idle()).await;

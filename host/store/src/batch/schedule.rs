@@ -24,12 +24,13 @@ pub(crate) fn claim(work: &mut Work, ids: &[RunId], claim: &Claim) -> Result<(Ve
 }
 
 /// Fires the timers of runs that are loaded, in order, but for those that their throttles hold back. Answers with those
-/// that are leased, and the rest of the answer.
+/// that are leased, and the rest of the answer. `digest` knows the versions of these runs by their numbers.
 pub(crate) fn fire(
     work: &mut Work,
     ids: &[RunId],
     throttles: &mut Throttles,
     fire: &FireTimers,
+    digest: impl Fn(i64) -> Result<Digest>,
 ) -> Result<(Vec<RunId>, Fired)> {
     let mut fired = Fired {
         fired: ids.len() as u32,
@@ -48,7 +49,11 @@ pub(crate) fn fire(
             fired.held.push(held.until);
             continue;
         }
-        if claimed.len() >= fire.claim_limit as usize {
+        let asked_for = match (&fire.versions, work.get(*id)) {
+            (Some(versions), Some(row)) => versions.contains(&digest(row.version_id)?),
+            _ => true,
+        };
+        if !asked_for || claimed.len() >= fire.claim_limit as usize {
             work.change(*id, |row| row.ready(Event::Wake, fire.now))?;
             fired.readied += 1;
         } else if work.change(*id, |row| row.claim(fire.node, fire.now))? {

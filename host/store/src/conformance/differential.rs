@@ -33,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 46] = [
+const KINDS: [&str; 47] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -51,6 +51,7 @@ const KINDS: [&str; 46] = [
     "ingest-throttled",
     "fire-throttled",
     "claim",
+    "claim-lacking",
     "claim-blocked",
     "fire",
     "fire-ready",
@@ -312,9 +313,10 @@ impl Pair {
             let claim = Claim {
                 node: node(self.node).incarnation,
                 limit: 500,
+                versions: None,
                 now,
             };
-            let batch = both!(self, claim(claim)).expect("claims");
+            let batch = both!(self, claim(claim.clone())).expect("claims");
             if !batch.blocked.is_empty() {
                 self.succeeded("claim-blocked");
             }
@@ -455,12 +457,23 @@ impl Pair {
         let claim = Claim {
             node: node(self.node).incarnation,
             limit: self.random.below(6) as u32,
+            versions: self.some_versions(),
             now: self.time(),
         };
-        let batch = both!(self, claim(claim)).expect("claims");
+        let batch = both!(self, claim(claim.clone())).expect("claims");
         if !batch.claimed.is_empty() {
             self.succeeded("claim");
         }
+        if !batch.lacking.is_empty() {
+            self.succeeded("claim-lacking");
+        }
+    }
+
+    /// What a node has loaded: most often nothing is said of it.
+    fn some_versions(&mut self) -> Option<Arc<[Digest]>> {
+        let mut versions: Vec<Digest> = (0..5).map(digest).collect();
+        versions.retain(|_| self.random.one_in(2));
+        self.random.one_in(3).then(|| versions.into())
     }
 
     async fn fire(&mut self) {
@@ -471,8 +484,9 @@ impl Pair {
             now: until,
             limit: self.random.below(8) as u32,
             claim_limit: self.random.below(4) as u32,
+            versions: self.some_versions(),
         };
-        let fired = both!(self, fire_timers(fire)).expect("fires");
+        let fired = both!(self, fire_timers(fire.clone())).expect("fires");
         if !fired.claimed.is_empty() {
             self.succeeded("fire");
         }

@@ -160,6 +160,7 @@ impl Fixture {
         let claim = Claim {
             node: self.node,
             limit,
+            versions: None,
             now,
         };
         let batch = self.store.claim(claim).await.expect("claims");
@@ -173,6 +174,7 @@ impl Fixture {
             now,
             limit,
             claim_limit,
+            versions: None,
         };
         self.store.fire_timers(fire).await.expect("fires timers")
     }

@@ -84,6 +84,7 @@ checks![
     waiting::a_wait_that_looks_back_finds_the_latest,
     waiting::events_and_waits_at_once_never_miss_each_other,
     scheduling::claims_go_to_the_oldest,
+    scheduling::a_node_claims_only_what_it_has_loaded,
     scheduling::timers_fire_in_order_and_within_limits,
     scheduling::upcoming_timers_are_the_soonest,
     scheduling::a_crash_loop_is_blocked,

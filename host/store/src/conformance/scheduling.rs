@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_core::RunId;
 use dormouse_core::run::{Phase, State, Status};
+use dormouse_core::{Digest, RunId};
 
 use super::fixture::{Fixture, at, node, sleep, step, suspend};
 use crate::command::Commanded;
@@ -42,6 +42,55 @@ pub(super) async fn claims_go_to_the_oldest(store: Arc<dyn Store>) {
     assert_eq!(ids(&fixture.claim(10, at(41)).await), [late]);
     assert_eq!(fixture.claim(10, at(42)).await, []);
     assert_eq!(fixture.get(late).await.started_at, Some(at(41)));
+}
+
+/// A node takes runs of the versions it has loaded, and is told which others there are.
+pub(super) async fn a_node_claims_only_what_it_has_loaded(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let other = Digest::of(b"another version");
+    let runs = [fixture.ready(at(10)).await, fixture.ready(at(20)).await];
+    let claim = |versions: &[Digest], limit| Claim {
+        node: fixture.node,
+        limit,
+        versions: Some(versions.into()),
+        now: at(30),
+    };
+    for nothing in [&[][..], &[other][..]] {
+        let batch = fixture.store.claim(claim(nothing, 10)).await.expect("claims");
+        assert_eq!((batch.claimed, batch.blocked), (vec![], vec![]));
+        assert_eq!(batch.lacking, [fixture.digest]);
+    }
+    // As many as were asked for: what else there may be is for the next time.
+    let batch = fixture
+        .store
+        .claim(claim(&[other, fixture.digest], 1))
+        .await
+        .expect("claims");
+    assert_eq!((ids(&batch.claimed), batch.lacking), (vec![runs[0]], vec![]));
+    let batch = fixture
+        .store
+        .claim(claim(&[fixture.digest], 10))
+        .await
+        .expect("claims");
+    assert_eq!((ids(&batch.claimed), batch.lacking), (vec![runs[1]], vec![]));
+
+    let due = fixture.leased(at(31)).await;
+    let suspended = fixture
+        .append(due, 1, vec![sleep(0)], suspend(Some(at(40))))
+        .await;
+    assert_eq!(suspended, Appended::Done);
+    let fire = FireTimers {
+        node: fixture.node,
+        now: at(50),
+        limit: 10,
+        claim_limit: 10,
+        versions: Some([other].into()),
+    };
+    let fired = fixture.store.fire_timers(fire).await.expect("fires");
+    assert_eq!((fired.claimed, fired.readied, fired.fired), (vec![], 1, 1));
+    let batch = fixture.store.claim(claim(&[other], 10)).await.expect("claims");
+    assert_eq!((batch.claimed, batch.lacking), (vec![], vec![fixture.digest]));
+    assert_eq!(ids(&fixture.claim(10, at(51)).await), [due]);
 }
 
 pub(super) async fn timers_fire_in_order_and_within_limits(store: Arc<dyn Store>) {
@@ -108,6 +157,7 @@ pub(super) async fn a_crash_loop_is_blocked(store: Arc<dyn Store>) {
     let claim = Claim {
         node: fixture.node,
         limit: 10,
+        versions: None,
         now: at(30),
     };
     let batch = fixture.store.claim(claim).await.expect("claims");
@@ -185,6 +235,7 @@ pub(super) async fn runs_of_nodes_that_left_are_taken_over(store: Arc<dyn Store>
     let claim = Claim {
         node: node(2).incarnation,
         limit: 10,
+        versions: None,
         now: at(9),
     };
     let claimed = fixture.store.claim(claim).await.expect("claims").claimed;
@@ -204,6 +255,7 @@ pub(super) async fn a_node_that_left_gets_nothing(store: Arc<dyn Store>) {
     let claim = Claim {
         node: fixture.node,
         limit: 10,
+        versions: None,
         now: at(79),
     };
     assert!(matches!(
@@ -215,6 +267,7 @@ pub(super) async fn a_node_that_left_gets_nothing(store: Arc<dyn Store>) {
         now: at(79),
         limit: 10,
         claim_limit: 10,
+        versions: None,
     };
     assert!(matches!(
         fixture.store.fire_timers(fire).await,

@@ -6,7 +6,7 @@ use dormouse_core::flow::{Decision, Gate, Held, Limited, Standing, Verdict};
 use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
 use dormouse_core::limit::{CLAIMS_WITHOUT_ENTRY_MAX, EVENT_DEDUPE};
 use dormouse_core::run::{End, Event, Phase, RunError, State, Status};
-use dormouse_core::{EventId, Json, RunId, Seq, Timestamp};
+use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
 
 use super::World;
 use crate::command::Commanded;
@@ -14,7 +14,9 @@ use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine, Lost, Then};
 use crate::ingest::{Created, Ingest, NewRun};
 use crate::read::{Counts, Decided, Run, StoredEvent};
-use crate::schedule::{Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, crash_loop};
+use crate::schedule::{
+    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, LACKING_MAX, crash_loop,
+};
 use crate::wait::NewWait;
 
 /// A run and all that belongs to it.
@@ -366,7 +368,22 @@ impl World {
     pub(super) fn claim(&mut self, claim: Claim) -> Result<ClaimedBatch> {
         self.lives(claim.node)?;
         let mut batch = ClaimedBatch::default();
-        for (_, id) in self.queue().into_iter().take(claim.limit as usize) {
+        let asked_for = |world: &World, id: RunId| match (&claim.versions, world.runs.get(&id)) {
+            (Some(versions), Some(run)) => versions.contains(&run.shown.version),
+            _ => true,
+        };
+        let mut asked: Vec<RunId> = self.queue().into_iter().map(|(_, id)| id).collect();
+        asked.retain(|id| asked_for(self, *id));
+        asked.truncate(claim.limit as usize);
+        if asked.len() < claim.limit as usize {
+            let left = self.queue().into_iter().filter(|(_, id)| !asked.contains(id));
+            let mut lacking: BTreeSet<Digest> = BTreeSet::new();
+            for (_, id) in left.take(LACKING_MAX as usize) {
+                lacking.insert(self.of(id)?.shown.version);
+            }
+            batch.lacking = lacking.into_iter().collect();
+        }
+        for id in asked {
             if self.of(id)?.claim(claim.node, claim.now)? {
                 batch.claimed.push(self.claimed(id)?);
             } else {
@@ -386,7 +403,12 @@ impl World {
                 fired.held.push(until);
                 continue;
             }
-            if fired.claimed.len() >= fire.claim_limit as usize {
+            let version = self.of(id)?.shown.version;
+            let asked_for = fire
+                .versions
+                .as_ref()
+                .is_none_or(|versions| versions.contains(&version));
+            if !asked_for || fired.claimed.len() >= fire.claim_limit as usize {
                 self.of(id)?.ready(Event::Wake, fire.now)?;
                 fired.readied += 1;
             } else if self.of(id)?.claim(fire.node, fire.now)? {

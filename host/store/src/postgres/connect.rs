@@ -20,8 +20,11 @@ const VERSION_MIN: i64 = 130_000;
 /// One migration at a time, however many nodes start at once.
 const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 
+/// A change of the schema: its number, its name, its statements.
+pub type Migration = (i64, &'static str, &'static str);
+
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [Migration; 3] = [
     (
         1,
         "initial",
@@ -215,9 +218,10 @@ impl Address {
     }
 }
 
-/// Brings the schema up to date. Several nodes may do so at once.
-pub(super) async fn migrate(conn: &mut Conn) -> Attempt<()> {
-    let known = MIGRATIONS.iter().map(|(version, ..)| *version).max().unwrap_or(0);
+/// Brings the schema up to date: with this release's changes, and `later` ones. Several nodes may do so at once.
+pub(super) async fn migrate(conn: &mut Conn, later: &[Migration]) -> Attempt<()> {
+    let migrations = || MIGRATIONS.iter().chain(later);
+    let known = migrations().map(|(version, ..)| *version).max().unwrap_or(0);
     let text = "SELECT current_setting('server_version_num')::int8, current_setting('server_version'), \
          current_setting('synchronous_commit'), current_setting('server_encoding')";
     conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
@@ -256,7 +260,7 @@ pub(super) async fn migrate(conn: &mut Conn) -> Attempt<()> {
         .await?;
         // Another node may have been faster.
         found = found_version(conn).await?;
-        for (version, name, text) in MIGRATIONS.iter().filter(|(version, ..)| *version > found) {
+        for (version, name, text) in migrations().filter(|(version, ..)| *version > found) {
             conn.simple(*text).await?;
             conn.execute(
                 "INSERT INTO dormouse_migrations (version, name, applied_at) VALUES ($1, $2, clock_timestamp())",

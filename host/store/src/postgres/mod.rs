@@ -47,6 +47,7 @@ use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+pub use self::connect::Migration;
 use self::connect::{Address, Purpose};
 use self::marks::Marks;
 use self::readers::Readers;
@@ -83,6 +84,9 @@ pub struct Options {
     pub readers: usize,
     /// A node that was not heard of for so long is declared dead.
     pub lease: Duration,
+    /// Changes of the schema that a later release brings: applied after this one's, and then known. Empty but in tests of
+    /// upgrades, where this store stands for that release's.
+    pub later: Vec<Migration>,
 }
 
 impl std::fmt::Debug for Options {
@@ -104,6 +108,7 @@ impl Options {
             queue_capacity: 8_192,
             readers: 4,
             lease: Duration::from_secs(10),
+            later: Vec::new(),
         }
     }
 }
@@ -135,7 +140,7 @@ impl PostgresStore {
     /// - [`Error::Unavailable`] when it cannot be reached, refuses the password, or may not be written.
     pub async fn open(options: Options) -> Result<PostgresStore> {
         let address = Arc::new(Address::of(&options.url)?);
-        let opened = PostgresStore::prepare(&address).await;
+        let opened = PostgresStore::prepare(&address, &options.later).await;
         let (conn, name) = opened.map_err(|fault| match fault.into_error() {
             Error::Unavailable(message) if !message.contains(&address.shown) => {
                 Error::Unavailable(format!("{}: {message}", address.shown))
@@ -187,9 +192,9 @@ impl PostgresStore {
     }
 
     /// The writer's connection on an up-to-date schema, and a name for the writer.
-    async fn prepare(address: &Address) -> fault::Attempt<(Conn, [u8; 16])> {
+    async fn prepare(address: &Address, later: &[Migration]) -> fault::Attempt<(Conn, [u8; 16])> {
         let mut conn = address.connect(Purpose::Write).await?;
-        connect::migrate(&mut conn).await?;
+        connect::migrate(&mut conn, later).await?;
         conn.simple(address.begin(Purpose::Write)).await?;
         conn.execute(
             "DELETE FROM receipts WHERE at_ms < (extract(epoch FROM clock_timestamp()) * 1000)::int8 - 86400000",
@@ -303,13 +308,12 @@ impl Store for PostgresStore {
 
     async fn claim(&self, claim: Claim) -> Result<ClaimedBatch> {
         let (node, low) = (claim.node, self.marks.ready.low_or_sweep());
-        let (lives, anything) =
-            on!(self.readers, () conn => schedule::anything_ready(conn, node, low)).await?;
+        let (lives, first) = on!(self.readers, () conn => schedule::first_ready(conn, node, low)).await?;
         if !lives {
             return Err(Error::DeclaredDead);
         }
-        if !anything {
-            self.marks.ready.seen(low, claim.now);
+        self.marks.ready.seen(low, first.unwrap_or(claim.now));
+        if first.is_none() {
             return Ok(ClaimedBatch::default());
         }
         expect!(self.queue.submit(Request::Claim(claim)).await, Answer::Claimed(batch) => batch)

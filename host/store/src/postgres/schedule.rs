@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use dormouse_core::{Json, RunId, Timestamp};
+use dormouse_core::{Digest, Json, RunId, Timestamp};
 
 use super::cache::Cache;
 use super::fault::Attempt;
@@ -17,7 +17,7 @@ use crate::batch::runs::{Work, place};
 use crate::batch::schedule::Details;
 use crate::error::Error;
 use crate::schedule::{
-    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, NewNode, Node, Standing,
+    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, LACKING_MAX, NewNode, Node, Standing,
 };
 
 /// The server's clock in milliseconds, as text of a statement.
@@ -147,21 +147,23 @@ pub(super) async fn nodes(conn: &mut Conn) -> Attempt<Vec<Node>> {
 
 /// Declares nodes dead that were not heard of for longer than the lease. Answers whether there are graves.
 pub(super) async fn bury(conn: &mut Conn, lease: Duration) -> Attempt<bool> {
-    conn.execute(
-        concat!(
-            "WITH late AS (SELECT incarnation FROM nodes WHERE heartbeat_ms < ",
-            clock!(),
-            " - $1 ORDER BY incarnation FOR UPDATE SKIP LOCKED), \
-             gone AS (DELETE FROM nodes USING late WHERE nodes.incarnation = late.incarnation \
-             RETURNING nodes.incarnation) \
-             INSERT INTO graves (incarnation) SELECT incarnation FROM gone ON CONFLICT DO NOTHING"
-        ),
-        |args| {
-            args.int(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX));
-        },
-    )
-    .await?;
-    let rows = conn.fetch("SELECT EXISTS (SELECT 1 FROM graves)", |_| {}).await?;
+    let rows = conn
+        .fetch(
+            concat!(
+                "WITH late AS (SELECT incarnation FROM nodes WHERE heartbeat_ms < ",
+                clock!(),
+                " - $1 ORDER BY incarnation FOR UPDATE SKIP LOCKED), \
+                 gone AS (DELETE FROM nodes USING late WHERE nodes.incarnation = late.incarnation \
+                 RETURNING nodes.incarnation), \
+                 dug AS (INSERT INTO graves (incarnation) SELECT incarnation FROM gone ON CONFLICT DO NOTHING \
+                 RETURNING incarnation) \
+                 SELECT EXISTS (SELECT 1 FROM graves) OR EXISTS (SELECT 1 FROM dug)"
+            ),
+            |args| {
+                args.int(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX));
+            },
+        )
+        .await?;
     Ok(rows.first().map_or(Ok(false), |row| Cells::of(row).flag())?)
 }
 
@@ -234,17 +236,47 @@ pub(super) async fn take_over(
 
 // ---- claims and timers --------------------------------------------------------------------------------------------
 
-/// Whether there is anything to claim, and whether the node lives. One read, so that an idle node writes nothing.
-pub(super) async fn anything_ready(conn: &mut Conn, node: Incarnation, low: i64) -> Attempt<(bool, bool)> {
-    anything(
-        conn,
-        "SELECT EXISTS (SELECT 1 FROM nodes WHERE incarnation = $1), \
-         EXISTS (SELECT 1 FROM ready WHERE shard = 0 AND at_ms >= $2)",
-        node,
-        low,
-        None,
-    )
-    .await
+/// Ready runs, oldest first. What somebody else has locked is left to them.
+const READY: &str = concat!(
+    "SELECT ",
+    hot_columns!(),
+    " FROM ready q JOIN runs r ON r.id = q.run_id WHERE q.shard = 0 AND q.at_ms >= $1 \
+     ORDER BY q.shard, q.at_ms, q.run_id LIMIT $2 FOR UPDATE OF q, r SKIP LOCKED"
+);
+
+/// The same of some versions.
+const READY_OF_VERSIONS: &str = concat!(
+    "SELECT ",
+    hot_columns!(),
+    " FROM ready q JOIN runs r ON r.id = q.run_id WHERE q.shard = 0 AND q.at_ms >= $1 \
+     AND r.version_id = ANY(ARRAY(SELECT v.id FROM versions v WHERE v.digest = ANY($3))) \
+     ORDER BY q.shard, q.at_ms, q.run_id LIMIT $2 FOR UPDATE OF q, r SKIP LOCKED"
+);
+
+/// Whether the node lives, and since when the run is ready that is first in the queue. One read, so that an idle node
+/// writes nothing.
+pub(super) async fn first_ready(
+    conn: &mut Conn,
+    node: Incarnation,
+    low: i64,
+) -> Attempt<(bool, Option<Timestamp>)> {
+    let rows = conn
+        .fetch(
+            "SELECT EXISTS (SELECT 1 FROM nodes WHERE incarnation = $1), \
+             (SELECT at_ms FROM ready WHERE shard = 0 AND at_ms >= $2 ORDER BY at_ms LIMIT 1)",
+            |args| {
+                args.key(node).int(low);
+            },
+        )
+        .await?;
+    let mut cells = Cells::of(answer(&rows)?);
+    Ok((cells.flag()?, cells.time_or_null()?))
+}
+
+/// The one row of a question that is always answered.
+fn answer(rows: &[sqlx::postgres::PgRow]) -> Attempt<&sqlx::postgres::PgRow> {
+    let row = rows.first();
+    row.ok_or_else(|| Error::Corrupt("a question was answered with nothing".to_owned()).into())
 }
 
 /// Whether any timer is due, and whether the node lives.
@@ -254,38 +286,17 @@ pub(super) async fn anything_due(
     low: i64,
     now: Timestamp,
 ) -> Attempt<(bool, bool)> {
-    anything(
-        conn,
-        "SELECT EXISTS (SELECT 1 FROM nodes WHERE incarnation = $1), \
-         EXISTS (SELECT 1 FROM timers WHERE shard = 0 AND due_ms >= $2 AND due_ms <= $3)",
-        node,
-        low,
-        Some(now),
-    )
-    .await
-}
-
-async fn anything(
-    conn: &mut Conn,
-    text: &'static str,
-    node: Incarnation,
-    low: i64,
-    now: Option<Timestamp>,
-) -> Attempt<(bool, bool)> {
     let rows = conn
-        .fetch(text, |args| {
-            args.key(node).int(low);
-            if let Some(now) = now {
-                args.time(now);
-            }
-        })
+        .fetch(
+            "SELECT EXISTS (SELECT 1 FROM nodes WHERE incarnation = $1), \
+             EXISTS (SELECT 1 FROM timers WHERE shard = 0 AND due_ms >= $2 AND due_ms <= $3)",
+            |args| {
+                args.key(node).int(low).time(now);
+            },
+        )
         .await?;
-    let row = rows
-        .first()
-        .ok_or_else(|| Error::Corrupt("a question was answered with nothing".to_owned()))?;
-    let mut cells = Cells::of(row);
-    let (lives, anything) = (cells.flag()?, cells.flag()?);
-    Ok((lives, anything))
+    let mut cells = Cells::of(answer(&rows)?);
+    Ok((cells.flag()?, cells.flag()?))
 }
 
 /// Makes sure that the node lives, and goes on living until the transaction ends.
@@ -313,27 +324,53 @@ pub(super) async fn claim(
 ) -> Attempt<ClaimedBatch> {
     lives(conn, claim.node).await?;
     let low = effects.marks.ready.low();
+    let text = if claim.versions.is_some() {
+        READY_OF_VERSIONS
+    } else {
+        READY
+    };
     let rows = conn
-        .fetch(
-            concat!(
-                "SELECT ",
-                hot_columns!(),
-                " FROM ready q JOIN runs r ON r.id = q.run_id WHERE q.shard = 0 AND q.at_ms >= $1 \
-                 ORDER BY q.shard, q.at_ms, q.run_id LIMIT $2 FOR UPDATE OF q, r SKIP LOCKED"
-            ),
-            |args| {
-                args.int(low).int(claim.limit.into());
-            },
-        )
+        .fetch(text, |args| {
+            args.int(low).int(claim.limit.into());
+            if let Some(versions) = &claim.versions {
+                args.byteses(versions.iter().map(|digest| digest.as_bytes().as_slice()));
+            }
+        })
         .await?;
     let (mut work, ids) = take(&rows)?;
-    if let Some(at) = ids.first().and_then(|id| work.get(*id)?.due) {
-        effects.marks.ready.seen(low, at);
-    }
     let (claimed, blocked) = batch::schedule::claim(&mut work, &ids, claim)?;
     let claimed = describe(conn, cache, &work, &claimed).await?;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
-    Ok(ClaimedBatch { claimed, blocked })
+    let lacking = match &claim.versions {
+        Some(versions) if ids.len() < claim.limit as usize => lacking(conn, low, versions).await?,
+        _ => Vec::new(),
+    };
+    Ok(ClaimedBatch {
+        claimed,
+        blocked,
+        lacking,
+    })
+}
+
+/// The versions of the oldest ready runs, without these.
+async fn lacking(conn: &mut Conn, low: i64, versions: &[Digest]) -> Attempt<Vec<Digest>> {
+    let rows = conn
+        .fetch(
+            "SELECT DISTINCT v.digest FROM (SELECT run_id FROM ready WHERE shard = 0 AND at_ms >= $1 \
+             ORDER BY at_ms, run_id LIMIT $2) q JOIN runs r ON r.id = q.run_id JOIN versions v ON v.id = r.version_id \
+             WHERE v.digest <> ALL($3) ORDER BY v.digest",
+            |args| {
+                args.int(low)
+                    .int(LACKING_MAX.into())
+                    .byteses(versions.iter().map(|digest| digest.as_bytes().as_slice()));
+            },
+        )
+        .await?;
+    let mut lacking = Vec::with_capacity(rows.len());
+    for row in &rows {
+        lacking.push(Digest::from_bytes(Cells::of(row).bytes()?));
+    }
+    Ok(lacking)
 }
 
 /// Fires due timers.
@@ -362,10 +399,19 @@ pub(super) async fn fire_timers(
     if let Some(due) = ids.first().and_then(|id| work.get(*id)?.due) {
         effects.marks.timers.seen(low, due);
     }
+    let versions: Vec<i64> = match &fire.versions {
+        Some(_) => ids
+            .iter()
+            .filter_map(|id| Some(work.get(*id)?.version_id))
+            .collect(),
+        None => Vec::new(),
+    };
+    cache.learn(conn, &[], &versions).await?;
     let concerned = |id: &RunId| work.get(*id).is_some_and(Throttles::concern);
     let concerned: Vec<RunId> = ids.iter().copied().filter(concerned).collect();
     let mut throttles = limits::throttles(conn, &concerned).await?;
-    let (claimed, mut fired) = batch::schedule::fire(&mut work, &ids, &mut throttles, fire)?;
+    let (claimed, mut fired) =
+        batch::schedule::fire(&mut work, &ids, &mut throttles, fire, |id| cache.digest(id))?;
     limits::turned(conn, &throttles).await?;
     fired.claimed = describe(conn, cache, &work, &claimed).await?;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;

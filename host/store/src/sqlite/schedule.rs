@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use dormouse_core::{Json, RunId, Timestamp};
+use dormouse_core::{Digest, Json, RunId, Timestamp};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
@@ -16,7 +16,7 @@ use crate::batch::runs::{SHARD, Work, place};
 use crate::batch::schedule::Details;
 use crate::error::{Error, Result};
 use crate::schedule::{
-    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, NewNode, Node, Standing,
+    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, LACKING_MAX, NewNode, Node, Standing,
 };
 
 /// What a claimed run has beside its row.
@@ -131,24 +131,78 @@ pub(super) async fn take_over(conn: &mut SqliteConnection, limit: u32, now: Time
 /// Leases ready runs.
 pub(super) async fn claim(conn: &mut SqliteConnection, cache: &Cache, claim: &Claim) -> Result<ClaimedBatch> {
     lives(cache, claim.node)?;
-    let rows = fetch(
-        conn,
-        concat!(
-            "SELECT ",
-            hot_columns!(),
-            " FROM (SELECT at_ms, run_id FROM ready WHERE shard = ? ORDER BY at_ms, run_id LIMIT ?) q \
-             CROSS JOIN runs r ON r.id = q.run_id ORDER BY q.at_ms, q.run_id"
-        ),
-        |args| {
-            args.int(SHARD).int(claim.limit.into());
-        },
-    )
-    .await?;
+    let rows = match &claim.versions {
+        None => {
+            fetch(
+                conn,
+                concat!(
+                    "SELECT ",
+                    hot_columns!(),
+                    " FROM (SELECT at_ms, run_id FROM ready WHERE shard = ? ORDER BY at_ms, run_id LIMIT ?) q \
+                     CROSS JOIN runs r ON r.id = q.run_id ORDER BY q.at_ms, q.run_id"
+                ),
+                |args| {
+                    args.int(SHARD).int(claim.limit.into());
+                },
+            )
+            .await?
+        }
+        Some(versions) => {
+            fetch(
+                conn,
+                concat!(
+                    "SELECT ",
+                    hot_columns!(),
+                    " FROM ready q CROSS JOIN runs r ON r.id = q.run_id WHERE q.shard = ? AND r.version_id IN \
+                     (SELECT v.id FROM versions v WHERE lower(hex(v.digest)) IN (SELECT value FROM json_each(?))) \
+                     ORDER BY q.at_ms, q.run_id LIMIT ?"
+                ),
+                |args| {
+                    args.int(SHARD).text(&array_of(versions)).int(claim.limit.into());
+                },
+            )
+            .await?
+        }
+    };
     let (mut work, ids) = take(&rows)?;
     let (claimed, blocked) = batch::schedule::claim(&mut work, &ids, claim)?;
     let claimed = describe(conn, cache, &work, &claimed).await?;
     flush(conn, &mut work).await?;
-    Ok(ClaimedBatch { claimed, blocked })
+    let lacking = match &claim.versions {
+        Some(versions) if ids.len() < claim.limit as usize => lacking(conn, versions).await?,
+        _ => Vec::new(),
+    };
+    Ok(ClaimedBatch {
+        claimed,
+        blocked,
+        lacking,
+    })
+}
+
+/// The versions of the oldest ready runs, without these.
+async fn lacking(conn: &mut SqliteConnection, versions: &[Digest]) -> Result<Vec<Digest>> {
+    let rows = fetch(
+        conn,
+        "SELECT DISTINCT v.digest FROM (SELECT run_id FROM ready WHERE shard = ? ORDER BY at_ms, run_id LIMIT ?) q \
+         CROSS JOIN runs r ON r.id = q.run_id CROSS JOIN versions v ON v.id = r.version_id \
+         WHERE lower(hex(v.digest)) NOT IN (SELECT value FROM json_each(?)) ORDER BY v.digest",
+        |args| {
+            args.int(SHARD).int(LACKING_MAX.into()).text(&array_of(versions));
+        },
+    )
+    .await?;
+    rows.iter()
+        .map(|row| Ok(Digest::from_bytes(Cells::of(row).bytes()?)))
+        .collect()
+}
+
+/// Digests as a JSON array of their hexadecimal digits.
+fn array_of(versions: &[Digest]) -> String {
+    let quoted: Vec<String> = versions
+        .iter()
+        .map(|digest| format!("\"{}\"", digest.hex()))
+        .collect();
+    format!("[{}]", quoted.join(","))
 }
 
 /// Fires due timers.
@@ -175,7 +229,8 @@ pub(super) async fn fire_timers(
     let concerned = |id: &RunId| work.get(*id).is_some_and(Throttles::concern);
     let concerned: Vec<RunId> = ids.iter().copied().filter(concerned).collect();
     let mut throttles = limits::throttles(conn, &concerned).await?;
-    let (claimed, mut fired) = batch::schedule::fire(&mut work, &ids, &mut throttles, fire)?;
+    let (claimed, mut fired) =
+        batch::schedule::fire(&mut work, &ids, &mut throttles, fire, |id| cache.digest(id))?;
     limits::turned(conn, &throttles).await?;
     fired.claimed = describe(conn, cache, &work, &claimed).await?;
     flush(conn, &mut work).await?;

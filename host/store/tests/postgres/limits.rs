@@ -168,6 +168,7 @@ async fn no_throttle_is_exceeded_whichever_nodes_begin_the_runs() {
                     now: at(now),
                     limit: 5,
                     claim_limit: 5,
+                    versions: None,
                 };
                 let fired = member.store.fire_timers(fire).await.expect("fires");
                 begun.extend(fired.claimed.iter().map(|run| (run.id, now)));
@@ -189,6 +190,7 @@ async fn no_throttle_is_exceeded_whichever_nodes_begin_the_runs() {
             now: at(round * 100),
             limit: 100,
             claim_limit: 100,
+            versions: None,
         };
         let fired = members[0].store.fire_timers(fire).await.expect("fires");
         begun.extend(fired.claimed.iter().map(|run| (run.id, round * 100)));

@@ -7,6 +7,7 @@ mod limits;
 mod many;
 mod opening;
 mod proxy;
+mod recovery;
 mod waiting;
 
 use std::sync::Arc;
@@ -148,6 +149,7 @@ impl Member {
         Claim {
             node: self.node,
             limit,
+            versions: None,
             now: at(2),
         }
     }

@@ -1,6 +1,6 @@
 //! A server that has nothing to do.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -10,8 +10,10 @@ use crate::server::Server;
 
 /// For how long it is watched.
 const WATCHED: Duration = Duration::from_secs(10);
+/// For how long the database is, whose statistics come in pieces.
+const ASKED: Duration = Duration::from_secs(30);
 
-/// Start to ready on a fresh and on a used directory, and what it takes while idle.
+/// Start to ready on a fresh and on a used directory, and what it takes while idle: of the machine, and of a database.
 pub(crate) async fn idle(bench: &mut Bench) -> Result<()> {
     let (mut fresh, mut again) = (Samples::default(), Samples::default());
     let mut last = None;
@@ -37,6 +39,19 @@ pub(crate) async fn idle(bench: &mut Bench) -> Result<()> {
         bench.report.number("resident", server.resident()?, "MiB");
         let share = (server.cpu()? - before).as_secs_f64() / WATCHED.as_secs_f64();
         bench.report.number("processor", share * 100.0, "%");
+        if let Some(database) = server.database() {
+            let nodes = server.nodes() as f64;
+            let connections = database.connections()? as f64;
+            // Statistics of a session come when it has a moment, a second later at most.
+            let before = (database.transactions()?, Instant::now());
+            tokio::time::sleep(ASKED).await;
+            let asked = (database.transactions()? - before.0) as f64 / before.1.elapsed().as_secs_f64();
+            bench.report.row("an idle node on Postgres", "≤ 5 queries/s");
+            bench.report.number("queries of each node", asked / nodes, "/s");
+            bench
+                .report
+                .number("connections of each node", connections / nodes, "");
+        }
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! What is measured: one file per kind of work.
 
 mod ceiling;
+mod churn;
+mod elsewhere;
 mod idle;
 mod ingest;
 mod resume;
@@ -15,8 +17,20 @@ use anyhow::{Result, bail};
 use crate::Bench;
 
 /// All kinds of work, in the order in which they are measured.
-pub(crate) const NAMES: [&str; 11] = [
-    "ceiling", "idle", "w1", "w1-one", "w2", "w3", "w4", "ingest", "swap", "stored", "sleeping",
+pub(crate) const NAMES: [&str; 13] = [
+    "ceiling",
+    "idle",
+    "w1",
+    "w1-one",
+    "w2",
+    "w3",
+    "w4",
+    "ingest",
+    "swap",
+    "stored",
+    "sleeping",
+    "elsewhere",
+    "churn",
 ];
 
 /// Measures one.
@@ -36,6 +50,8 @@ pub(crate) async fn run(name: &str, bench: &mut Bench) -> Result<()> {
         "swap" => swap::hot(bench).await,
         "stored" => stored::finished(bench).await,
         "sleeping" => sleeping::many(bench).await,
+        "elsewhere" => elsewhere::followed(bench).await,
+        "churn" => churn::sustained(bench).await,
         other => bail!("\"{other}\" is not known"),
     }
 }

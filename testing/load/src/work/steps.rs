@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bytes::Bytes;
+use dormouse_testing_postgres::Cluster;
 use http::Method;
 use serde_json::json;
 
@@ -35,9 +36,15 @@ pub(crate) async fn many_clients(bench: &mut Bench) -> Result<()> {
     warm(&server, bench).await?;
     let looking = looking(&server).await?;
     let (mut cpu, mut rate, mut share) = (Samples::default(), Samples::default(), Samples::default());
-    let (mut answered, mut whole) = (Samples::default(), Samples::default());
+    let (mut answered, mut whole, mut database) =
+        (Samples::default(), Samples::default(), Samples::default());
     for _ in 0..bench.rounds {
+        let before = bench.postgres.as_ref().map(Cluster::cpu);
         let outcome = drive::closed(&server, one_step(bench)).await?;
+        if let Some((cluster, before)) = bench.postgres.as_ref().zip(before) {
+            let cpu = cluster.cpu().saturating_sub(before);
+            database.0.push(cpu.as_secs_f64() * 1e3 / outcome.runs as f64);
+        }
         cpu.0.push(outcome.cpu_per_run());
         rate.0.push(outcome.rate());
         let looks = outcome.elapsed.as_secs_f64() / drive::LOOK_EVERY.as_secs_f64();
@@ -53,6 +60,11 @@ pub(crate) async fn many_clients(bench: &mut Bench) -> Result<()> {
     );
     bench.report.rounds("processor per run", &cpu, "ms");
     bench.report.rounds("of which for being watched", &share, "ms");
+    if !database.0.is_empty() {
+        bench
+            .report
+            .rounds("Postgres' processor per run", &database, "ms");
+    }
     bench.report.rounds("rate", &rate, "runs/s");
     bench.report.number("answered p50", answered.median(), "ms");
     bench.report.number("answered p99", answered.quantile(0.99), "ms");
