@@ -16,10 +16,6 @@ pub(super) async fn pause() -> Answer {
     answer("pausing and resuming")
 }
 
-pub(super) async fn preflight() -> Answer {
-    answer("preflight of a new version")
-}
-
 pub(super) async fn cancellations() -> Answer {
     answer("cancelling runs in bulk")
 }

@@ -21,6 +21,7 @@ mod guard;
 mod history;
 mod modules;
 mod node;
+mod preflight;
 mod query;
 mod runs;
 mod signals;
@@ -76,7 +77,7 @@ pub fn routes(app: App) -> Router {
         .route("/modules/{name}/versions", get(modules::versions))
         .route("/modules/{name}/versions/{digest}", delete(modules::delete))
         .route("/modules/{name}/activate", post(modules::activate))
-        .route("/modules/{name}/preflight", post(absent::preflight))
+        .route("/modules/{name}/preflight", post(preflight::preflight))
         .route("/nodes", get(node::nodes))
         .route("/nodes/{node}/drain", post(node::drain))
         .route(

@@ -379,7 +379,6 @@ async fn what_a_later_release_brings_is_told_apart_from_a_mistake() {
         ("POST", format!("/v1/runs/{id}/pause")),
         ("POST", format!("/v1/runs/{id}/resume")),
         ("POST", "/v1/functions/shop/charge/pause".to_owned()),
-        ("POST", "/v1/modules/shop/preflight".to_owned()),
         ("GET", "/v1/cancellations".to_owned()),
         ("GET", "/v1/keys".to_owned()),
         ("GET", "/v1/grants".to_owned()),

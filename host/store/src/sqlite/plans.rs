@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
-use super::{connect, ingest, journal, limits, read, runs, schedule, upkeep, waits};
+use super::{connect, examine, ingest, journal, limits, read, runs, schedule, upkeep, waits};
 
 /// Tables that grow with use.
 const LARGE: [&str; 13] = [
@@ -47,6 +47,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         schedule::statements(),
         upkeep::statements(),
         read::statements(),
+        examine::statements(),
         waits::statements(),
         limits::statements(),
     ]
