@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use dormouse_core::flow::{Decision, Standing, Verdict};
 use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
 use dormouse_core::limit::{CLAIMS_WITHOUT_ENTRY_MAX, EVENT_DEDUPE};
+use dormouse_core::operation::SendSignal;
 use dormouse_core::run::{End, Event, Phase, RunError, State, Status};
-use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
+use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp, invoke};
 
 use super::World;
 use crate::command::Commanded;
@@ -17,7 +18,7 @@ use crate::read::{Counts, Decided, Run, StoredEvent};
 use crate::schedule::{
     Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, LACKING_MAX, crash_loop,
 };
-use crate::wait::NewWait;
+use crate::wait::{NewWait, WaitOn};
 
 /// A run and all that belongs to it.
 pub(super) struct ModelRun {
@@ -27,6 +28,9 @@ pub(super) struct ModelRun {
     pub(super) logs: BTreeMap<u32, LogLine>,
     config_revision: i64,
     seed: [u8; 32],
+    depth: u32,
+    /// Runs that it has given up, until the world knows.
+    pub(super) orphans: Vec<RunId>,
     continued: Option<Json>,
     completions: BTreeMap<Seq, Completion>,
     pub(super) waits: BTreeMap<Seq, NewWait>,
@@ -60,6 +64,23 @@ impl ModelRun {
             self.ready(Event::Wake, at)?;
         }
         Ok(())
+    }
+
+    /// The run has closed an operation.
+    fn give_up(&mut self, operation: Seq) {
+        if let Some(wait) = self.waits.remove(&operation)
+            && let WaitOn::Child(on) = wait.on
+            && on.cancels
+        {
+            self.orphans.push(on.child);
+        }
+    }
+
+    fn give_up_all(&mut self) {
+        let operations: Vec<Seq> = self.waits.keys().copied().collect();
+        for operation in operations {
+            self.give_up(operation);
+        }
     }
 
     /// Moves the run on. The due time, the reason and a blocked run's error belong to the state that is left.
@@ -103,7 +124,7 @@ impl ModelRun {
         self.shown.owner = None;
         self.shown.ended_at = Some(now);
         self.completions.clear();
-        self.waits.clear();
+        self.give_up_all();
         (self.to_pause, self.held) = (false, false);
         Ok(())
     }
@@ -181,7 +202,10 @@ impl ModelRun {
 fn closed_by(record: &Record) -> Option<Seq> {
     match Entry::decode(record.clone()).ok()?.event {
         Recorded::Delivered { operation, .. } | Recorded::Cancelled { operation } => Some(operation),
-        Recorded::Step { .. } | Recorded::Deferred { .. } | Recorded::Started { .. } => None,
+        Recorded::Step { .. }
+        | Recorded::Deferred { .. }
+        | Recorded::Started { .. }
+        | Recorded::Tried { .. } => None,
     }
 }
 
@@ -333,11 +357,14 @@ impl World {
                 journal_next: 0,
                 journal_base: 0,
                 rerun_of: run.rerun_of,
+                parent: run.parent,
             },
             journal: Vec::new(),
             logs: BTreeMap::new(),
             config_revision: run.config_revision,
             seed: run.seed,
+            depth: run.depth,
+            orphans: Vec::new(),
             continued: None,
             completions: BTreeMap::new(),
             waits: BTreeMap::new(),
@@ -452,6 +479,8 @@ impl World {
             event: event.payload.clone(),
             continued: run.continued.clone(),
             seed: run.seed,
+            parent: run.shown.parent,
+            depth: run.depth,
             queued_at: run.begins(),
             journal_base: run.shown.journal_base,
             journal_next: run.shown.journal_next,
@@ -527,7 +556,7 @@ impl World {
         for record in fresh {
             if let Some(operation) = closed_by(record) {
                 run.completions.remove(&operation);
-                run.waits.remove(&operation);
+                run.give_up(operation);
             }
             let payload = record.payload.as_ref().map_or(0, Json::len);
             run.journal_bytes += (record.name.len() + record.meta.len() + payload) as u64;
@@ -544,7 +573,26 @@ impl World {
                 self.register(id, wait, append.now)?;
             }
         }
+        for sent in append.signals.into_iter().filter(|_| !repeated) {
+            let run = self.signal(&sent.signal, sent.data, append.now)?;
+            if let Some(operation) = sent.operation {
+                self.of(id)?.complete(Completion {
+                    operation,
+                    at: append.now,
+                    outcome: Ok(SendSignal::result(run)),
+                })?;
+            }
+        }
+        let outcome = match &append.then {
+            Then::Complete { output } => Some(Ok(output.clone())),
+            Then::Fail { error } => Some(Err(invoke::failed(error))),
+            _ => None,
+        };
         let appended = self.of(id)?.follow(append.then, append.now)?;
+        self.adopt(id)?;
+        if let Some(outcome) = outcome {
+            self.child_ended(id, outcome, append.now)?;
+        }
         if let Some(ingest) = append.ingest.filter(|_| !repeated) {
             self.ingest(ingest)?;
         }
@@ -560,7 +608,10 @@ impl World {
         }
         run.end(Event::Cancel, now)?;
         run.shown.epoch += 1;
-        Ok(Commanded::Done(run.shown.state))
+        let state = run.shown.state;
+        self.adopt(id)?;
+        self.child_ended(id, Err(invoke::cancelled(id)), now)?;
+        Ok(Commanded::Done(state))
     }
 
     pub(super) fn wake(&mut self, id: RunId, operation: Option<Seq>, now: Timestamp) -> Result<Commanded> {
@@ -708,7 +759,7 @@ impl ModelRun {
                 self.ready(Event::Release, now)?;
                 self.journal.clear();
                 self.completions.clear();
-                self.waits.clear();
+                self.give_up_all();
                 self.shown.journal_base = self.shown.journal_next;
                 self.shown.queued_at = now;
                 self.journal_bytes = 0;
