@@ -6,6 +6,7 @@
 
 mod cancellations;
 mod pausing;
+mod run;
 mod runs;
 mod versions;
 mod waits;
@@ -21,7 +22,7 @@ use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::watch;
 
 use self::cancellations::ModelCancellation;
-use self::runs::ModelRun;
+use self::run::ModelRun;
 use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
