@@ -1,49 +1,44 @@
 //! One run in the model: what it holds, and how it moves on. Who creates and finds runs is [`runs`](super::runs).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use dormouse_core::flow::{Decision, Standing, Verdict};
 use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
-use dormouse_core::limit::{CLAIMS_WITHOUT_ENTRY_MAX, EVENT_DEDUPE};
-use dormouse_core::operation::SendSignal;
-use dormouse_core::run::{End, Event, Phase, RunError, State, Status};
-use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp, invoke};
+use dormouse_core::limit::CLAIMS_WITHOUT_ENTRY_MAX;
+use dormouse_core::run::{End, Event, Phase, RunError};
+use dormouse_core::{Json, RunId, Seq, Timestamp};
 
-use super::World;
-use crate::command::Commanded;
 use crate::error::{Error, Result};
-use crate::execute::{Append, Appended, Completion, LogLine, Lost, Then};
-use crate::ingest::{Copied, Created, Ingest, NewRun};
-use crate::read::{Counts, Decided, Run, StoredEvent};
-use crate::schedule::{
-    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, LACKING_MAX, crash_loop,
-};
+use crate::execute::{Appended, Completion, LogLine, Then};
+use crate::ingest::Copied;
+use crate::read::Run;
+use crate::schedule::{Glance, Incarnation, crash_loop};
 use crate::wait::{NewWait, WaitOn};
+
 /// A run and all that belongs to it.
 pub(super) struct ModelRun {
     /// What pages show of it.
     pub(super) shown: Run,
     pub(super) journal: Vec<Record>,
     pub(super) logs: BTreeMap<u32, LogLine>,
-    config_revision: i64,
-    seed: [u8; 32],
-    depth: u32,
+    pub(super) config_revision: i64,
+    pub(super) seed: [u8; 32],
+    pub(super) depth: u32,
     /// Runs that it has given up, until the world knows.
     pub(super) orphans: Vec<RunId>,
-    continued: Option<Json>,
-    completions: BTreeMap<Seq, Completion>,
+    pub(super) continued: Option<Json>,
+    pub(super) completions: BTreeMap<Seq, Completion>,
     pub(super) waits: BTreeMap<Seq, NewWait>,
     /// Since when it is ready, or when its timer is due.
-    due: Option<Timestamp>,
-    journal_bytes: u64,
-    claims: u32,
-    host_traps: u32,
+    pub(super) due: Option<Timestamp>,
+    pub(super) journal_bytes: u64,
+    pub(super) claims: u32,
+    pub(super) host_traps: u32,
     /// A person has asked for it to be paused.
     pub(super) to_pause: bool,
     /// It is paused because its function was when it was created.
     pub(super) held: bool,
     /// When its journal began, and with which entry, where that is not when it was queued.
-    began: Option<(Seq, Timestamp)>,
+    pub(super) began: Option<(Seq, Timestamp)>,
 }
 
 impl ModelRun {
@@ -66,7 +61,7 @@ impl ModelRun {
     }
 
     /// The run has closed an operation.
-    fn give_up(&mut self, operation: Seq) {
+    pub(super) fn give_up(&mut self, operation: Seq) {
         if let Some(wait) = self.waits.remove(&operation)
             && let WaitOn::Child(on) = wait.on
             && on.cancels
@@ -75,7 +70,7 @@ impl ModelRun {
         }
     }
 
-    fn give_up_all(&mut self) {
+    pub(super) fn give_up_all(&mut self) {
         let operations: Vec<Seq> = self.waits.keys().copied().collect();
         for operation in operations {
             self.give_up(operation);
@@ -109,7 +104,7 @@ impl ModelRun {
         Ok(())
     }
 
-    fn block(&mut self, error: RunError) -> Result<()> {
+    pub(super) fn block(&mut self, error: RunError) -> Result<()> {
         self.to_pause = false;
         self.on(Event::Block)?;
         self.shown.owner = None;
@@ -118,7 +113,7 @@ impl ModelRun {
         Ok(())
     }
 
-    fn end(&mut self, event: Event, now: Timestamp) -> Result<()> {
+    pub(super) fn end(&mut self, event: Event, now: Timestamp) -> Result<()> {
         self.on(event)?;
         self.shown.owner = None;
         self.shown.ended_at = Some(now);
@@ -128,7 +123,7 @@ impl ModelRun {
         Ok(())
     }
 
-    fn unblock(&mut self, now: Timestamp) -> Result<()> {
+    pub(super) fn unblock(&mut self, now: Timestamp) -> Result<()> {
         self.ready(Event::Unblock, now)?;
         self.claims = 0;
         self.host_traps = 0;
@@ -136,7 +131,7 @@ impl ModelRun {
     }
 
     /// True: leased. False: blocked, for having been claimed too often.
-    fn claim(&mut self, node: Incarnation, now: Timestamp) -> Result<bool> {
+    pub(super) fn claim(&mut self, node: Incarnation, now: Timestamp) -> Result<bool> {
         if self.claims >= CLAIMS_WITHOUT_ENTRY_MAX {
             self.on(Event::Wake)?;
             self.block(crash_loop())?;
@@ -150,7 +145,7 @@ impl ModelRun {
         Ok(true)
     }
 
-    fn log_lines(&self) -> u32 {
+    pub(super) fn log_lines(&self) -> u32 {
         self.logs.last_key_value().map_or(0, |(number, _)| number + 1)
     }
 
@@ -166,7 +161,7 @@ impl ModelRun {
     }
 
     /// The guest's first `now`.
-    fn begins(&self) -> Timestamp {
+    pub(super) fn begins(&self) -> Timestamp {
         match self.began {
             Some((base, at)) if base == self.shown.journal_base => at,
             _ => self.shown.queued_at,
@@ -174,7 +169,7 @@ impl ModelRun {
     }
 
     /// Begins with what another recorded.
-    fn take_over(&mut self, source: &ModelRun, copy: &Copied) {
+    pub(super) fn take_over(&mut self, source: &ModelRun, copy: &Copied) {
         self.began = Some((copy.base, source.begins()));
         self.seed = source.seed;
         self.continued = source.continued.clone();
@@ -185,7 +180,7 @@ impl ModelRun {
         self.journal_bytes = copy.bytes;
     }
 
-    fn is_open(&self, operation: Seq) -> bool {
+    pub(super) fn is_open(&self, operation: Seq) -> bool {
         let started = self.journal.iter().any(|record| {
             record.seq == operation && matches!(record.kind, RecordKind::Started | RecordKind::Deferred)
         });
@@ -198,7 +193,7 @@ impl ModelRun {
 }
 
 /// The operation a record delivers or cancels.
-fn closed_by(record: &Record) -> Option<Seq> {
+pub(super) fn closed_by(record: &Record) -> Option<Seq> {
     match Entry::decode(record.clone()).ok()?.event {
         Recorded::Delivered { operation, .. } | Recorded::Cancelled { operation } => Some(operation),
         Recorded::Step { .. }
@@ -209,7 +204,7 @@ fn closed_by(record: &Record) -> Option<Seq> {
 }
 impl ModelRun {
     /// What a run does after an append.
-    fn follow(&mut self, then: Then, now: Timestamp) -> Result<Appended> {
+    pub(super) fn follow(&mut self, then: Then, now: Timestamp) -> Result<Appended> {
         let asked = self.to_pause;
         if asked && matches!(then, Then::Continue | Then::Suspend { .. }) {
             self.hold()?;

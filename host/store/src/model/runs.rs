@@ -3,23 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dormouse_core::flow::{Decision, Standing, Verdict};
-use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
-use dormouse_core::limit::{CLAIMS_WITHOUT_ENTRY_MAX, EVENT_DEDUPE};
+use dormouse_core::journal::Record;
+use dormouse_core::limit::EVENT_DEDUPE;
 use dormouse_core::operation::SendSignal;
-use dormouse_core::run::{End, Event, Phase, RunError, State, Status};
+use dormouse_core::run::{Event, Phase, State, Status};
 use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp, invoke};
 
 use super::World;
-use super::run::ModelRun;
+use super::run::{ModelRun, closed_by};
 use crate::command::Commanded;
 use crate::error::{Error, Result};
-use crate::execute::{Append, Appended, Completion, LogLine, Lost, Then};
-use crate::ingest::{Copied, Created, Ingest, NewRun};
+use crate::execute::{Append, Appended, Completion, Lost, Then};
+use crate::ingest::{Created, Ingest, NewRun};
 use crate::read::{Counts, Decided, Run, StoredEvent};
-use crate::schedule::{
-    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, LACKING_MAX, crash_loop,
-};
-use crate::wait::{NewWait, WaitOn};
+use crate::schedule::{Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, LACKING_MAX};
+
 impl World {
     pub(super) fn ingest(&mut self, ingest: Ingest) -> Result<Vec<Created>> {
         if ingest.generation != self.generation() {
