@@ -1,6 +1,7 @@
-//! Durability, tested by killing: hundreds of runs with every kind of step, `kill -9` at random moments, then counting.
+//! Durability, tested by killing: hundreds of runs at once with every kind of step, `kill -9` at random moments, then counting.
 //!
-//! In between runs are paused and resumed, and so is their function.
+//! All the while events are sent, by a client that repeats what is not acknowledged; runs are paused and resumed, and so is
+//! their function.
 //!
 //! What is counted: every acknowledged event's run completes, once. Every output in the journal is the one the run
 //! used. No body ran again after its output was recorded. SQL rows exactly once, and events that steps send too.
@@ -11,9 +12,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use support::fleet::Client;
 use support::server::Server;
 use support::witness::Witness;
 use support::{Dice, guest, long, until};
+use tokio::sync::mpsc;
 
 const FUNCTION_PAUSE: &str = "/v1/functions/kill/kill/pause";
 const FUNCTION_RESUME: &str = "/v1/functions/kill/kill/resume";
@@ -32,6 +35,7 @@ fn config(witness: &Witness) -> String {
 }
 
 fn plan(dice: &mut Dice, key: u64) -> Value {
+    let longest = if dice.one_in(4) { 600 } else { 60 };
     json!({
         "steps": 1 + dice.below(3),
         "failing_attempts": dice.below(3),
@@ -44,8 +48,33 @@ fn plan(dice: &mut Dice, key: u64) -> Value {
         "signal": dice.below(2) == 0,
         "key": format!("run {key}"),
         "race": dice.below(2) == 0,
-        "sleep_ms": 1 + dice.below(60),
+        "sleep_ms": 1 + dice.below(longest),
     })
+}
+
+/// How many runs begin before the first kill, and how many at least must be there at some kill.
+const FIRST: u64 = 250;
+const AT_ONCE: u64 = 200;
+
+/// Sends what it is given, each until it is acknowledged, while the server is killed and started. The plans by the events' ids.
+async fn send(client: Client, mut plans: mpsc::UnboundedReceiver<(u64, Value)>) -> HashMap<String, Value> {
+    let mut acknowledged = HashMap::new();
+    while let Some((number, plan)) = plans.recv().await {
+        let event = client.event("test/kill", &format!("event-{number}"), &plan).await;
+        acknowledged.insert(event, plan);
+    }
+    acknowledged
+}
+
+/// Sends many at once, so that as many runs begin at once.
+async fn send_at_once(server: &Server, plans: Vec<Value>) -> HashMap<String, Value> {
+    let event = |(number, plan): (usize, &Value)| json!({"name": "test/kill", "id": format!("first-{number}"), "data": plan});
+    let events: Vec<Value> = plans.iter().enumerate().map(event).collect();
+    let (status, answer) = server.send("POST", "/e/key", json!(events).to_string()).await;
+    assert_eq!(status, 200, "{answer}");
+    let ids = answer["ids"].as_array().expect("ids");
+    let id = |id: &Value| id.as_str().expect("an id").to_owned();
+    ids.iter().map(id).zip(plans).collect()
 }
 
 /// Kills the server `kills` times while `runs` runs are on their way.
@@ -58,26 +87,59 @@ async fn storm(kills: u64, runs: u64, park_idle: &str) {
     server.boot().await;
     server.deploy("kill", guest("kill")).await;
 
-    let mut plans = HashMap::new();
-    let mut sent = 0;
+    let first: Vec<Value> = (0..FIRST).map(|number| plan(&mut dice, number)).collect();
+    let mut plans = send_at_once(&server, first).await;
+    let (sender, to_send) = mpsc::unbounded_channel();
+    let sending = tokio::spawn(send(Client::of(std::slice::from_ref(&server)), to_send));
+    let mut sent = FIRST;
     let mut asked: Vec<String> = Vec::new();
+    let (mut most, mut idle) = (0, 0);
     for kill in 0..kills {
-        // Runs are spread over the kills, so that each kill meets some at every stage.
+        // Runs are spread over the kills, so that each kill meets some at every stage, and some whose event is on its way.
         while sent * kills < runs * (kill + 1) && sent < runs {
-            let plan = plan(&mut dice, sent);
-            let event = server.event("test/kill", &format!("event-{sent}"), &plan).await;
-            plans.insert(event, plan);
+            sender
+                .send((sent, plan(&mut dice, sent)))
+                .expect("somebody sends");
             sent += 1;
         }
         // A random moment: after some more lines, or after some time, whichever comes first.
         let lines = witness.count() + dice.below(40) as usize;
         let _ = tokio::time::timeout(Duration::from_millis(dice.below(150)), witness.reaches(lines)).await;
         pause_some(&server, &mut dice, &mut asked).await;
+        let live = live(&server).await;
+        most = most.max(live);
+        idle += u64::from(live == 0);
         server.kill();
         server.boot().await;
         resume_all(&server, &mut asked).await;
     }
+    drop(sender);
+    plans.extend(sending.await.expect("all is sent"));
+    println!("{kills} kills, {runs} runs, {most} at most at once, {idle} kills without any");
+    assert_eq!(
+        plans.len() as u64,
+        runs,
+        "each event was acknowledged, and has an id of its own"
+    );
+    assert!(most >= AT_ONCE, "{most} runs at once are too few");
+    assert!(idle * 10 <= kills, "{idle} of {kills} kills met no run");
     check(&server, &witness, &plans).await;
+}
+
+/// How many runs have not ended; at least [`AT_ONCE`] are counted where there are as many.
+async fn live(server: &Server) -> u64 {
+    let mut live = 0;
+    let mut cursor = String::new();
+    loop {
+        let path = format!("/v1/runs?status=Scheduled,Running&limit=100{cursor}");
+        let (status, page) = server.send("GET", &path, "").await;
+        assert_eq!(status, 200, "{page}");
+        live += page["data"].as_array().map_or(0, Vec::len) as u64;
+        match page["metadata"]["cursor"].as_str() {
+            Some(next) if live < AT_ONCE => cursor = format!("&cursor={next}"),
+            _ => return live,
+        }
+    }
 }
 
 /// Asks for up to three runs to be paused, and now and then for the function.
@@ -272,12 +334,12 @@ fn counters(server: &Server) -> HashMap<String, u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_and_nothing_recorded_runs_again_when_instances_are_dropped() {
-    let (kills, runs) = if long() { (2_000, 8_000) } else { (50, 300) };
+    let (kills, runs) = if long() { (2_000, 8_000) } else { (50, 350) };
     storm(kills, runs, "0").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_and_nothing_recorded_runs_again_when_instances_are_parked() {
-    let (kills, runs) = if long() { (2_000, 8_000) } else { (50, 300) };
+    let (kills, runs) = if long() { (2_000, 8_000) } else { (50, 350) };
     storm(kills, runs, "5s").await;
 }

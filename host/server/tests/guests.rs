@@ -165,43 +165,49 @@ async fn an_event_with_a_future_time_delays_its_runs() {
 async fn hostile_uploads_leave_nothing_behind() {
     let running = Running::start("", park_idle(), verifying(false)).await;
     let good = component("bench");
-    let uploads: Vec<(&str, Bytes)> = vec![
-        ("nothing", Bytes::new()),
-        ("text", Bytes::from_static(b"not wasm at all")),
-        ("core module", Bytes::from_static(b"\0asm\x01\0\0\0")),
-        ("truncated", good.slice(..good.len() / 2)),
-        ("zeros", Bytes::from(vec![0; 100 << 20])),
-        ("missing exports", component("missing_exports")),
-        ("unknown import", component("unknown_import")),
-        ("lying: calls", component("lying_calls")),
-        ("lying: duplicate", component("lying_duplicate")),
-        ("lying: huge", component("lying_huge")),
-        ("lying: JSON", component("lying_json")),
-        ("lying: loop", component("lying_loop")),
-        ("lying: name", component("lying_name")),
-        ("lying: panic", component("lying_panic")),
-        ("lying: thousand", component("lying_thousand")),
-        ("needs a grant", component("kill")),
+    let core_module = Bytes::from_static(b"\0asm\x01\0\0\0");
+    let zeros = Bytes::from(vec![0; 100 << 20]);
+    let uploads: Vec<(Bytes, &str, &str)> = vec![
+        (Bytes::new(), "not-a-component", "0 bytes"),
+        (Bytes::from_static(b"not wasm at all"), "not-a-component", "wasm"),
+        (core_module, "not-a-component", "core module"),
+        (good.slice(..good.len() / 2), "invalid-component", "unexpected"),
+        (zeros, "component-too-large", "104857600 bytes"),
+        (component("missing_exports"), "not-a-module", "export"),
+        (component("unknown_import"), "unknown-import", "import"),
+        (component("lying_calls"), "describe-failed", "describe"),
+        (component("lying_duplicate"), "invalid-manifest", "two functions"),
+        (component("lying_huge"), "invalid-manifest", "limit"),
+        (component("lying_json"), "invalid-manifest", "JSON"),
+        (component("lying_loop"), "describe-failed", "cpu"),
+        (component("lying_name"), "invalid-manifest", "Not A Name!"),
+        (component("lying_panic"), "describe-failed", "panic"),
+        (
+            component("lying_thousand"),
+            "invalid-manifest",
+            "1000 functions, more than the limit of 256",
+        ),
+        (component("kill"), "grant-missing", "may reach no host"),
     ];
-    for (what, bytes) in uploads {
+    for (bytes, code, word) in uploads {
         let problem = running
             .server
             .app()
             .deploy("hostile", bytes, "test", None)
             .await
-            .expect_err(what);
-        assert!((400..500).contains(&problem.status), "{what}: {problem:?}");
-        assert!(
-            !problem.message.is_empty() && !problem.code.is_empty(),
-            "{what}: {problem:?}"
-        );
+            .expect_err(word);
+        assert!((400..500).contains(&problem.status), "{problem:?}");
+        assert_eq!(problem.code, code, "{problem:?}");
+        assert!(problem.message.contains(word), "no \"{word}\" in {problem:?}");
     }
     let store = running.server.app().store();
     assert!(store.versions("hostile").await.expect("read").is_empty());
-    let left: Vec<_> = std::fs::read_dir(running.dir.path().join("data/modules"))
-        .map(|entries| entries.flatten().map(|entry| entry.file_name()).collect())
-        .unwrap_or_default();
-    assert!(left.is_empty(), "{left:?}");
+    for directory in ["modules", "cache"] {
+        let left: Vec<_> = std::fs::read_dir(running.dir.path().join("data").join(directory))
+            .map(|entries| entries.flatten().map(|entry| entry.file_name()).collect())
+            .unwrap_or_default();
+        assert!(left.is_empty(), "in {directory}: {left:?}");
+    }
     running.deploy("hostile", "bench").await;
     let run = running.invoke("hostile/one", "{}").await;
     assert_eq!(

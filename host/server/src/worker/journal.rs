@@ -108,7 +108,7 @@ impl LegHost {
         };
         match appended {
             Appended::Lost(why) => {
-                tracing::info!(run_id = %self.run.id, ?why, "the lease is gone: what this leg did is discarded");
+                tracing::info!(?why, "the lease is gone: what this leg did is discarded");
                 Err(self.end(Ending::Gone))
             }
             appended => {
@@ -125,7 +125,7 @@ impl LegHost {
                 self.journal_bytes += bytes as u64;
                 self.worker.feed.run(self.run.id);
                 if paused {
-                    tracing::info!(run_id = %self.run.id, "paused");
+                    tracing::info!("paused");
                     return Err(self.end(Ending::Gone));
                 }
                 if let Some(status) = terminal {
