@@ -335,6 +335,32 @@ async fn the_metrics_say_what_runs_did() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_say_what_is_parked_and_what_diverges() {
+    let parking = Server::start("", &["--park-idle", "60s"]).await;
+    parking.deploy("bench", guest("bench")).await;
+    let run = parking.invoke("bench/sleeper", &json!({ "ms": 1_000 })).await;
+    for parked in [1.0, 0.0] {
+        until("one is parked, then none", || async {
+            (metric(&parking, "dormouse_instances_parked").await? == parked).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(parking.ended(&run).await["status"], "Completed");
+
+    let config = "[modules.determinism]\nhttp = [\"127.0.0.1\"]\n";
+    let dropping = Server::start(config, &["--park-idle", "0"]).await;
+    dropping.deploy("determinism", guest("determinism")).await;
+    let run = dropping.invoke("determinism/impure", &json!({ "ms": 5 })).await;
+    assert_eq!(dropping.settled(&run).await["error"]["code"], "diverged");
+    for name in ["dormouse_divergences_total", "dormouse_runs_blocked"] {
+        until(name, || async {
+            (metric(&dropping, name).await? == 1.0).then_some(())
+        })
+        .await;
+    }
+}
+
 async fn instances_live(server: &Server) -> Option<f64> {
     metric(server, "dormouse_instances_live").await
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dormouse_core::Timestamp;
 use dormouse_core::run::{Phase, Status};
+use dormouse_core::{Json, Timestamp};
 use dormouse_server::Tuning;
 use dormouse_server::clock::SimClock;
 use dormouse_store::read::{EventFilter, RunFilter};
@@ -87,6 +87,7 @@ async fn replay_verification_finds_a_deliberately_impure_body() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_verification_the_next_replay_says_what_differs_and_nothing_runs() {
+    // Only who is dropped is replayed.
     let running = Running::start(CONFIG, Duration::ZERO, verifying(false)).await;
     running.deploy("determinism", "determinism").await;
     let run = running.invoke("determinism/impure", r#"{"ms":5}"#).await;
@@ -257,6 +258,61 @@ async fn hostile_guests_fail_with_a_reason_and_their_neighbour_completes() {
         assert!(code.is_empty() || error.code == code, "{function}: {error:?}");
         assert!(!error.message.is_empty(), "{function}");
     }
+}
+
+/// What is kept of a run has limits of its own, and a leg that its node may have been too busy for is tried three times.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runs_journal_its_lines_and_its_tries_have_limits() {
+    let config = "[modules.hostile.limits]\ncpu_ms = 300\n";
+    let running = Running::start(config, park_idle(), verifying(false)).await;
+    running.deploy("hostile", "hostile").await;
+    let journal = running.invoke("hostile/huge-journal", "{}").await;
+    let looping = running.invoke("hostile/loop-outside", "{}").await;
+    let store = running.server.app().store();
+
+    let run = running.settled(journal).await;
+    let error = run.error.expect("an error");
+    assert_eq!(
+        (run.state.status, error.code.as_str()),
+        (Status::Failed, "journal-too-large"),
+        "{error:?}"
+    );
+    let records = store.journal(journal, 0).await.expect("read");
+    let bytes: usize = records
+        .iter()
+        .filter_map(|record| record.payload.as_ref())
+        .map(Json::len)
+        .sum();
+    assert!((60 << 20..64 << 20).contains(&bytes), "{bytes} bytes are kept");
+
+    let run = running.settled(looping).await;
+    assert_eq!(run.error.expect("an error").code, "cpu-limit");
+    assert_eq!(run.epoch, 3, "it was claimed for each of three tries");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_keeps_ten_thousand_lines_and_says_that_there_were_more() {
+    let config = "[modules.hostile.limits]\ncpu_ms = 10000\n";
+    let running = Running::start(config, park_idle(), verifying(false)).await;
+    running.deploy("hostile", "hostile").await;
+    let run = running.invoke("hostile/huge-log", "{}").await;
+    assert_eq!(running.settled(run).await.state.status, Status::Completed);
+    let store = running.server.app().store();
+    let lines = store.logs(run, 0, 20_000).await.expect("read");
+    assert_eq!(lines.len(), 10_000);
+    assert!(lines.iter().zip(0..).all(|(line, number)| line.number == number));
+    assert!(
+        lines[0].message.len() < 20 << 10,
+        "a line is cut: {} bytes",
+        lines[0].message.len()
+    );
+    assert!(
+        lines[9_999]
+            .message
+            .contains("10000 lines: later ones are not kept"),
+        "{:?}",
+        lines[9_999]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
