@@ -5,12 +5,15 @@
 //!
 //! What is counted: every acknowledged event's run completes, once. Every output in the journal is the one the run
 //! used. No body ran again after its output was recorded. SQL rows exactly once, and events that steps send too.
+//! Also when each kill is a power failure, of which only synced bytes are left.
 
 mod support;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use dormouse_testing_disk::{Shadow, Shim};
 use serde_json::{Value, json};
 use support::fleet::Client;
 use support::server::Server;
@@ -52,9 +55,58 @@ fn plan(dice: &mut Dice, key: u64) -> Value {
     })
 }
 
-/// How many runs begin before the first kill, and how many at least must be there at some kill.
-const FIRST: u64 = 250;
+/// How many runs must be there at some kill, at least, where that many begin at once.
 const AT_ONCE: u64 = 200;
+
+/// The power supply of a server's whole directory.
+struct Power {
+    dir: PathBuf,
+    shadow: Shadow,
+    place: tempfile::TempDir,
+}
+
+impl Power {
+    fn of(server: &Server) -> Power {
+        // The kernel names files by their real path, and so does the shim.
+        let dir = server.dir().canonicalize().expect("it is there");
+        let place = tempfile::TempDir::new().expect("a temporary directory");
+        let shadow = Shadow::of(&dir, &place.path().join("shadow"));
+        Power { dir, shadow, place }
+    }
+
+    /// Leaves of the directory what was synced. Nobody uses it.
+    fn fail(&mut self) {
+        let left = self.place.path().join("left");
+        self.shadow.restore(&self.dir, &left);
+        for entry in std::fs::read_dir(&self.dir).expect("it is there") {
+            let path = entry.expect("an entry").path();
+            let removed = if path.is_dir() {
+                std::fs::remove_dir_all(&path)
+            } else {
+                std::fs::remove_file(&path)
+            };
+            removed.expect("removed");
+        }
+        for entry in std::fs::read_dir(&left).expect("it is there") {
+            let entry = entry.expect("an entry");
+            std::fs::rename(entry.path(), self.dir.join(entry.file_name())).expect("moved");
+        }
+        self.shadow = Shadow::of(&self.dir, &self.place.path().join("shadow"));
+    }
+}
+
+async fn boot(server: &mut Server, power: Option<&Power>) {
+    let mut command = server.start_command();
+    if let Some(power) = power {
+        let shim = Shim {
+            root: &power.dir,
+            shadow: Some(&power.shadow),
+            fault: None,
+        };
+        shim.stand_before(&mut command);
+    }
+    server.boot_by(command).await;
+}
 
 /// Sends what it is given, each until it is acknowledged, while the server is killed and started. The plans by the events' ids.
 async fn send(client: Client, mut plans: mpsc::UnboundedReceiver<(u64, Value)>) -> HashMap<String, Value> {
@@ -77,21 +129,42 @@ async fn send_at_once(server: &Server, plans: Vec<Value>) -> HashMap<String, Val
     ids.iter().map(id).zip(plans).collect()
 }
 
-/// Kills the server `kills` times while `runs` runs are on their way.
-async fn storm(kills: u64, runs: u64, park_idle: &str) {
+/// What a storm is like.
+struct Storm {
+    /// How often the server is killed while runs are on their way.
+    kills: u64,
+    /// How many runs begin before the first kill.
+    first: u64,
+    /// How many there are in all.
+    runs: u64,
+    /// For how long instances stay in memory: an option of the server.
+    park_idle: &'static str,
+    /// Whether each kill is a power failure too: of all files only what was synced is left, also of the application's.
+    power_fails: bool,
+}
+
+async fn storm(storm: Storm) {
+    let Storm {
+        kills,
+        first,
+        runs,
+        park_idle,
+        power_fails,
+    } = storm;
     let mut dice = Dice::new();
     let witness = Witness::start().await;
     let mut server = Server::prepare(&config(&witness), &["--park-idle", park_idle]);
     std::fs::create_dir(server.dir().join("migrations")).expect("a directory");
     std::fs::write(server.dir().join("migrations/0001_counter.sql"), COUNTER).expect("a migration");
-    server.boot().await;
+    let mut power = power_fails.then(|| Power::of(&server));
+    boot(&mut server, power.as_ref()).await;
     server.deploy("kill", guest("kill")).await;
 
-    let first: Vec<Value> = (0..FIRST).map(|number| plan(&mut dice, number)).collect();
-    let mut plans = send_at_once(&server, first).await;
+    let plans_of_first: Vec<Value> = (0..first).map(|number| plan(&mut dice, number)).collect();
+    let mut plans = send_at_once(&server, plans_of_first).await;
     let (sender, to_send) = mpsc::unbounded_channel();
     let sending = tokio::spawn(send(Client::of(std::slice::from_ref(&server)), to_send));
-    let mut sent = FIRST;
+    let mut sent = first;
     let mut asked: Vec<String> = Vec::new();
     let (mut most, mut idle) = (0, 0);
     for kill in 0..kills {
@@ -110,7 +183,10 @@ async fn storm(kills: u64, runs: u64, park_idle: &str) {
         most = most.max(live);
         idle += u64::from(live == 0);
         server.kill();
-        server.boot().await;
+        if let Some(power) = &mut power {
+            power.fail();
+        }
+        boot(&mut server, power.as_ref()).await;
         resume_all(&server, &mut asked).await;
     }
     drop(sender);
@@ -121,7 +197,7 @@ async fn storm(kills: u64, runs: u64, park_idle: &str) {
         runs,
         "each event was acknowledged, and has an id of its own"
     );
-    assert!(most >= AT_ONCE, "{most} runs at once are too few");
+    assert!(most >= first.min(AT_ONCE), "{most} runs at once are too few");
     assert!(idle * 10 <= kills, "{idle} of {kills} kills met no run");
     check(&server, &witness, &plans).await;
 }
@@ -332,14 +408,38 @@ fn counters(server: &Server) -> HashMap<String, u64> {
         .expect("counters")
 }
 
+/// Kills of a process, with or without instances that wait in memory.
+fn kills(park_idle: &'static str) -> Storm {
+    let (kills, runs) = if long() { (2_000, 8_000) } else { (50, 350) };
+    Storm {
+        kills,
+        first: 250,
+        runs,
+        park_idle,
+        power_fails: false,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_and_nothing_recorded_runs_again_when_instances_are_dropped() {
-    let (kills, runs) = if long() { (2_000, 8_000) } else { (50, 350) };
-    storm(kills, runs, "0").await;
+    storm(kills("0")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_and_nothing_recorded_runs_again_when_instances_are_parked() {
-    let (kills, runs) = if long() { (2_000, 8_000) } else { (50, 350) };
-    storm(kills, runs, "5s").await;
+    storm(kills("5s")).await;
+}
+
+/// The same of a whole server and its application's database when the power fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_and_nothing_recorded_runs_again_when_the_power_fails() {
+    let (kills, runs) = if long() { (200, 800) } else { (10, 60) };
+    let power_fails = Storm {
+        kills,
+        first: 40,
+        runs,
+        park_idle: "0",
+        power_fails: true,
+    };
+    storm(power_fails).await;
 }

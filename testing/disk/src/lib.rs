@@ -1,6 +1,7 @@
 //! A shim between a process and its disk: its power fails, or the disk does. And what is left of a directory afterwards.
 //!
 //! [`Shim`] adds it to a command. It is a shared object that is loaded before libc, of C, compiled when it is first asked for.
+#![forbid(unsafe_code)]
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

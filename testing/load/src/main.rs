@@ -10,6 +10,7 @@
 //! | [`work`] | one file per kind of work |
 //!
 //! Absent on purpose: assertions. A slow machine is not a failure; a run that fails, or that never ends, is.
+#![forbid(unsafe_code)]
 
 mod client;
 mod database;
