@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use support::fleet::Client;
 use support::server::Server;
 use support::witness::Witness;
-use support::{DEADLINE, Dice, guest, long, until};
+use support::{DEADLINE, Dice, guest, long};
 use tokio::sync::mpsc;
 
 const FUNCTION_PAUSE: &str = "/v1/functions/kill/kill/pause";
@@ -38,7 +38,7 @@ fn config(witness: &Witness) -> String {
 }
 
 fn plan(dice: &mut Dice, key: u64) -> Value {
-    let longest = if dice.one_in(4) { 600 } else { 60 };
+    let longest = if dice.one_in(4) { 2_000 } else { 60 };
     json!({
         "steps": 1 + dice.below(3),
         "failing_attempts": dice.below(3),
@@ -108,25 +108,27 @@ async fn boot(server: &mut Server, power: Option<&Power>) {
     server.boot_by(command).await;
 }
 
-/// Sends what it is given, each until it is acknowledged, while the server is killed and started. The plans by the events' ids.
-async fn send(client: Client, mut plans: mpsc::UnboundedReceiver<(u64, Value)>) -> HashMap<String, Value> {
-    let mut acknowledged = HashMap::new();
-    while let Some((number, plan)) = plans.recv().await {
-        let event = client.event("test/kill", &format!("event-{number}"), &plan).await;
-        acknowledged.insert(event, plan);
+/// Sends what it is given, each until it is acknowledged, while the server is killed and started. How many those were.
+async fn send(client: Client, mut plans: mpsc::UnboundedReceiver<Value>) -> u64 {
+    let mut acknowledged = 0;
+    while let Some(plan) = plans.recv().await {
+        client.event("test/kill", key(&plan), &plan).await;
+        acknowledged += 1;
     }
     acknowledged
 }
 
+/// What a plan is known by, and its event's id.
+fn key(plan: &Value) -> &str {
+    plan["key"].as_str().expect("a key")
+}
+
 /// Sends many at once, so that as many runs begin at once.
-async fn send_at_once(server: &Server, plans: Vec<Value>) -> HashMap<String, Value> {
-    let event = |(number, plan): (usize, &Value)| json!({"name": "test/kill", "id": format!("first-{number}"), "data": plan});
-    let events: Vec<Value> = plans.iter().enumerate().map(event).collect();
+async fn send_at_once(server: &Server, plans: &[Value]) {
+    let event = |plan| json!({ "name": "test/kill", "id": key(plan), "data": plan });
+    let events: Vec<Value> = plans.iter().map(event).collect();
     let (status, answer) = server.send("POST", "/e/key", json!(events).to_string()).await;
     assert_eq!(status, 200, "{answer}");
-    let ids = answer["ids"].as_array().expect("ids");
-    let id = |id: &Value| id.as_str().expect("an id").to_owned();
-    ids.iter().map(id).zip(plans).collect()
 }
 
 /// What a storm is like.
@@ -160,20 +162,19 @@ async fn storm(storm: Storm) {
     boot(&mut server, power.as_ref()).await;
     server.deploy("kill", guest("kill")).await;
 
-    let plans_of_first: Vec<Value> = (0..first).map(|number| plan(&mut dice, number)).collect();
-    let mut plans = send_at_once(&server, plans_of_first).await;
+    let mut plans: Vec<Value> = (0..first).map(|number| plan(&mut dice, number)).collect();
+    send_at_once(&server, &plans).await;
     let (sender, to_send) = mpsc::unbounded_channel();
-    let sending = tokio::spawn(send(Client::of(std::slice::from_ref(&server)), to_send));
-    let mut sent = first;
+    let client = Client::of(std::slice::from_ref(&server));
+    let sending = tokio::spawn(send(client.clone(), to_send));
     let mut asked: Vec<String> = Vec::new();
     let (mut most, mut idle) = (0, 0);
     for kill in 0..kills {
         // Runs are spread over the kills, so that each kill meets some at every stage, and some whose event is on its way.
-        while sent * kills < runs * (kill + 1) && sent < runs {
-            sender
-                .send((sent, plan(&mut dice, sent)))
-                .expect("somebody sends");
-            sent += 1;
+        while plans.len() as u64 * kills < runs * (kill + 1) && (plans.len() as u64) < runs {
+            let plan = plan(&mut dice, plans.len() as u64);
+            sender.send(plan.clone()).expect("somebody sends");
+            plans.push(plan);
         }
         // A random moment: after some more lines, or after some time, whichever comes first.
         let lines = witness.count() + dice.below(40) as usize;
@@ -190,16 +191,12 @@ async fn storm(storm: Storm) {
         resume_all(&server, &mut asked).await;
     }
     drop(sender);
-    plans.extend(sending.await.expect("all is sent"));
+    let acknowledged = sending.await.expect("all is sent");
     println!("{kills} kills, {runs} runs, {most} at most at once, {idle} kills without any");
-    assert_eq!(
-        plans.len() as u64,
-        runs,
-        "each event was acknowledged, and has an id of its own"
-    );
+    assert_eq!((plans.len() as u64, first + acknowledged), (runs, runs));
     assert!(most >= first.min(AT_ONCE), "{most} runs at once are too few");
     assert!(idle * 5 <= kills, "{idle} of {kills} kills met no run");
-    check(&server, &witness, &plans).await;
+    check(&server, &client, &witness, &plans).await;
 }
 
 /// How many runs have not ended; at least [`AT_ONCE`] are counted where there are as many.
@@ -252,23 +249,37 @@ async fn resume_all(server: &Server, asked: &mut Vec<String>) {
     assert_eq!(status, 200, "{answer}");
 }
 
-async fn check(server: &Server, witness: &Witness, plans: &HashMap<String, Value>) {
+/// The runs of the plans, by their keys. Where a sender had no answer it has sent again: the event is stored twice then, and
+/// starts one run.
+async fn runs_by_key(client: &Client) -> HashMap<String, Vec<String>> {
+    let events = client.pages("/v1/events?name=test/kill").await;
+    let keys: HashMap<&str, &str> = events
+        .iter()
+        .map(|event| (event["internal_id"].as_str().expect("an id"), key(&event["data"])))
+        .collect();
+    let mut runs: HashMap<String, Vec<String>> = HashMap::new();
+    for run in client.pages("/v1/runs?function=kill/kill").await {
+        let event = run["event_id"].as_str().expect("an id");
+        let key = keys
+            .get(event)
+            .unwrap_or_else(|| panic!("event {event} is not listed: {run}"));
+        let id = run["run_id"].as_str().expect("an id").to_owned();
+        runs.entry((*key).to_owned()).or_default().push(id);
+    }
+    runs
+}
+
+async fn check(server: &Server, client: &Client, witness: &Witness, plans: &[Value]) {
     all_ended(server).await;
+    let by_key = runs_by_key(client).await;
+    assert_eq!(by_key.len(), plans.len());
     let mut runs = HashMap::new();
-    for event in plans.keys() {
-        let of_event = until("the event's runs are listed", || async {
-            server.get(&format!("/v1/events/{event}/runs")).await.ok()
-        })
-        .await;
-        let of_event = of_event.as_array().expect("a list");
-        assert_eq!(
-            of_event.len(),
-            1,
-            "event {event} has started one run: {of_event:?}"
-        );
-        let run = server.ended(of_event[0]["run_id"].as_str().expect("an id")).await;
+    for plan in plans {
+        let of_plan = &by_key[key(plan)];
+        assert_eq!(of_plan.len(), 1, "{plan} has started one run: {of_plan:?}");
+        let run = server.ended(&of_plan[0]).await;
         assert_eq!(run["status"], "Completed", "{run:#}");
-        runs.insert(event.clone(), run);
+        runs.insert(key(plan), run);
     }
 
     let mut told: HashMap<(String, String), Vec<String>> = HashMap::new();
@@ -282,8 +293,8 @@ async fn check(server: &Server, witness: &Witness, plans: &HashMap<String, Value
             .push(token.to_owned());
     }
     let counters = counters(server);
-    for (event, plan) in plans {
-        let run = &runs[event];
+    for plan in plans {
+        let run = &runs[key(plan)];
         let id = run["run_id"].as_str().expect("an id");
         let mut recorded = Vec::new();
         for step in run["steps"].as_array().expect("steps") {

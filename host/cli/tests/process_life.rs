@@ -140,7 +140,7 @@ async fn a_drain_lets_bodies_end_and_says_meanwhile_that_it_is_not_ready() {
     server.signal("TERM");
     until("it says that it drains", || async {
         let (status, body) = server.send("GET", "/ready", "").await;
-        (status == 503 && body.to_string().contains("drain")).then_some(())
+        (status == 503 && body["code"] == "node-stopping").then_some(())
     })
     .await;
     assert!(server.ended_by_itself().is_none(), "the body is open");
@@ -173,30 +173,42 @@ async fn ended(server: &mut Server) -> i32 {
     }
 }
 
-/// A machine finds the lines of a run, of a module and of a version.
+/// A machine finds the lines of a run, of a module, of a version and of a step.
 #[tokio::test(flavor = "multi_thread")]
 async fn log_lines_of_a_run_say_which_run_module_version_and_step() {
-    let server = Server::start("", &["--log-format", "json"]).await;
+    let mut server = Server::prepare("", &["--log-format", "json"]);
+    let mut command = server.start_command();
+    command.env("DORMOUSE_LOG", "info,dormouse_server=debug");
+    server.boot_by(command).await;
     let version = server.deploy("hostile", guest("hostile")).await;
     let run = server.invoke("hostile/panic-inside", &json!({})).await;
     let ended = server.ended(&run).await;
     assert_eq!(ended["status"], "Failed", "{ended:#}");
-    let line = until("the run's end is logged", || async {
-        let lines = server.log();
-        let mut lines = lines
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.find(|line| line["message"] == "run stopped")
-    })
-    .await;
-    let span = &line["span"];
-    assert_eq!(span["run_id"], *run, "{line:#}");
-    assert_eq!(span["module"], "hostile", "{line:#}");
-    assert_eq!(span["function"], "hostile/panic-inside", "{line:#}");
-    assert_eq!(span["version"], *version, "{line:#}");
-    assert_eq!(line["step"], ended["error"]["step"], "{line:#}");
-    assert!(line["step"].is_string(), "{line:#}");
-    assert_eq!(line["code"], ended["error"]["code"], "{line:#}");
+    for (message, step) in [
+        ("an attempt has failed", json!("panic")),
+        ("run stopped", Value::Null),
+    ] {
+        let line = until("it is logged", || async {
+            let lines = server.log();
+            let mut lines = lines
+                .lines()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            lines.find(|line| line["message"] == message)
+        })
+        .await;
+        let span = &line["span"];
+        assert_eq!(span["run_id"], *run, "{line:#}");
+        assert_eq!(span["module"], "hostile", "{line:#}");
+        assert_eq!(span["function"], "hostile/panic-inside", "{line:#}");
+        assert_eq!(span["version"], *version, "{line:#}");
+        assert_eq!(
+            (&line["step"], &line["code"]),
+            (&step, &json!("guest-panic")),
+            "{line:#}"
+        );
+        let error = line["error"].as_str().expect("an error");
+        assert!(error.contains("as asked, inside of a body"), "{line:#}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

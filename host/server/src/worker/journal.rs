@@ -128,6 +128,14 @@ impl LegHost {
                     tracing::info!("paused");
                     return Err(self.end(Ending::Gone));
                 }
+                if let Then::Fail { error } | Then::Block { error } = &append.then {
+                    tracing::warn!(
+                        step = error.step,
+                        code = error.code,
+                        error = error.message,
+                        "run stopped"
+                    );
+                }
                 if let Some(status) = terminal {
                     metrics::counter!("dormouse_runs_total", "status" => status).increment(1);
                 }

@@ -59,14 +59,6 @@ impl LegHost {
                     return Next::Over;
                 }
             };
-            if let Then::Fail { error } | Then::Block { error } = &then {
-                tracing::warn!(
-                    step = error.step,
-                    code = error.code,
-                    message = error.message,
-                    "run stopped"
-                );
-            }
             if self.append(then).await.is_ok() {
                 return Next::Over;
             }
