@@ -182,7 +182,7 @@ async fn hostile_uploads_leave_nothing_behind() {
         (component("unknown_import"), "unknown-import", "import"),
         (component("lying_calls"), "describe-failed", "describe"),
         (component("lying_duplicate"), "invalid-manifest", "two functions"),
-        (component("lying_huge"), "invalid-manifest", "limit"),
+        (component("lying_huge"), "invalid-manifest", "262144 are the most"),
         (component("lying_json"), "invalid-manifest", "JSON"),
         (component("lying_loop"), "describe-failed", "cpu"),
         (component("lying_name"), "invalid-manifest", "Not A Name!"),
@@ -264,7 +264,7 @@ async fn hostile_guests_fail_with_a_reason_and_their_neighbour_completes() {
     }
 }
 
-/// What is kept of a run has limits of its own, and a leg that its node may have been too busy for is tried three times.
+/// What is kept of a run has limits of its own, and a leg that its node may have been too busy for is tried three times more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runs_journal_its_lines_and_its_tries_have_limits() {
     let config = "[modules.hostile.limits]\ncpu_ms = 300\n";
@@ -297,8 +297,8 @@ async fn a_runs_journal_its_lines_and_its_tries_have_limits() {
     let once = running.settled(once).await;
     assert_eq!(
         run.epoch,
-        once.epoch + 2,
-        "it was claimed for each of three tries"
+        once.epoch + 3,
+        "it was claimed again for three more tries"
     );
 }
 
