@@ -28,13 +28,13 @@ struct Open {
 /// How a run was asked for.
 enum Asked {
     /// By an event whose sender was not told its id.
-    ByEvent,
+    Unknown,
     /// By the event of this id.
-    BySending(String),
+    Event(String),
     /// By a run that was not told what came of it.
-    ByAbandoning(String),
+    Abandoned(String),
     /// By a run, which was told that this came of it.
-    ByInvoking(String, Value),
+    Invoked(String, Value),
 }
 
 impl Asked {
@@ -42,10 +42,10 @@ impl Asked {
     /// The run or its output is not what was asked for.
     fn fits(&self, run: &Value) -> Result<(), String> {
         let (event, parent, output) = match self {
-            Asked::ByEvent => (None, None, None),
-            Asked::BySending(event) => (Some(event), None, None),
-            Asked::ByAbandoning(parent) => (None, Some(parent), None),
-            Asked::ByInvoking(parent, output) => (None, Some(parent), Some(output)),
+            Asked::Unknown => (None, None, None),
+            Asked::Event(event) => (Some(event), None, None),
+            Asked::Abandoned(parent) => (None, Some(parent), None),
+            Asked::Invoked(parent, output) => (None, Some(parent), Some(output)),
         };
         if event.is_some_and(|event| run["event_id"] != **event) {
             return Err(format!("event {event:?} was sent, and did not start it"));
@@ -116,7 +116,7 @@ impl Verdict<'_> {
         let (mut bodies, mut stale, mut invoked) = (0, 0, 0);
         let by_event = |task: &Task| Open {
             task: task.clone(),
-            asked: Asked::ByEvent,
+            asked: Asked::Unknown,
         };
         let mut open: Vec<Open> = self.roots.iter().map(by_event).collect();
         while let Some(Open { task, asked }) = open.pop() {
@@ -153,16 +153,16 @@ impl Verdict<'_> {
             }
             let sent = account.sent.into_iter().map(|(event, task)| Open {
                 task,
-                asked: Asked::BySending(event),
+                asked: Asked::Event(event),
             });
             invoked += account.invoked.len() + account.abandoned.len();
             let by_invoking = account.invoked.into_iter().map(|(task, output)| Open {
                 task,
-                asked: Asked::ByInvoking(id.clone(), output),
+                asked: Asked::Invoked(id.clone(), output),
             });
             let abandoned = account.abandoned.into_iter().map(|task| Open {
                 task,
-                asked: Asked::ByAbandoning(id.clone()),
+                asked: Asked::Abandoned(id.clone()),
             });
             open.extend(sent.chain(by_invoking).chain(abandoned));
             open.extend(account.sent_by_losers.iter().map(by_event));

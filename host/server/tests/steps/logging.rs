@@ -32,7 +32,7 @@ async fn each_line_is_kept_once_with_its_level_its_step_and_its_fields() {
             .logs(run, 0, 100)
             .await
             .expect("read");
-        let told: Vec<(u32, &str, Option<&str>, String, Option<&str>)> = lines
+        let told: Vec<_> = lines
             .iter()
             .map(|line| {
                 let fields = line.fields.as_ref().map(|fields| fields.as_str());
@@ -40,7 +40,7 @@ async fn each_line_is_kept_once_with_its_level_its_step_and_its_fields() {
                     line.number,
                     line.level.as_str(),
                     line.step.as_deref(),
-                    line.message.clone(),
+                    line.message.as_str(),
                     fields,
                 )
             })
@@ -48,12 +48,12 @@ async fn each_line_is_kept_once_with_its_level_its_step_and_its_fields() {
         assert_eq!(
             told,
             [
-                (0, "info", None, "begins".to_owned(), None),
-                (1, "warn", None, "slept".to_owned(), Some(r#"{"naps":1}"#)),
-                (2, "info", Some("body"), "attempt 1".to_owned(), None),
-                (3, "info", Some("body"), "attempt 2".to_owned(), None),
-                (4, "info", None, "awake".to_owned(), None),
-                (5, "info", None, "ends".to_owned(), None),
+                (0, "info", None, "begins", None),
+                (1, "warn", None, "slept", Some(r#"{"naps":1}"#)),
+                (2, "info", Some("body"), "attempt 1", None),
+                (3, "info", Some("body"), "attempt 2", None),
+                (4, "info", None, "awake", None),
+                (5, "info", None, "ends", None),
             ]
         );
         assert!(lines.is_sorted_by_key(|line| line.at), "{lines:?}");
