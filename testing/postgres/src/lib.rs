@@ -10,6 +10,7 @@
 mod held;
 mod place;
 mod pooler;
+mod standby;
 mod watched;
 
 use std::path::{Path, PathBuf};
