@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::stub::{Answer, Stub, dormouse, text};
 
-const COMMANDS: [&str; 37] = [
+const COMMANDS: [&str; 39] = [
     "",
     "start",
     "new",
@@ -38,6 +38,8 @@ const COMMANDS: [&str; 37] = [
     "functions list",
     "functions pause",
     "functions resume",
+    "schedules",
+    "schedules list",
     "nodes",
     "nodes list",
     "nodes drain",
@@ -77,7 +79,15 @@ fn help_is_as_reviewed() {
 fn the_guide_names_every_command() {
     let guide = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/cli.md"))
         .expect("docs/guide/cli.md");
-    let groups = ["", "events", "runs", "cancellations", "modules", "functions"];
+    let groups = [
+        "",
+        "events",
+        "runs",
+        "cancellations",
+        "modules",
+        "functions",
+        "schedules",
+    ];
     for command in COMMANDS.iter().filter(|command| !groups.contains(command)) {
         assert!(
             guide.contains(&format!("dormouse {command}")),

@@ -54,6 +54,7 @@ pub(super) fn all(scheduler: &Scheduler) -> Vec<Task> {
         of(|scheduler| Box::pin(taking_over(scheduler))),
         of(|scheduler| Box::pin(super::held::releasing(scheduler))),
         of(|scheduler| Box::pin(super::many::cancelling(scheduler))),
+        of(|scheduler| Box::pin(super::ticking::ticking(scheduler))),
     ]
 }
 

@@ -6,12 +6,14 @@
 //! |---|---|
 //! | `queue`, `request` | handing in a write, and its answer |
 //! | `runs` | rows of runs in memory, and what has to be written for a change |
+//! | `cron` | what ticks leave on schedules |
 //! | `limits` | what flow control remembers, and what it decided |
 //! | `ingest`, `execute`, `schedule`, `command`, `pausing`, `waits` | the decisions |
 //!
 //! Absent on purpose: SQL, connections, clocks.
 
 pub(crate) mod command;
+pub(crate) mod cron;
 pub(crate) mod execute;
 pub(crate) mod ingest;
 pub(crate) mod limits;

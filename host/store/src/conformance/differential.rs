@@ -33,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 53] = [
+const KINDS: [&str; 57] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -83,6 +83,10 @@ const KINDS: [&str; 53] = [
     "pause-function",
     "resume-function",
     "release-held",
+    "put-schedules",
+    "tick",
+    "tick-lost",
+    "tick-stale",
     "put-version",
     "delete-version",
     "config",
@@ -158,6 +162,7 @@ mod appending;
 mod carried;
 mod pausing;
 mod reads;
+mod ticking;
 
 fn digest(number: u64) -> Digest {
     Digest::of(&number.to_le_bytes())
@@ -273,7 +278,8 @@ impl Pair {
     async fn operate(&mut self) {
         match self.random.below(100) {
             0 => self.nodes().await,
-            1..=22 => self.ingest().await,
+            1..=19 => self.ingest().await,
+            20..=22 => self.ticking().await,
             23..=32 => self.claim().await,
             33..=40 => self.fire().await,
             41..=80 => self.append().await,
