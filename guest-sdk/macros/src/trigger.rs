@@ -78,7 +78,9 @@ impl Trigger {
             ) if event.value() == name.value() && value(condition) == value(other) => {
                 Some(Error::new(event.span(), "this event starts the function already"))
             }
-            (Trigger::Cron { cron, .. }, Trigger::Cron { cron: other, .. }) if cron.value() == other.value() => {
+            (Trigger::Cron { cron, .. }, Trigger::Cron { cron: other, .. })
+                if cron.value() == other.value() =>
+            {
                 Some(Error::new(cron.span(), "this cron starts the function already"))
             }
             _ => None,
@@ -119,8 +121,12 @@ fn cron(content: ParseStream<'_>) -> Result<Trigger> {
         let key = content.call(Ident::parse_any)?;
         let given = match key.to_string().as_str() {
             "jitter" => jitter_ms.replace(jitter(text(content)?)?).is_some(),
-            "overlap" => overlap.replace(word(text(content)?, &["skip", "queue", "allow"])?).is_some(),
-            "catch_up" => catch_up.replace(word(text(content)?, &["none", "last", "all"])?).is_some(),
+            "overlap" => overlap
+                .replace(word(text(content)?, &["skip", "queue", "allow"])?)
+                .is_some(),
+            "catch_up" => catch_up
+                .replace(word(text(content)?, &["none", "last", "all"])?)
+                .is_some(),
             other => {
                 let message =
                     format!("unknown member `{other}` of a cron; known are: jitter, overlap, catch_up");

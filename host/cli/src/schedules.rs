@@ -20,7 +20,14 @@ impl Schedules {
         let Schedules::List = self;
         let data = client.get(&["v1", "schedules"]).await?;
         global.output.write(&data, || {
-            let mut table = Table::new(&["function", "cron", "next", "last tick", "last run", "last skipped"]);
+            let mut table = Table::new(&[
+                "function",
+                "cron",
+                "next",
+                "last tick",
+                "last run",
+                "last skipped",
+            ]);
             for schedule in data.as_array().into_iter().flatten() {
                 table.row([
                     text(schedule, "function_id"),

@@ -153,7 +153,10 @@ impl Function {
         }
         for (index, trigger) in self.triggers.iter().enumerate() {
             trigger.check()?;
-            if let Some(twice) = self.triggers[..index].iter().find_map(|other| trigger.same(other)) {
+            if let Some(twice) = self.triggers[..index]
+                .iter()
+                .find_map(|other| trigger.same(other))
+            {
                 return Err(twice);
             }
         }

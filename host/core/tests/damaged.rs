@@ -53,7 +53,17 @@ fn manifests() {
         r#"{"schema":1,"functions":[{"id":"a","triggers":[]},{"id":"b","triggers":[{"event":"y"}],"backoff":{"initial_ms":5,"factor":2,"max_ms":50}}]}"#,
         r#"{"schema":1,"functions":[{"id":"a","triggers":[{"cron":"TZ=Europe/Paris */5 9-17 1,15 * MON-FRI","jitter_ms":3000,"overlap":"queue","catch_up":"all"}]}]}"#,
     ];
-    let words = ["\"cron\":", "TZ=", "@daily", "L", "#", "\"triggers\":[", "\"schema\":2", "event.", "*"];
+    let words = [
+        "\"cron\":",
+        "TZ=",
+        "@daily",
+        "L",
+        "#",
+        "\"triggers\":[",
+        "\"schema\":2",
+        "event.",
+        "*",
+    ];
     Mutations::of(&samples, &words).each(|input| {
         if let Ok(manifest) = Manifest::parse(&text(input)) {
             for function in &manifest.functions {

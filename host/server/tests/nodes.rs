@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use dormouse_server::clock::{Clock, SystemClock};
 use dormouse_server::{Options, Server, StartError, Tuning};
 use dormouse_store::Store;
 use dormouse_store::postgres::{self, PostgresStore};
-use dormouse_store::read::Run;
+use dormouse_store::read::{Run, RunFilter};
 use dormouse_testing_postgres::{Cluster, Held, Pooler};
 use futures::future::BoxFuture;
 use tempfile::TempDir;
@@ -407,15 +408,12 @@ async fn an_idle_node_asks_the_database_less_than_five_times_a_second() {
     cluster.psql("postgres", "SELECT pg_reload_conf()");
     let [first, second] = [Node::start(&database, 0).await, Node::start(&database, 0).await];
     first.deploy("bench").await;
+    first.deploy("cron").await;
     let run = second.invoke("bench/ten", "{}").await;
     first.ended(run).await;
     // Looking for work slows down once there is none, and a session that is idle tells what it did within ten seconds.
     tokio::time::sleep(Duration::from_secs(12)).await;
-    let name = database
-        .rsplit('/')
-        .next()
-        .and_then(|rest| rest.split('?').next());
-    let name = name.expect("a name");
+    let name = database_name(&database);
     // A single statement is a transaction.
     let asked = || -> f64 {
         let text = cluster.psql(
@@ -431,6 +429,76 @@ async fn an_idle_node_asks_the_database_less_than_five_times_a_second() {
     assert!(rate < 5.0, "{rate} queries a second");
     first.stop().await;
     second.stop().await;
+}
+
+/// The name of the database that a URL leads to.
+fn database_name(url: &str) -> &str {
+    let name = url.rsplit('/').next().and_then(|rest| rest.split('?').next());
+    name.expect("a name")
+}
+
+/// Three nodes wait for the same ticks, and each tick comes at all of them in the same moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tick_is_started_once_however_many_nodes_see_it() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let mut nodes = Vec::new();
+    for wrong_by in [0, 240_000, -240_000] {
+        nodes.push(Node::start(&database, wrong_by).await);
+    }
+    nodes[0].deploy("cron").await;
+    let functions = ["hourly", "forgets", "renamed"];
+    let filter = |function: &str| RunFilter {
+        module: Some("cron".to_owned()),
+        function: Some(function.to_owned()),
+        limit: 100,
+        ..RunFilter::default()
+    };
+    let deadline = Instant::now() + DEADLINE;
+    for round in 1..=3 {
+        // All rows are there, and in four seconds all their ticks come.
+        while nodes[0].app.store().schedules().await.expect("lists").len() < 9 {
+            assert!(Instant::now() < deadline, "the schedules never were there");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        cluster.psql(
+            database_name(&database),
+            "UPDATE schedules SET next_ms = (extract(epoch FROM clock_timestamp()) * 1000)::int8 + 4000",
+        );
+        // Every node looks anew when something else is active or paused than before.
+        let other: FunctionName = "cron/allows".parse().expect("a name");
+        match round % 2 {
+            1 => nodes[1].app.pause_function(&other).await.expect("paused"),
+            _ => nodes[1].app.resume_function(&other).await.expect("resumed"),
+        };
+        for function in functions {
+            loop {
+                let found = nodes[2].app.store().runs(filter(function)).await.expect("lists");
+                if found.len() >= round {
+                    break;
+                }
+                assert!(
+                    Instant::now() < deadline,
+                    "{function} ticked {} times",
+                    found.len()
+                );
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+    for function in functions {
+        let found = nodes[2].app.store().runs(filter(function)).await.expect("lists");
+        for run in &found {
+            let run = nodes[0].ended(run.id).await;
+            assert_eq!(run.state.status, Status::Completed, "{run:#?}");
+        }
+        // An hour may begin meanwhile, but a tick has one event, and that one run.
+        let events: HashSet<_> = found.iter().map(|run| run.event_id).collect();
+        assert_eq!(events.len(), found.len(), "{found:#?}");
+    }
+    for node in nodes {
+        node.stop().await;
+    }
 }
 
 /// Nodes are replaced one after the other while runs of all kinds are under way: the first of the next release brings the

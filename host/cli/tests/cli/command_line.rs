@@ -206,6 +206,37 @@ fn an_event_is_sent_as_the_contract_says_and_its_id_is_on_stdout() {
 }
 
 #[test]
+fn schedules_say_when_they_tick_next_or_why_not() {
+    let answer = r#"{"data":[
+        {"function_id":"m/f","cron":"0 9 * * *","paused":false,"next_at":"2026-11-26T09:00:00.000Z","waits_for":null,
+         "last":{"scheduled_at":"2026-11-25T09:00:00.000Z","run_id":"01R"},
+         "last_skipped":{"scheduled_at":"2026-11-24T09:00:00.000Z","reason":"it overlapped"}},
+        {"function_id":"m/g","cron":"@daily","paused":true,"next_at":null,"waits_for":null,"last":null,"last_skipped":null},
+        {"function_id":"m/h","cron":"@daily","paused":false,"next_at":"2026-11-25T00:00:00.000Z","waits_for":"01Q",
+         "last":null,"last_skipped":null}],"metadata":{}}"#;
+    let stub = Stub::start(move |_| Answer::Json(200, answer.to_owned()));
+    let table = text(&stub.dormouse(&["schedules", "list"]).stdout);
+    assert_eq!(stub.requests()[0].line, "GET /v1/schedules");
+    for part in [
+        "FUNCTION  CRON",
+        "2026-11-26T09:00:00.000Z  2026-11-25T09:00:00.000Z  01R",
+        "2026-11-24T09:00:00.000Z: it overlapped",
+        "paused",
+        "when run 01Q has ended",
+    ] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    let none = Stub::start(|_| Answer::Json(200, r#"{"data":[],"metadata":{}}"#.to_owned()));
+    let output = none.dormouse(&["schedules", "list"]);
+    assert!(output.stdout.is_empty());
+    assert!(
+        text(&output.stderr).contains("no schedules"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
 fn lists_are_tables_or_json_or_lines() {
     let answer = r#"{"data":[{"function_id":"m/f","triggers":[{"event":"a/b"},{"cron":"0 9 * * *"}],"retries":4,
         "version":"sha256:0123456789abcdef0123"},{"function_id":"m/g","triggers":[],"retries":0,"version":"sha256:01"}],

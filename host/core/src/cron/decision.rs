@@ -137,7 +137,12 @@ impl Schedule {
     }
 
     /// A move past a tick.
-    fn past(&self, start: Option<Timestamp>, skipped: Option<(Timestamp, Reason)>, tick: Timestamp) -> Decision {
+    fn past(
+        &self,
+        start: Option<Timestamp>,
+        skipped: Option<(Timestamp, Reason)>,
+        tick: Timestamp,
+    ) -> Decision {
         Decision::Move(Move {
             start,
             skipped: skipped.map(|(tick, reason)| Skipped { tick, reason }),
@@ -281,9 +286,8 @@ mod tests {
     #[test]
     fn what_overlaps_is_left_out_waits_or_begins_all_the_same() {
         let at = standing("09:00:00", Previous::Live);
-        let decide = |overlap, now: &str| {
-            schedule(HOURLY, None, overlap, CatchUp::Last).decide(&at, time(now))
-        };
+        let decide =
+            |overlap, now: &str| schedule(HOURLY, None, overlap, CatchUp::Last).decide(&at, time(now));
         assert_eq!(
             decide(Overlap::Skip, "11:30:00"),
             moved(None, Some(("11:00:00", Reason::Overlap)), "12:00:00")
@@ -298,9 +302,8 @@ mod tests {
     #[test]
     fn what_was_missed_is_done_as_the_trigger_says() {
         let at = standing("09:00:00", Previous::None);
-        let decide = |catch_up, now: &str| {
-            schedule(HOURLY, None, Overlap::Allow, catch_up).decide(&at, time(now))
-        };
+        let decide =
+            |catch_up, now: &str| schedule(HOURLY, None, Overlap::Allow, catch_up).decide(&at, time(now));
         assert_eq!(
             decide(CatchUp::None, "11:30:00"),
             moved(None, Some(("11:00:00", Reason::Missed)), "12:00:00")
@@ -331,9 +334,8 @@ mod tests {
     #[test]
     fn a_tick_that_waited_for_a_run_was_not_missed() {
         let at = standing("09:00:00", Previous::Ended(time("11:30:00")));
-        let decide = |catch_up, now: &str| {
-            schedule(HOURLY, None, Overlap::Queue, catch_up).decide(&at, time(now))
-        };
+        let decide =
+            |catch_up, now: &str| schedule(HOURLY, None, Overlap::Queue, catch_up).decide(&at, time(now));
         assert_eq!(
             decide(CatchUp::None, "11:30:30"),
             moved(

@@ -36,9 +36,9 @@ impl Cron {
             return Err(refuse(reason));
         }
         let (zone, fields) = match text.strip_prefix("TZ=").or(text.strip_prefix("CRON_TZ=")) {
-            Some(rest) => rest
-                .split_once(' ')
-                .ok_or_else(|| refuse("an expression follows the time zone: TZ=Europe/Paris 0 9 * * *".to_owned()))?,
+            Some(rest) => rest.split_once(' ').ok_or_else(|| {
+                refuse("an expression follows the time zone: TZ=Europe/Paris 0 9 * * *".to_owned())
+            })?,
             None => ("UTC", text),
         };
         let zone = time_zones().get(zone).map_err(|_| {
@@ -138,8 +138,25 @@ mod tests {
             "2026-02-07T00:00:00Z",
             &["2026-02-13T00:00:00Z", "2026-02-20T00:00:00Z"],
         );
+        assert_ticks("0 12 L * *", "2026-02-01T00:00:00Z", &["2026-02-28T12:00:00Z"]);
+        assert_ticks("0 12 15W * *", "2026-11-01T00:00:00Z", &["2026-11-16T12:00:00Z"]);
+        assert_ticks(
+            "0 12 * * FRI#2",
+            "2026-11-01T00:00:00Z",
+            &["2026-11-13T12:00:00Z"],
+        );
+        assert_ticks("0 12 * * 7", "2026-11-25T00:00:00Z", &["2026-11-29T12:00:00Z"]);
+        assert_ticks(
+            "*/20 9-10 1,15 JAN-FEB *",
+            "2026-01-01T10:39:00Z",
+            &["2026-01-01T10:40:00Z", "2026-01-15T09:00:00Z"],
+        );
         assert_ticks("0 0 29 2 *", "2026-01-01T00:00:00Z", &["2028-02-29T00:00:00Z"]);
-        assert_ticks("TZ=UTC @hourly", "2026-01-01T00:00:00Z", &["2026-01-01T01:00:00Z"]);
+        assert_ticks(
+            "TZ=UTC @hourly",
+            "2026-01-01T00:00:00Z",
+            &["2026-01-01T01:00:00Z"],
+        );
     }
 
     #[test]

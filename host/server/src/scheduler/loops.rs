@@ -189,7 +189,9 @@ async fn fire(scheduler: &Scheduler) -> bool {
 /// Reads what is due in the next window, so that timers set by others or before a restart are known in time.
 async fn reading_ahead(scheduler: Scheduler) {
     loop {
-        let until = scheduler.0.clock.now().after(WINDOW);
+        // Before the question: while that is on its way, the clock may jump.
+        let from = scheduler.0.clock.now();
+        let until = from.after(WINDOW);
         match scheduler.0.store.upcoming_timers(until, DUE_MAX as u32).await {
             Ok(times) => {
                 for time in times {
@@ -203,9 +205,8 @@ async fn reading_ahead(scheduler: Scheduler) {
                 continue;
             }
         }
-        let again = scheduler.0.clock.now().after(WINDOW_EVERY);
         tokio::select! {
-            () = scheduler.0.clock.sleep_until(again) => {}
+            () = scheduler.0.clock.sleep_until(from.after(WINDOW_EVERY)) => {}
             () = scheduler.0.stop.cancelled() => return,
         }
     }

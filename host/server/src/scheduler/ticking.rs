@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use dormouse_core::cron::{Decision, Move, Previous, Standing};
 use dormouse_core::{FunctionName, RunId, Timestamp};
-use dormouse_store::{Error, Store};
 use dormouse_store::cron::{LastTick, Schedule};
 use dormouse_store::ingest::Created;
+use dormouse_store::{Error, Store};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -112,7 +112,12 @@ async fn changed(changes: &mut Option<broadcast::Receiver<Change>>, runs: &HashS
 /// Does all that is due. Answers with what to wait for then.
 async fn round(scheduler: &Scheduler, worker: &Worker) -> Result<Wait, Error> {
     let (store, registry) = (&worker.store, &worker.registry);
-    let router = Router::new(store.clone(), registry.clone(), scheduler.clone(), scheduler.node());
+    let router = Router::new(
+        store.clone(),
+        registry.clone(),
+        scheduler.clone(),
+        scheduler.node(),
+    );
     loop {
         let snapshot = registry.snapshot();
         if snapshot.generation == 0 {

@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use dormouse_core::run::Phase;
-use dormouse_store::read::RunFilter;
 use dormouse_core::trigger::Trigger;
+use dormouse_store::read::RunFilter;
 use maud::{Markup, html};
 
 use super::{Failed, layout};

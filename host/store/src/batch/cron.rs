@@ -100,6 +100,9 @@ pub(crate) fn changes(
     let kept: HashSet<&ScheduleKey> = wanted.iter().map(|(key, _)| key).collect();
     let removed: Vec<ScheduleKey> = stored.iter().filter(|key| !kept.contains(key)).cloned().collect();
     let stored: HashSet<ScheduleKey> = stored.into_iter().collect();
-    let added = wanted.into_iter().filter(|(key, _)| !stored.contains(key)).collect();
+    let added = wanted
+        .into_iter()
+        .filter(|(key, _)| !stored.contains(key))
+        .collect();
     (removed, added)
 }

@@ -139,14 +139,7 @@ pub(super) async fn a_tick_is_one_commit_and_happens_once(store: Arc<dyn Store>)
     for lost in [tick, other] {
         assert_eq!(fixture.store.tick(lost).await.expect("answers"), Ticked::Lost);
     }
-    assert!(
-        fixture
-            .store
-            .event(other_event)
-            .await
-            .expect("reads")
-            .is_none()
-    );
+    assert!(fixture.store.event(other_event).await.expect("reads").is_none());
     let last = Some(LastTick { tick: hour(1), run });
     let expected = Schedule {
         function: function("shop/report"),
@@ -198,7 +191,10 @@ pub(super) async fn a_tick_that_is_left_out_says_why(store: Arc<dyn Store>) {
     };
     let done = fixture.store.tick(left_out.clone()).await.expect("ticks");
     assert_eq!(done, Ticked::Done(None));
-    assert_eq!(fixture.store.tick(left_out.clone()).await.expect("answers"), Ticked::Lost);
+    assert_eq!(
+        fixture.store.tick(left_out.clone()).await.expect("answers"),
+        Ticked::Lost
+    );
     let stands = &fixture.schedules().await[0];
     let skipped = SkippedTick {
         tick: hour(4),
@@ -289,7 +285,10 @@ pub(super) async fn a_tick_is_decided_on_what_is_active(store: Arc<dyn Store>) {
         .put_schedules(&["shop"], vec![schedule("shop/report", HOURLY, hour(1))])
         .await;
     let digest = Digest::of(b"shop, second version");
-    let stored = fixture.store.put_version(version("shop", digest, true, at(5))).await;
+    let stored = fixture
+        .store
+        .put_version(version("shop", digest, true, at(5)))
+        .await;
     let generation = stored.expect("stores").generation;
     let old = fixture.tick(1);
     assert!(matches!(fixture.store.tick(old).await, Err(Error::StaleRegistry)));

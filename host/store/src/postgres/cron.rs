@@ -137,7 +137,11 @@ pub(super) async fn list(conn: &mut Conn) -> Attempt<Vec<Schedule>> {
             cron: cells.text()?,
             next: cells.time()?,
             last: last(cells.time_or_null()?, cells.run_or_null()?)?,
-            skipped: skipped(cells.time_or_null()?, cells.time_or_null()?, cells.text_or_null()?)?,
+            skipped: skipped(
+                cells.time_or_null()?,
+                cells.time_or_null()?,
+                cells.text_or_null()?,
+            )?,
             previous: previous(cells.flag()?, cells.flag()?, cells.time_or_null()?),
         });
     }

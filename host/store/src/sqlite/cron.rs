@@ -12,7 +12,11 @@ use crate::cron::{NewSchedules, Schedule, Tick};
 use crate::error::{Error, Result};
 use crate::ingest::Created;
 
-static REMOVE: Rows = Rows::new("DELETE FROM schedules WHERE (function_id, cron) IN (VALUES ", 2, ")");
+static REMOVE: Rows = Rows::new(
+    "DELETE FROM schedules WHERE (function_id, cron) IN (VALUES ",
+    2,
+    ")",
+);
 static ADD: Rows = Rows::insert(
     "INSERT INTO schedules (function_id, cron, next_ms) SELECT * FROM (VALUES ",
     3,
@@ -114,7 +118,10 @@ pub(super) async fn list(conn: &mut SqliteConnection) -> Result<Vec<Schedule>> {
             function: function_name(cells.text()?, cells.text()?)?,
             cron: cells.text()?.to_owned(),
             next: cells.time()?,
-            last: last(cells.time_or_null()?, cells.bytes_or_null()?.map(RunId::from_bytes))?,
+            last: last(
+                cells.time_or_null()?,
+                cells.bytes_or_null()?.map(RunId::from_bytes),
+            )?,
             skipped: skipped(
                 cells.time_or_null()?,
                 cells.time_or_null()?,

@@ -4,7 +4,8 @@ use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
 use super::{
-    cancellations, connect, copies, cron, ingest, journal, limits, pausing, read, runs, schedule, upkeep, waits,
+    cancellations, connect, copies, cron, ingest, journal, limits, pausing, read, runs, schedule, upkeep,
+    waits,
 };
 
 /// Tables that grow with use.

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use dormouse::prelude::*;
 
-dormouse::module!(hourly, skips, queues, allows, catches_up, forgets, limited, jittered, renamed);
+dormouse::module!(
+    hourly, skips, queues, allows, catches_up, forgets, limited, jittered, renamed
+);
 
 const NINETY_MINUTES: Duration = Duration::from_secs(5_400);
 
 /// Takes what a tick is by its type.
-#[dormouse::function(id = "hourly", on(cron = "TZ=Europe/Paris 0 * * * *"), on(event = "cron/now"))]
-async fn hourly(event: Event<Option<ScheduledTimer>>) -> dormouse::Result<Value> {
+#[dormouse::function(id = "hourly", on(cron = "TZ=Europe/Paris 0 * * * *"))]
+async fn hourly(event: Event<ScheduledTimer>) -> dormouse::Result<Value> {
     Ok(json!({"timer": event.data, "ts": event.ts, "name": event.name}))
 }
 
@@ -54,7 +56,7 @@ async fn limited() -> dormouse::Result<()> {
     Ok(())
 }
 
-#[dormouse::function(id = "jittered", on(cron = "0 * * * *", jitter = "5m"))]
+#[dormouse::function(id = "jittered", on(cron = "0 * * * *", jitter = "5m", overlap = "allow"))]
 async fn jittered() -> dormouse::Result<()> {
     Ok(())
 }
