@@ -122,10 +122,10 @@ fn cron(content: ParseStream<'_>) -> Result<Trigger> {
         let given = match key.to_string().as_str() {
             "jitter" => jitter_ms.replace(jitter(text(content)?)?).is_some(),
             "overlap" => overlap
-                .replace(word(text(content)?, &["skip", "queue", "allow"])?)
+                .replace(word("overlap", text(content)?, &["skip", "queue", "allow"])?)
                 .is_some(),
             "catch_up" => catch_up
-                .replace(word(text(content)?, &["none", "last", "all"])?)
+                .replace(word("catch_up", text(content)?, &["none", "last", "all"])?)
                 .is_some(),
             other => {
                 let message =
@@ -180,10 +180,14 @@ fn jitter(jitter: LitStr) -> Result<u64> {
     Ok(millis)
 }
 
-fn word(word: LitStr, known: &[&str]) -> Result<LitStr> {
+fn word(member: &str, word: LitStr, known: &[&str]) -> Result<LitStr> {
     if known.contains(&word.value().as_str()) {
         return Ok(word);
     }
-    let message = format!("known are: {}", known.join(", "));
+    let message = format!(
+        "unknown {member} \"{}\"; known are: {}",
+        word.value(),
+        known.join(", ")
+    );
     Err(Error::new(word.span(), message))
 }
