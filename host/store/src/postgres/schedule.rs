@@ -33,6 +33,10 @@ const DETAILS: &str = "SELECT r.id, r.function_id, r.config_revision, r.event_id
      FROM runs r LEFT JOIN events e ON e.id = r.event_id WHERE r.id = ANY($1)";
 const _: () = assert!(place::CONTINUED == -2 && place::EVENT == -3);
 
+/// Whether the node lives, and the time of the first row of the ready queue.
+pub(super) const FIRST_READY: &str = "SELECT EXISTS (SELECT 1 FROM nodes WHERE incarnation = $1), \
+     (SELECT at_ms FROM ready WHERE shard = 0 AND at_ms >= $2 ORDER BY at_ms LIMIT 1)";
+
 // ---- nodes, each a single statement that may be executed twice ----------------------------------------------------
 
 pub(super) async fn join(conn: &mut Conn, node: &NewNode) -> Attempt<Standing> {
@@ -260,13 +264,9 @@ pub(super) async fn first_ready(
     low: i64,
 ) -> Attempt<(bool, Option<Timestamp>)> {
     let rows = conn
-        .fetch(
-            "SELECT EXISTS (SELECT 1 FROM nodes WHERE incarnation = $1), \
-             (SELECT at_ms FROM ready WHERE shard = 0 AND at_ms >= $2 ORDER BY at_ms LIMIT 1)",
-            |args| {
-                args.key(node).int(low);
-            },
-        )
+        .fetch(FIRST_READY, |args| {
+            args.key(node).int(low);
+        })
         .await?;
     let mut cells = Cells::of(answer(&rows)?);
     Ok((cells.flag()?, cells.time_or_null()?))
