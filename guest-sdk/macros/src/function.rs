@@ -6,7 +6,8 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned;
 use syn::{
-    Error, FnArg, Ident, ItemFn, Lit, LitInt, LitStr, Result, ReturnType, Token, parenthesized, parse2,
+    Error, FnArg, GenericArgument, Ident, ItemFn, Lit, LitInt, LitStr, PathArguments, Result, ReturnType,
+    Token, Type, parenthesized, parse2,
 };
 
 const TRIGGERS_MAX: usize = 10;
@@ -56,6 +57,13 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
             names.push(name);
         }
     }
+    let data = data(&function);
+    let output = match &function.sig.output {
+        ReturnType::Type(_, kind) => {
+            quote_spanned!(kind.span()=> <#kind as ::dormouse::__private::Outcome>::Output)
+        }
+        ReturnType::Default => unreachable!("checked above"),
+    };
     let outcome = match &function.sig.output {
         ReturnType::Type(_, kind) => {
             quote_spanned!(kind.span()=> <#kind as ::dormouse::__private::Outcome>::complete(outcome))
@@ -73,6 +81,8 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
 
         impl ::dormouse::Function for #name {
             const ID: &'static str = #id;
+            type Data = #data;
+            type Output = #output;
 
             fn definition() -> ::dormouse::__private::Definition {
                 ::dormouse::__private::Definition {
@@ -97,6 +107,30 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
             }
         }
     })
+}
+
+/// The `T` of an argument `Event<T>` or `Events<T>`; any JSON when there is none.
+fn data(function: &ItemFn) -> TokenStream {
+    let of_event = function.sig.inputs.iter().find_map(|input| {
+        let FnArg::Typed(argument) = input else {
+            return None;
+        };
+        let Type::Path(path) = &*argument.ty else {
+            return None;
+        };
+        let last = path.path.segments.last()?;
+        let PathArguments::AngleBracketed(arguments) = &last.arguments else {
+            return None;
+        };
+        match arguments.args.first()? {
+            GenericArgument::Type(data) if last.ident == "Event" || last.ident == "Events" => Some(data),
+            _ => None,
+        }
+    });
+    match of_event {
+        Some(data) => quote!(#data),
+        None => quote!(::dormouse::__private::JsonValue),
+    }
 }
 
 pub(crate) fn optional(value: Option<TokenStream>) -> TokenStream {

@@ -39,6 +39,9 @@ fn plan(dice: &mut Dice, key: u64) -> Value {
         "branches": dice.below(3),
         "sends": dice.below(3),
         "answers": dice.below(3),
+        "invokes": dice.below(3),
+        "fetches": dice.below(3),
+        "signal": dice.below(2) == 0,
         "key": format!("run {key}"),
         "race": dice.below(2) == 0,
         "sleep_ms": 1 + dice.below(60),
@@ -176,6 +179,11 @@ async fn check(server: &Server, witness: &Witness, plans: &HashMap<String, Value
             "run {id}: each sql step took effect once"
         );
         check_sent(server, run, plan).await;
+        check_invoked(server, run, plan).await;
+        for number in 0..plan["fetches"].as_u64().expect("a number") {
+            let step = (id.to_owned(), format!("fetch-{number}"));
+            assert!(told.contains_key(&step), "run {id}: {step:?} reached the witness");
+        }
         if plan["race"] == true {
             assert_eq!(run["output"]["winner"], "sleep", "run {id}");
         }
@@ -216,6 +224,37 @@ async fn check_sent(server: &Server, run: &Value, plan: &Value) {
             "{ended:#}"
         );
     }
+}
+
+/// Each function that the run's steps have invoked has run once and was given back; the one that was given up has ended.
+async fn check_invoked(server: &Server, run: &Value, plan: &Value) {
+    let invokes = plan["invokes"].as_u64().expect("a number");
+    let signals = plan["signal"] == true;
+    let expected: Vec<u64> = (0..invokes).collect();
+    assert_eq!(run["output"]["invoked"], json!(expected), "{run:#}");
+    let id = run["run_id"].as_str().expect("an id");
+    let children = server
+        .get(&format!("/v1/runs?parent={id}&limit=100"))
+        .await
+        .expect("they are listed");
+    let children = children.as_array().expect("a list");
+    // The one that is given up may be given up before it begins.
+    let least = invokes as usize + usize::from(signals);
+    assert!(
+        (least..=least + usize::from(invokes > 0)).contains(&children.len()),
+        "{children:#?}"
+    );
+    let mut completed = 0;
+    for child in children {
+        assert_eq!(child["parent_run_id"], run["run_id"]);
+        let child = ended(server, child["run_id"].as_str().expect("an id")).await;
+        match child["status"].as_str() {
+            Some("Completed") => completed += 1,
+            Some("Cancelled") => {}
+            _ => panic!("{child:#}"),
+        }
+    }
+    assert!(completed >= least, "{children:#?}");
 }
 
 fn counters(server: &Server) -> HashMap<String, u64> {

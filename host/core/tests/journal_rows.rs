@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde::Deserialize;
 
-const KINDS: [OperationKind; 8] = [
+const KINDS: [OperationKind; 9] = [
     OperationKind::Sleep,
     OperationKind::SleepUntil,
     OperationKind::Sql,
@@ -16,6 +16,7 @@ const KINDS: [OperationKind; 8] = [
     OperationKind::Invoke,
     OperationKind::SendEvents,
     OperationKind::Fetch,
+    OperationKind::SendSignal,
 ];
 
 /// Any JSON text, also with numbers and spaces that no library would write.
@@ -325,6 +326,18 @@ fn rows_of_earlier_releases_are_read_for_ever() {
             1_790_000_002_000,
             Event::Cancelled { operation: 29_999 },
         ),
+        (
+            "tried.json",
+            5,
+            1_790_000_003_000,
+            Event::Tried {
+                operation: 2,
+                attempt: 3,
+                started_at: time(1_790_000_002_000),
+                failure: Failure::new("http-failed", "the server answered with status 503"),
+                due_at: time(1_790_000_010_000),
+            },
+        ),
     ];
     let mut files: Vec<String> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden"))
         .expect("the directory")
@@ -363,6 +376,7 @@ fn the_words_of_kinds_do_not_change() {
         "invoke",
         "send-events",
         "fetch",
+        "send-signal",
     ];
     for ((kind, word), expected) in KINDS.into_iter().zip(words).zip(expected) {
         assert_eq!(word, format!("\"{expected}\""));

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use dormouse_core::limit::{self, ModuleLimits};
-use dormouse_core::{Digest, Json};
+use dormouse_core::{Digest, Failure, Json};
 use wasmtime::component::Component;
 
 use crate::bindings::{ModuleIndices, ModulePre};
@@ -435,6 +435,13 @@ impl RunHost for Nobody {
     }
 
     fn log(&mut self, _: host::LogLevel, _: String, _: Option<Json>, _: bool) {}
+
+    fn placeholder(&self, name: &str) -> Result<String, Failure> {
+        Err(Failure::terminal(
+            "grant-missing",
+            format!("there is no secret \"{name}\""),
+        ))
+    }
 
     fn config(&self, _: &str) -> Option<Json> {
         None

@@ -26,6 +26,7 @@ pub mod problem;
 pub mod registry;
 mod router;
 mod scheduler;
+mod secret;
 pub mod serve;
 mod sql;
 pub mod telemetry;

@@ -79,12 +79,14 @@ impl LegHost {
             records,
             logs: std::mem::take(&mut self.logs),
             ingest: None,
-            waits: self.new_waits(),
+            waits: Vec::new(),
+            signals: self.new_signals(),
+            parent: self.run.parent,
             then,
             now: self.worker.clock.now(),
         };
         let appended = loop {
-            append.ingest = self.carried(append.now);
+            (append.ingest, append.waits) = self.carried(append.now);
             match self.worker.store.append(append.clone()).await {
                 Ok(appended) => break appended,
                 // Modules have changed since it was decided what the events start: decide again.
@@ -113,8 +115,12 @@ impl LegHost {
                 let paused = appended == Appended::Paused;
                 self.replay.committed();
                 self.waits.clear();
+                self.signalling.clear();
                 if let Some(ingest) = &append.ingest {
                     self.carried_out(ingest);
+                }
+                if self.has_invoked && !matches!(append.then, Then::Continue) {
+                    self.worker.scheduler.orphaned();
                 }
                 self.journal_bytes += bytes as u64;
                 self.worker.feed.run(self.run.id);

@@ -12,6 +12,8 @@
 //! (scheduler), what a call is answered with (core), instances and limits (engine).
 
 mod body;
+mod fetching;
+mod invoking;
 mod journal;
 mod leg;
 mod operation;
@@ -196,6 +198,8 @@ impl Worker {
             logs: Vec::new(),
             ingest: None,
             waits: Vec::new(),
+            signals: Vec::new(),
+            parent: None,
             then: Then::Block { error },
             now: self.clock.now(),
         };

@@ -7,10 +7,11 @@
 //! | `queue`, `request` | handing in a write, and its answer |
 //! | `runs` | rows of runs in memory, and what has to be written for a change |
 //! | `limits` | what flow control remembers, and what it decided |
-//! | `ingest`, `execute`, `schedule`, `command`, `pausing`, `waits` | the decisions |
+//! | `ingest`, `execute`, `schedule`, `command`, `pausing`, `waits`, `children` | the decisions |
 //!
 //! Absent on purpose: SQL, connections, clocks.
 
+pub(crate) mod children;
 pub(crate) mod command;
 pub(crate) mod execute;
 pub(crate) mod ingest;

@@ -4,7 +4,7 @@ use dormouse_core::run::{Event, Phase, Status};
 use dormouse_core::{FunctionName, RunId, Timestamp};
 
 use super::World;
-use super::runs::ModelRun;
+use super::run::ModelRun;
 use crate::command::Commanded;
 use crate::error::Result;
 use crate::registry::Changed;

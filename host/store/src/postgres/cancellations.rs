@@ -4,8 +4,10 @@ use dormouse_core::{EventId, Json, RunId, Timestamp};
 use sqlx::postgres::PgRow;
 
 use super::cache::Cache;
+use super::command::load_to_end;
+use super::execute::Writing;
 use super::fault::Attempt;
-use super::runs::{flush, load};
+use super::runs::flush;
 use super::sql::{Cells, Conn};
 use super::writer::Effects;
 use crate::batch;
@@ -149,8 +151,11 @@ pub(super) async fn examined(
         return Ok(Vec::new());
     }
     let mut work = Work::default();
-    load(conn, &mut work, examined.runs.clone()).await?;
-    let cancelled = batch::command::cancel_all(&mut work, &examined.runs, examined.now)?;
+    load_to_end(conn, &mut work, examined.runs.clone()).await?;
+    let mut writing = Writing::on(conn);
+    let cancelled = batch::command::cancel_all(&mut writing, &mut work, &examined.runs, examined.now).await;
+    let cancelled = writing.settle(cancelled)?;
+    effects.woke |= work.woke;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
     match examined.last {
         Some(last) => {
