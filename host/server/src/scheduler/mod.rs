@@ -51,6 +51,9 @@ struct Inner {
     clock: SharedClock,
     feed: Feed,
     node: Incarnation,
+    /// The release that this node runs, and whether nodes of others live beside it.
+    release: String,
+    mixed: AtomicBool,
     lease: Lease,
     slots: Arc<Semaphore>,
     table: Table,
@@ -83,6 +86,7 @@ impl Scheduler {
         clock: SharedClock,
         feed: Feed,
         node: Incarnation,
+        release: String,
         fatal: oneshot::Sender<String>,
         asked_to_drain: oneshot::Sender<()>,
     ) -> Scheduler {
@@ -93,6 +97,8 @@ impl Scheduler {
             store,
             clock,
             node,
+            release,
+            mixed: AtomicBool::new(false),
             slots: Arc::new(Semaphore::new(SLOTS)),
             table: Table::default(),
             due: Mutex::default(),
@@ -261,6 +267,11 @@ impl Scheduler {
 
     pub(crate) fn node(&self) -> Incarnation {
         self.0.node
+    }
+
+    /// The release that this node runs.
+    pub(crate) fn release(&self) -> &str {
+        &self.0.release
     }
 
     /// Whether legs should leave at the next place where they can.
