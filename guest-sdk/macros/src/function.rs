@@ -59,9 +59,7 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
     }
     let data = data(&function);
     let output = match &function.sig.output {
-        ReturnType::Type(_, kind) => {
-            quote_spanned!(kind.span()=> <#kind as ::dormouse::__private::Outcome>::Output)
-        }
+        ReturnType::Type(_, kind) => output(kind),
         ReturnType::Default => unreachable!("checked above"),
     };
     let outcome = match &function.sig.output {
@@ -111,25 +109,40 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
 
 /// The `T` of an argument `Event<T>` or `Events<T>`; any JSON when there is none.
 fn data(function: &ItemFn) -> TokenStream {
-    let of_event = function.sig.inputs.iter().find_map(|input| {
-        let FnArg::Typed(argument) = input else {
-            return None;
-        };
-        let Type::Path(path) = &*argument.ty else {
-            return None;
-        };
-        let last = path.path.segments.last()?;
-        let PathArguments::AngleBracketed(arguments) = &last.arguments else {
-            return None;
-        };
-        match arguments.args.first()? {
-            GenericArgument::Type(data) if last.ident == "Event" || last.ident == "Events" => Some(data),
-            _ => None,
-        }
+    let of_event = function.sig.inputs.iter().find_map(|input| match input {
+        FnArg::Typed(argument) => parameter(&argument.ty, &["Event", "Events"]),
+        FnArg::Receiver(_) => None,
     });
     match of_event {
         Some(data) => quote!(#data),
         None => quote!(::dormouse::__private::JsonValue),
+    }
+}
+
+/// The `T` of `Result<T>` or `Result<Continue<T, C>>`. It is read off where it can be, since a type that cannot be returned
+/// would otherwise be complained of more than once.
+fn output(returned: &Type) -> TokenStream {
+    match parameter(returned, &["Result"]) {
+        Some(value) => {
+            let done = parameter(value, &["Continue"]).unwrap_or(value);
+            quote!(#done)
+        }
+        None => quote_spanned!(returned.span()=> <#returned as ::dormouse::__private::Outcome>::Output),
+    }
+}
+
+/// The first type parameter of a type of one of these names.
+fn parameter<'a>(of: &'a Type, names: &[&str]) -> Option<&'a Type> {
+    let Type::Path(path) = of else {
+        return None;
+    };
+    let last = path.path.segments.last()?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else {
+        return None;
+    };
+    match arguments.args.first()? {
+        GenericArgument::Type(first) if names.iter().any(|name| last.ident == name) => Some(first),
+        _ => None,
     }
 }
 

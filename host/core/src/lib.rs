@@ -19,6 +19,7 @@
 //! | [`step`], [`operation`], [`invoke`], [`fetch`] | the options of a body, and what an operation asks for |
 //! | [`failure`], [`json`], [`id`], [`digest`], [`name`], [`time`] | the values the rooms speak of |
 //! | [`limit`] | every limit by name, with its default and its reason |
+#![forbid(unsafe_code)]
 
 pub mod condition;
 pub mod digest;

@@ -136,8 +136,14 @@ fn entry() -> impl Strategy<Value = Entry> {
     (any::<u32>(), time(), event()).prop_map(|(seq, at, event)| Entry { seq, at, event })
 }
 
+/// How many cases are tried; the long form of the tests tries more.
+fn cases(short: u32) -> u32 {
+    let long = std::env::var("DORMOUSE_TEST_LONG").is_ok_and(|value| value == "1");
+    if long { 50 * short } else { short }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(2_000), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_written_is_read(entry in entry()) {

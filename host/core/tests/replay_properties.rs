@@ -158,8 +158,14 @@ fn asked(fresh: &Run, at: usize) -> String {
     }
 }
 
+/// How many cases are tried; the long form of the tests tries more.
+fn cases(short: u32) -> u32 {
+    let long = std::env::var("DORMOUSE_TEST_LONG").is_ok_and(|value| value == "1");
+    if long { 50 * short } else { short }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(1_500), failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Wherever a run is cut off, it goes on as it would have.
     #[test]

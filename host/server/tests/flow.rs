@@ -11,7 +11,7 @@ use dormouse_server::clock::SimClock;
 use dormouse_server::{Options, Server, Tuning};
 use dormouse_store::read::Decided;
 use serde_json::{Value, json};
-use support::Running;
+use support::{Running, park_idle};
 use tokio_util::sync::CancellationToken;
 
 const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
@@ -26,7 +26,7 @@ fn tuning(clock: &SimClock) -> Tuning {
 
 async fn start() -> (Running, SimClock) {
     let clock = SimClock::new(START);
-    let running = Running::start("", Duration::ZERO, tuning(&clock)).await;
+    let running = Running::start("", park_idle(), tuning(&clock)).await;
     running.deploy("flow", "flow").await;
     (running, clock)
 }
@@ -38,7 +38,7 @@ async fn restart(running: Running, clock: &SimClock) -> Running {
     shutdown.cancel();
     server.run(shutdown).await.expect("it ends");
     let options = Options {
-        park_idle: Duration::ZERO,
+        park_idle: park_idle(),
         ..Options::new(dir.path().join("data"))
     };
     let server = Server::start(options, tuning(clock))

@@ -13,7 +13,6 @@ use dormouse_core::{FunctionName, Json, RunId, Timestamp};
 use dormouse_server::app::App;
 use dormouse_server::clock::{Clock, SystemClock};
 use dormouse_server::{Options, Server, StartError, Tuning};
-use dormouse_store::Store;
 use dormouse_store::postgres::{self, PostgresStore};
 use dormouse_store::read::Run;
 use dormouse_testing_postgres::{Cluster, Held, Pooler};

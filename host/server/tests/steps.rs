@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "steps/logging.rs"]
+mod logging;
 #[path = "steps/sending.rs"]
 mod sending;
 #[path = "steps/setting.rs"]

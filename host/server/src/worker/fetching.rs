@@ -82,7 +82,7 @@ impl LegHost {
         if trying.attempt > 1 {
             metrics::counter!("dormouse_retries_total").increment(1);
         }
-        tracing::debug!(run_id = %self.run.id, step = name, attempt = trying.attempt, "a request is sent");
+        tracing::debug!(step = name, attempt = trying.attempt, "a request is sent");
         self.performing.trying.insert(operation, trying);
         let scheduler = self.worker.scheduler.clone();
         let (grants, http) = (Arc::clone(&self.program.grants), self.program.http.clone());

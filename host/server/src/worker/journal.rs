@@ -119,7 +119,7 @@ impl LegHost {
         };
         match appended {
             Appended::Lost(why) => {
-                tracing::info!(run_id = %self.run.id, ?why, "the lease is gone: what this leg did is discarded");
+                tracing::info!(?why, "the lease is gone: what this leg did is discarded");
                 Err(self.end(Ending::Gone))
             }
             appended => {
@@ -136,8 +136,16 @@ impl LegHost {
                 self.journal_bytes += bytes as u64;
                 self.worker.feed.run(self.run.id);
                 if paused {
-                    tracing::info!(run_id = %self.run.id, "paused");
+                    tracing::info!("paused");
                     return Err(self.end(Ending::Gone));
+                }
+                if let Then::Fail { error } | Then::Block { error } = &append.then {
+                    tracing::warn!(
+                        step = error.step,
+                        code = error.code,
+                        error = error.message,
+                        "run stopped"
+                    );
                 }
                 if let Some(status) = terminal {
                     metrics::counter!("dormouse_runs_total", "status" => status).increment(1);

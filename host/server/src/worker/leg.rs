@@ -169,7 +169,7 @@ impl LegHost {
                 self.replay = replay;
             }
             Err(error) => {
-                tracing::error!(run_id = %self.run.id, %error, "the journal in memory has a gap");
+                tracing::error!(%error, "the journal in memory has a gap");
                 return false;
             }
         }

@@ -11,6 +11,7 @@ use dormouse_core::{Failure, Json, Outcome, Seq, Timestamp, limit};
 use dormouse_engine::Stop;
 use dormouse_store::execute::Then;
 use tokio::task::{AbortHandle, JoinSet};
+use tracing::Instrument as _;
 
 use super::fetching::Trying;
 use super::leg::{Ending, LegHost};
@@ -85,7 +86,9 @@ impl Performing {
         operation: Seq,
         performing: impl Future<Output = Outcome> + Send + 'static,
     ) {
-        let handle = self.tasks.spawn(async move { (operation, performing.await) });
+        let handle = self
+            .tasks
+            .spawn(async move { (operation, performing.await) }.in_current_span());
         self.handles.push((operation, handle));
         self.begun.insert(operation);
     }
@@ -170,7 +173,7 @@ impl LegHost {
         } in to_perform
         {
             match kind {
-                OperationKind::Sql => self.perform_sql(operation, &input),
+                OperationKind::Sql => self.perform_sql(operation, &name, &input),
                 OperationKind::Sleep | OperationKind::SleepUntil => {
                     let days = limit::SLEEP_MS_MAX / 86_400_000;
                     let failure =
@@ -199,7 +202,7 @@ impl LegHost {
         Ok(())
     }
 
-    fn perform_sql(&mut self, operation: Seq, input: &Json) {
+    fn perform_sql(&mut self, operation: Seq, name: &str, input: &Json) {
         /// A statement's time when the call does not say.
         const TIMEOUT: Duration = Duration::from_secs(30);
         #[derive(serde::Deserialize)]
@@ -253,6 +256,7 @@ impl LegHost {
             run: self.run.id,
             operation,
         };
+        let step = name.to_owned();
         let databases = self.worker.databases.clone();
         let scheduler = self.worker.scheduler.clone();
         self.performing.spawn(operation, async move {
@@ -260,7 +264,7 @@ impl LegHost {
                 // The node stops, and with it the leg that would take an answer.
                 std::future::pending::<()>().await;
             }
-            perform_until_available(&databases, &database, key, &input.statements, timeout).await
+            perform_until_available(&databases, &database, key, &input.statements, timeout, &step).await
         });
     }
 }
@@ -272,6 +276,7 @@ async fn perform_until_available(
     key: OperationKey,
     statements: &Json,
     timeout: Duration,
+    step: &str,
 ) -> Outcome {
     const PAUSE_MIN: Duration = Duration::from_millis(50);
     const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -280,7 +285,7 @@ async fn perform_until_available(
         match databases.perform(database, key, statements, timeout).await {
             Ok(outcome) => return outcome,
             Err(unavailable) => {
-                tracing::warn!(run_id = %key.run, operation = key.operation, %unavailable, "an application database is not available");
+                tracing::warn!(step, %unavailable, "an application database is not available");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }

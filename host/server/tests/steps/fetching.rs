@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::support::Running;
+use super::support::{Running, park_idle};
 use super::{PARKING, START, output, start_with};
 
 /// What a server answers to a request: its text, and how many such came before.
@@ -173,7 +173,7 @@ async fn a_request_that_never_succeeds_is_a_failure_as_data() {
         _ => respond(500, "", "oh"),
     })
     .await;
-    let (running, _clock) = start_with(&site.config(), Duration::ZERO).await;
+    let (running, _clock) = start_with(&site.config(), park_idle()).await;
     let url = site.url();
     for (data, code, word) in [
         (json!({"url": url, "attempts": 1}), "http-failed", "status 500"),

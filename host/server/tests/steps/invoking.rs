@@ -7,7 +7,7 @@ use dormouse_core::run::{Phase, Status};
 use dormouse_store::read::{Run, RunFilter};
 use serde_json::{Value, json};
 
-use super::support::Running;
+use super::support::{Running, park_idle};
 use super::{PARKING, output, run_out, runs_of, start};
 
 pub(super) async fn children(running: &Running, parent: RunId) -> Vec<Run> {
@@ -154,7 +154,7 @@ async fn who_loses_a_race_is_cancelled_unless_abandoned() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_invoked_is_a_failure_as_data() {
-    let (running, _clock) = start(Duration::ZERO).await;
+    let (running, _clock) = start(park_idle()).await;
     for (data, code, word) in [
         (
             json!({"function": "nobody", "data": {}}),
@@ -192,7 +192,7 @@ async fn what_cannot_be_invoked_is_a_failure_as_data() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn invokes_without_an_end_come_to_one() {
-    let (running, _clock) = start(Duration::ZERO).await;
+    let (running, _clock) = start(park_idle()).await;
     let run = running
         .invoke("steps/descend", r#"{"left":10,"sleep_ms":0}"#)
         .await;

@@ -26,14 +26,18 @@ pub(crate) async fn start(park_idle: Duration) -> (Running, SimClock) {
 /// The same, with a configuration.
 pub(crate) async fn start_with(config: &str, park_idle: Duration) -> (Running, SimClock) {
     let clock = SimClock::new(START);
-    let tuning = Tuning {
+    let running = Running::start(config, park_idle, tuning(&clock)).await;
+    running.deploy("steps", "steps").await;
+    (running, clock)
+}
+
+/// A server by this clock.
+pub(crate) fn tuning(clock: &SimClock) -> Tuning {
+    Tuning {
         clock: Arc::new(clock.clone()),
         // What is sent or waited for must be the same on every replay: each leg's suspension is verified.
         ..verifying(true)
-    };
-    let running = Running::start(config, park_idle, tuning).await;
-    running.deploy("steps", "steps").await;
-    (running, clock)
+    }
 }
 
 /// A run's output; it must have completed.

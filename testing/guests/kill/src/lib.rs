@@ -150,7 +150,10 @@ async fn kill(event: Event<Plan>, step: Step, context: Context) -> dormouse::Res
             by: run_id.clone(),
             number,
         };
-        invoked.push(step.call::<self::invoked>(format!("invoke-{number}"), data).await?);
+        invoked.push(
+            step.call::<self::invoked>(format!("invoke-{number}"), data)
+                .await?,
+        );
     }
     if plan.invokes > 0 {
         // Given up, and with that cancelled, unless it is quicker.
@@ -177,7 +180,9 @@ async fn kill(event: Event<Plan>, step: Step, context: Context) -> dormouse::Res
             step.call::<signaller>("signaller", run_id.clone().into()),
         )?;
         if signalled != Some(7) || told.as_ref() != Some(&run_id) {
-            return Err(Error::non_retriable(format!("signalled {signalled:?}, told {told:?}")));
+            return Err(Error::non_retriable(format!(
+                "signalled {signalled:?}, told {told:?}"
+            )));
         }
     }
 
@@ -243,7 +248,9 @@ struct Invoked {
 #[dormouse::function(id = "invoked", on(event = "test/kill.invoked"))]
 async fn invoked(event: Event<Invoked>, step: Step) -> dormouse::Result<u32> {
     step.sleep("nap", Duration::from_millis(20)).await?;
-    step.run("number", || Ok(event.data.number)).await.map_err(Error::from)
+    step.run("number", || Ok(event.data.number))
+        .await
+        .map_err(Error::from)
 }
 
 /// Answers with who sent its event.

@@ -82,7 +82,11 @@ pub(crate) async fn race_invoke(event: Event<Value>, step: Step) -> dormouse::Re
 #[dormouse::function(id = "all-kinds", on(event = "steps/all-kinds"))]
 pub(crate) async fn all_kinds(step: Step) -> dormouse::Result<Value> {
     let children = (0..10).map(|number| {
-        step.invoke::<Value>("child", "child", json!({"number": number, "sleep_ms": 1_000 * number}))
+        step.invoke::<Value>(
+            "child",
+            "child",
+            json!({"number": number, "sleep_ms": 1_000 * number}),
+        )
     });
     let failing = step
         .run_with("failing", |attempt| match attempt.number() {
@@ -124,7 +128,9 @@ pub(crate) async fn compensate(step: Step) -> dormouse::Result<Value> {
     let charged = step
         .run("charge", || {
             dormouse::Result::<()>::Err(
-                Error::retryable("the card is declined").code("card-declined").details(json!({"left": 3})),
+                Error::retryable("the card is declined")
+                    .code("card-declined")
+                    .details(json!({"left": 3})),
             )
         })
         .attempts(3)

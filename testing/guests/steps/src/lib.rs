@@ -4,6 +4,7 @@ use dormouse::prelude::*;
 
 mod fetching;
 mod invoking;
+mod logging;
 mod sending;
 mod signals;
 mod triggered;
@@ -18,6 +19,8 @@ dormouse::module!(
     invoking::race_invoke,
     invoking::all_kinds,
     invoking::compensate,
+    logging::log,
+    logging::reveal,
     sending::send,
     sending::send_between,
     sending::give_up_sending,

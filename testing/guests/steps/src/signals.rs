@@ -39,7 +39,8 @@ pub(crate) async fn signal_itself(step: Step, context: Context) -> dormouse::Res
     let own = context.run_id();
     let early = step.send_signal("early", &own, 1).await?;
     let (waited, sent) = try_join!(
-        step.wait_for_signal::<u32>("own", &own).timeout(Duration::from_secs(60)),
+        step.wait_for_signal::<u32>("own", &own)
+            .timeout(Duration::from_secs(60)),
         step.send_signal("late", &own, 2),
     )?;
     Ok(json!({ "early": early, "waited": waited, "itself": sent == Some(own) }))
