@@ -125,6 +125,11 @@ pub trait Store: Send + Sync + 'static {
     /// Makes a module's blocked runs ready again: a new version is active. Returns how many.
     async fn unblock(&self, module: &str, now: Timestamp) -> Result<u64>;
 
+    /// Makes up to `limit` runs ready again that are blocked because nodes of other releases than this one could not read
+    /// their journals ([`unreadable`](crate::command::unreadable)). Call until it returns 0; any node may. Reads all runs
+    /// that have not ended.
+    async fn retry_unreadable(&self, release: &str, limit: u32, now: Timestamp) -> Result<u32>;
+
     /// Pauses a run: at once, or while it executes, with the next entries that its node appends
     /// ([`Appended::Paused`]). Done again for one that is paused; refused when it has ended or is blocked.
     async fn pause(&self, run: RunId) -> Result<Commanded>;

@@ -52,6 +52,9 @@ struct Inner {
     clock: SharedClock,
     feed: Feed,
     node: Incarnation,
+    /// The release that this node runs, and whether nodes of others live beside it.
+    release: String,
+    mixed: AtomicBool,
     lease: Lease,
     slots: Arc<Semaphore>,
     table: Table,
@@ -84,6 +87,7 @@ impl Scheduler {
         clock: SharedClock,
         feed: Feed,
         node: Incarnation,
+        release: String,
         fatal: oneshot::Sender<String>,
         asked_to_drain: oneshot::Sender<()>,
     ) -> Scheduler {
@@ -94,6 +98,8 @@ impl Scheduler {
             store,
             clock,
             node,
+            release,
+            mixed: AtomicBool::new(false),
             slots: Arc::new(Semaphore::new(SLOTS)),
             table: Table::default(),
             due: Mutex::default(),
@@ -262,6 +268,11 @@ impl Scheduler {
 
     pub(crate) fn node(&self) -> Incarnation {
         self.0.node
+    }
+
+    /// The release that this node runs.
+    pub(crate) fn release(&self) -> &str {
+        &self.0.release
     }
 
     /// Whether legs should leave at the next place where they can.

@@ -31,6 +31,7 @@ pub(crate) enum Request {
     CancelOrphans(u32, Timestamp),
     Wake(RunId, Option<Seq>, Timestamp),
     Unblock(String, Timestamp),
+    RetryUnreadable(String, u32, Timestamp),
     Pause(RunId),
     Resume(RunId, Timestamp),
     PauseFunction(FunctionName, Timestamp),
@@ -68,6 +69,7 @@ impl Request {
             Request::TakeOver(limit, _)
             | Request::Prune(_, limit)
             | Request::CancelOrphans(limit, _)
+            | Request::RetryUnreadable(_, limit, _)
             | Request::ReleaseHeld(limit, _) => 1 + *limit as usize,
             Request::CancelExamined(examined) => 1 + examined.runs.len(),
             _ => 1,

@@ -104,6 +104,7 @@ checks![
     commands::wake_of_what_is_not_open_is_refused,
     commands::wake_begins_a_delayed_run_now,
     commands::unblock_is_for_one_module,
+    commands::what_another_release_could_not_read_is_tried_again,
     pausing::a_run_is_paused_and_resumed,
     pausing::an_executing_run_is_paused_with_its_next_entry,
     pausing::what_comes_while_a_run_is_paused_is_kept,

@@ -129,18 +129,20 @@ impl Store for MemoryStore {
                 runs: 0,
             },
         );
-        Ok(Standing { now, draining: false })
+        Ok(Standing {
+            now,
+            draining: false,
+            mixed: false,
+        })
     }
 
     async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<Standing> {
-        match self.world()?.nodes.get_mut(&node) {
-            Some(node) => {
-                node.heartbeat_at = now;
-                let draining = node.draining;
-                Ok(Standing { now, draining })
-            }
-            None => Err(Error::DeclaredDead),
-        }
+        let mut world = self.world()?;
+        let node = world.nodes.get_mut(&node).ok_or(Error::DeclaredDead)?;
+        node.heartbeat_at = now;
+        let (draining, release) = (node.draining, node.release.clone());
+        let mixed = world.nodes.values().any(|other| other.release != release);
+        Ok(Standing { now, draining, mixed })
     }
 
     async fn drain(&self, node: Incarnation, _now: Timestamp) -> Result<bool> {
@@ -246,6 +248,10 @@ impl Store for MemoryStore {
 
     async fn unblock(&self, module: &str, now: Timestamp) -> Result<u64> {
         self.world()?.unblock(module, now)
+    }
+
+    async fn retry_unreadable(&self, release: &str, limit: u32, now: Timestamp) -> Result<u32> {
+        self.world()?.retry_unreadable(release, limit, now)
     }
 
     async fn pause(&self, run: RunId) -> Result<Commanded> {

@@ -518,6 +518,9 @@ impl Writer {
             Request::Unblock(module, now) => {
                 Answer::Count(command::unblock(conn, effects, module, *now).await?)
             }
+            Request::RetryUnreadable(release, limit, now) => {
+                Answer::Count(command::retry_unreadable(conn, effects, release, *limit, *now).await?)
+            }
             Request::Pause(run) => Answer::Commanded(pausing::pause(conn, effects, *run).await?),
             Request::Resume(run, now) => Answer::Commanded(pausing::resume(conn, effects, *run, *now).await?),
             Request::PauseFunction(function, now) => {

@@ -265,6 +265,11 @@ impl Store for SqliteStore {
         expect!(self.queue.submit(Request::Unblock(module.to_owned(), now)).await, Answer::Count(count) => count)
     }
 
+    async fn retry_unreadable(&self, release: &str, limit: u32, now: Timestamp) -> Result<u32> {
+        let request = Request::RetryUnreadable(release.to_owned(), limit, now);
+        expect!(self.queue.submit(request).await, Answer::Count(count) => count as u32)
+    }
+
     async fn pause(&self, run: RunId) -> Result<Commanded> {
         expect!(self.queue.submit(Request::Pause(run)).await, Answer::Commanded(commanded) => commanded)
     }

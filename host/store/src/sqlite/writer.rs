@@ -303,6 +303,9 @@ impl Writer {
                 Answer::Commanded(command::wake(conn, *run, *operation, *now).await?)
             }
             Request::Unblock(module, now) => Answer::Count(command::unblock(conn, module, *now).await?),
+            Request::RetryUnreadable(release, limit, now) => {
+                Answer::Count(command::retry_unreadable(conn, release, *limit, *now).await?)
+            }
             Request::Pause(run) => Answer::Commanded(pausing::pause(conn, *run).await?),
             Request::Resume(run, now) => Answer::Commanded(pausing::resume(conn, *run, *now).await?),
             Request::PauseFunction(function, now) => {

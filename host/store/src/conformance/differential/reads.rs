@@ -14,6 +14,7 @@ impl Pair {
         both!(self, registry()).expect("reads");
         both!(self, schedules()).expect("lists");
         both!(self, upcoming_timers(Timestamp::MAX, 10_000)).expect("reads");
+        both!(self, cancellations(1_000)).expect("lists");
         for module in MODULES {
             both!(self, versions(module)).expect("reads");
         }
