@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use axum::extract::{Path, State};
-use dormouse_core::trigger::Trigger;
+use dormouse_core::trigger::OnEvent;
 use dormouse_core::{FunctionName, RunId, Timestamp};
 use dormouse_store::read::{Decided, Run, RunFilter, StoredEvent};
 use serde::Serialize;
@@ -24,7 +24,7 @@ use crate::registry::{Considered, Match};
 struct TriggerView {
     function_id: String,
     /// None: what the function has no such trigger for any more.
-    trigger: Option<Trigger>,
+    trigger: Option<OnEvent>,
     /// `started`, a decision's word such as `duplicate` or `rate-limited`, `other-trigger`, `other-name`, `condition-false`,
     /// `deployed-later` or `unknown`.
     outcome: &'static str,
@@ -188,8 +188,8 @@ mod tests {
         }
     }
 
-    fn trigger(name: &str) -> Trigger {
-        Trigger {
+    fn trigger(name: &str) -> OnEvent {
+        OnEvent {
             event: name.to_owned(),
             condition: None,
         }
