@@ -337,6 +337,7 @@ async fn an_idle_node_asks_the_database_less_than_five_times_a_second() {
     cluster.psql("postgres", "SELECT pg_reload_conf()");
     let [first, second] = [Node::start(&database).await, Node::start(&database).await];
     first.deploy("bench").await;
+    first.deploy("cron").await;
     let run = second.invoke("bench/ten", "{}").await;
     first.ended(run).await;
     // Looking for work slows down once there is none, and a session that is idle tells what it did within ten seconds.

@@ -63,6 +63,7 @@ pub(super) fn all(scheduler: &Scheduler) -> Vec<Task> {
         of(|scheduler| Box::pin(trying_again(scheduler))),
         of(|scheduler| Box::pin(super::held::releasing(scheduler))),
         of(|scheduler| Box::pin(super::many::cancelling(scheduler))),
+        of(|scheduler| Box::pin(super::ticking::ticking(scheduler))),
     ]
 }
 
@@ -197,7 +198,9 @@ async fn fire(scheduler: &Scheduler) -> bool {
 /// Reads what is due in the next window, so that timers set by others or before a restart are known in time.
 async fn reading_ahead(scheduler: Scheduler) {
     loop {
-        let until = scheduler.0.clock.now().after(WINDOW);
+        // Before the question: while that is on its way, the clock may jump.
+        let from = scheduler.0.clock.now();
+        let until = from.after(WINDOW);
         match scheduler.0.store.upcoming_timers(until, DUE_MAX as u32).await {
             Ok(times) => {
                 for time in times {
@@ -211,9 +214,8 @@ async fn reading_ahead(scheduler: Scheduler) {
                 continue;
             }
         }
-        let again = scheduler.0.clock.now().after(WINDOW_EVERY);
         tokio::select! {
-            () = scheduler.0.clock.sleep_until(again) => {}
+            () = scheduler.0.clock.sleep_until(from.after(WINDOW_EVERY)) => {}
             () = scheduler.0.stop.cancelled() => return,
         }
     }

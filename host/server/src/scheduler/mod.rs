@@ -15,6 +15,7 @@ mod loops;
 mod many;
 mod others;
 mod table;
+mod ticking;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

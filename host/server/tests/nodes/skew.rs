@@ -1,17 +1,18 @@
 //! Nodes whose clocks are wrong: the database's is the one that counts.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dormouse_core::Timestamp;
 use dormouse_core::run::{Phase, Status};
+use dormouse_core::{FunctionName, Timestamp};
 use dormouse_server::Tuning;
 use dormouse_server::clock::{Clock, SystemClock};
-use dormouse_store::read::Run;
+use dormouse_store::read::{Run, RunFilter};
 use dormouse_testing_postgres::Cluster;
 use futures::future::BoxFuture;
 
-use super::Node;
+use super::{DEADLINE, Node, database_of};
 
 /// By how many milliseconds the clocks of two nodes are wrong.
 const EARLY: i64 = -7 * 60_000;
@@ -122,4 +123,68 @@ async fn a_run_that_moves_between_clocks_that_are_minutes_apart_keeps_the_databa
     // Minutes would pass if a node went by its own clock.
     assert!(now() - asked < 60_000, "it took {} ms", now() - asked);
     driver.stop().await;
+}
+
+/// Three nodes wait for the same ticks, and each tick comes at all of them in the same moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tick_is_started_once_however_many_nodes_see_it() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let mut nodes = Vec::new();
+    for wrong_by in [0, 240_000, -240_000] {
+        nodes.push(node(&database, wrong_by).await);
+    }
+    nodes[0].deploy("cron").await;
+    let functions = ["hourly", "forgets", "renamed"];
+    let filter = |function: &str| RunFilter {
+        module: Some("cron".to_owned()),
+        function: Some(function.to_owned()),
+        limit: 100,
+        ..RunFilter::default()
+    };
+    let deadline = Instant::now() + DEADLINE;
+    for round in 1..=3 {
+        // All rows are there, and in four seconds all their ticks come.
+        while nodes[0].app.store().schedules().await.expect("lists").len() < 9 {
+            assert!(Instant::now() < deadline, "the schedules never were there");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        cluster.psql(
+            database_of(&database),
+            "UPDATE schedules SET next_ms = (extract(epoch FROM clock_timestamp()) * 1000)::int8 + 4000",
+        );
+        // Every node looks anew when something else is active or paused than before.
+        let other: FunctionName = "cron/allows".parse().expect("a name");
+        match round % 2 {
+            1 => nodes[1].app.pause_function(&other).await.expect("paused"),
+            _ => nodes[1].app.resume_function(&other).await.expect("resumed"),
+        };
+        for function in functions {
+            loop {
+                let found = nodes[2].app.store().runs(filter(function)).await.expect("lists");
+                if found.len() >= round {
+                    break;
+                }
+                assert!(
+                    Instant::now() < deadline,
+                    "{function} ticked {} times",
+                    found.len()
+                );
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+    for function in functions {
+        let found = nodes[2].app.store().runs(filter(function)).await.expect("lists");
+        for run in &found {
+            let run = nodes[0].ended(run.id).await;
+            assert_eq!(run.state.status, Status::Completed, "{run:#?}");
+        }
+        // An hour may begin meanwhile, but a tick has one event, and that one run.
+        let events: HashSet<_> = found.iter().map(|run| run.event_id).collect();
+        assert_eq!(events.len(), found.len(), "{found:#?}");
+    }
+    for node in nodes {
+        node.stop().await;
+    }
 }

@@ -33,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 65] = [
+const KINDS: [&str; 69] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -92,6 +92,10 @@ const KINDS: [&str; 65] = [
     "pause-function",
     "resume-function",
     "release-held",
+    "put-schedules",
+    "tick",
+    "tick-lost",
+    "tick-stale",
     "put-version",
     "activate",
     "delete-version",
@@ -172,6 +176,7 @@ mod cancelling;
 mod carried;
 mod pausing;
 mod reads;
+mod ticking;
 
 fn digest(number: u64) -> Digest {
     Digest::of(&number.to_le_bytes())
@@ -287,7 +292,8 @@ impl Pair {
     async fn operate(&mut self) {
         match self.random.below(100) {
             0 => self.nodes().await,
-            1..=22 => self.ingest().await,
+            1..=19 => self.ingest().await,
+            20..=22 => self.ticking().await,
             23..=32 => self.claim().await,
             33..=40 => self.fire().await,
             41..=80 => self.append().await,

@@ -18,6 +18,7 @@ mod reruns;
 mod scheduling;
 mod sending;
 mod signalling;
+mod ticking;
 mod upkeep;
 mod versions;
 mod waiting;
@@ -115,6 +116,11 @@ checks![
     cancelling::many_runs_are_cancelled_in_batches_once_each,
     cancelling::a_cancellation_is_about_runs_from_before_it_within_its_bounds,
     cancelling::a_deleted_cancellation_cancels_nothing_more,
+    ticking::schedules_follow_the_registry_and_keep_their_places,
+    ticking::a_tick_is_one_commit_and_happens_once,
+    ticking::a_tick_that_is_left_out_says_why,
+    ticking::of_many_ticks_at_once_one_wins,
+    ticking::a_tick_is_decided_on_what_is_active,
     versions::activation_is_one_step,
     versions::a_version_in_use_is_kept,
     versions::a_deleted_version_can_come_back,

@@ -5,6 +5,7 @@
 //! Absent on purpose: speed, durability, and any code shared with an implementation.
 
 mod cancellations;
+mod cron;
 mod pausing;
 mod run;
 mod runs;
@@ -22,10 +23,12 @@ use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::watch;
 
 use self::cancellations::ModelCancellation;
+use self::cron::ModelSchedule;
 use self::run::ModelRun;
 use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
+use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
@@ -60,6 +63,7 @@ struct World {
     configs: Vec<Json>,
     paused: BTreeSet<FunctionName>,
     cancellations: BTreeMap<CancellationId, ModelCancellation>,
+    schedules: BTreeMap<(FunctionName, String), ModelSchedule>,
     components: HashMap<Digest, Vec<u8>>,
 }
 
@@ -288,6 +292,18 @@ impl Store for MemoryStore {
 
     async fn cancel_examined(&self, examined: Examined) -> Result<Vec<RunId>> {
         self.world()?.cancel_examined(examined)
+    }
+
+    async fn put_schedules(&self, schedules: NewSchedules) -> Result<()> {
+        self.world()?.put_schedules(schedules)
+    }
+
+    async fn schedules(&self) -> Result<Vec<Schedule>> {
+        Ok(self.world()?.list_schedules())
+    }
+
+    async fn tick(&self, tick: Tick) -> Result<Ticked> {
+        self.world()?.tick(tick)
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {

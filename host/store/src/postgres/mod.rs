@@ -9,7 +9,7 @@
 //! | `marks` | where the queues begin |
 //! | `runs` | the rows of runs and everything that follows from them |
 //! | `waits` | what runs wait for, and which locks keep events from missing it |
-//! | `ingest`, `execute`, `schedule`, `command`, `registry`, `components`, `upkeep` | what each write does |
+//! | `ingest`, `execute`, `schedule`, `cron`, `command`, `registry`, `components`, `upkeep` | what each write does |
 //! | `read` | what pages show |
 //! | `sql`, `fault` | how values go there and back; what errors mean |
 //!
@@ -22,6 +22,7 @@ mod command;
 mod components;
 mod connect;
 mod copies;
+mod cron;
 mod execute;
 mod fault;
 mod hints;
@@ -61,6 +62,7 @@ use crate::batch::request::{Answer, Request};
 use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
+use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
@@ -431,6 +433,19 @@ impl Store for PostgresStore {
     async fn cancel_examined(&self, examined: Examined) -> Result<Vec<RunId>> {
         let request = Request::CancelExamined(examined);
         expect!(self.queue.submit(request).await, Answer::Cancelled(runs) => runs)
+    }
+
+    async fn put_schedules(&self, schedules: NewSchedules) -> Result<()> {
+        let request = Request::PutSchedules(schedules);
+        expect!(self.queue.submit(request).await, Answer::Done => ())
+    }
+
+    async fn schedules(&self) -> Result<Vec<Schedule>> {
+        on!(self.readers, () conn => cron::list(conn)).await
+    }
+
+    async fn tick(&self, tick: Tick) -> Result<Ticked> {
+        expect!(self.queue.submit(Request::Tick(tick)).await, Answer::Ticked(ticked) => ticked)
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {

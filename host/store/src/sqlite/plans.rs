@@ -4,7 +4,8 @@ use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
 use super::{
-    cancellations, connect, copies, ingest, journal, limits, pausing, read, runs, schedule, upkeep, waits,
+    cancellations, connect, copies, cron, ingest, journal, limits, pausing, read, runs, schedule, upkeep,
+    waits,
 };
 
 /// Tables that grow with use.
@@ -52,6 +53,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         read::statements(),
         waits::statements(),
         limits::statements(),
+        cron::statements(),
     ]
     .concat();
     assert!(rows.len() > 25);
