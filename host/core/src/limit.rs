@@ -73,6 +73,13 @@ pub const RATE_MAX: u32 = 1_000_000;
 pub const RATE_PERIOD_MS_MIN: u64 = 1_000;
 /// The longest period of a rate limit (Inngest's).
 pub const RATE_LIMIT_PERIOD_MS_MAX: u64 = 24 * 3600 * 1000;
+/// The longest period of a throttle (Inngest's).
+pub const THROTTLE_PERIOD_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
+/// How much later than its turn a throttled run may start in it. After that it takes another: many that were held up
+/// together, by a node that was down, must not start together.
+pub const THROTTLE_LATE_MS_MAX: u64 = 1_000;
+/// How far ahead of others, or behind, a priority may put a run, in seconds (Inngest's).
+pub const PRIORITY_SECONDS_MAX: i64 = 600;
 /// A signal's name in bytes.
 pub const SIGNAL_BYTES_MAX: usize = 512;
 /// How far back a wait may look for events that came before it.

@@ -209,8 +209,9 @@ impl Router {
         now: Timestamp,
     ) -> Planned {
         let start_at = event.accepted.ts.max(now);
-        // A run that begins later is leased when it begins; one whose version is not loaded yet, where it is.
-        let slot = if start_at <= now && !held && self.scheduler.takes_version(version) {
+        // A run that begins later, or may have to, is leased when it begins; one whose version is not loaded yet, where it is.
+        let at_once = start_at <= now && !held && admission.throttle.is_none();
+        let slot = if at_once && self.scheduler.takes_version(version) {
             self.scheduler.try_slot()
         } else {
             None

@@ -169,6 +169,9 @@ async fn fire(scheduler: &Scheduler) -> bool {
                 if fired.readied > 0 {
                     scheduler.nudge();
                 }
+                for until in fired.held {
+                    scheduler.timer(until);
+                }
                 if fired.fired < FIRE_BATCH {
                     let mut due = scheduler.0.due.lock().unwrap_or_else(PoisonError::into_inner);
                     *due = due.split_off(&Timestamp::from_millis(now.as_millis() + 1));
@@ -205,6 +208,7 @@ async fn reading_ahead(scheduler: Scheduler) {
         let again = scheduler.0.clock.now().after(WINDOW_EVERY);
         tokio::select! {
             () = scheduler.0.clock.sleep_until(again) => {}
+            () = scheduler.0.ahead.notified() => {}
             () = scheduler.0.stop.cancelled() => return,
         }
     }

@@ -48,7 +48,12 @@ async fn batch(scheduler: &Scheduler) -> Result<bool, Error> {
         now: scheduler.0.clock.now(),
     };
     let done = examined.last.is_none();
-    for run in scheduler.0.store.cancel_examined(examined).await? {
+    let cancelled = scheduler.0.store.cancel_examined(examined).await?;
+    if !cancelled.is_empty() {
+        // What they leave of their throttles' lines may let others begin earlier.
+        scheduler.look_ahead();
+    }
+    for run in cancelled {
         metrics::counter!("dormouse_runs_total", "status" => "Cancelled").increment(1);
         scheduler.cancelled(run);
         scheduler.0.feed.run(run);

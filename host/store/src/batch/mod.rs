@@ -7,6 +7,7 @@
 //! | `queue`, `request` | handing in a write, and its answer |
 //! | `runs` | rows of runs in memory, and what has to be written for a change |
 //! | `limits` | what flow control remembers, and what it decided |
+//! | `throttles` | lines of runs that throttles hold back |
 //! | `ingest`, `execute`, `schedule`, `command`, `pausing`, `waits` | the decisions |
 //!
 //! Absent on purpose: SQL, connections, clocks.
@@ -20,4 +21,5 @@ pub(crate) mod queue;
 pub(crate) mod request;
 pub(crate) mod runs;
 pub(crate) mod schedule;
+pub(crate) mod throttles;
 pub(crate) mod waits;

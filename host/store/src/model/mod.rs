@@ -7,6 +7,7 @@
 mod cancellations;
 mod pausing;
 mod runs;
+mod throttles;
 mod versions;
 mod waits;
 

@@ -7,10 +7,12 @@ use super::cache::Cache;
 use super::fault::Attempt;
 use super::runs::{flush, load};
 use super::sql::{Cells, Conn};
+use super::throttles;
 use super::writer::Effects;
 use crate::batch;
 use crate::batch::ingest::Small as _;
 use crate::batch::runs::{Work, function_name, place};
+use crate::batch::throttles::waiting;
 use crate::cancellation::{Batch, Cancellation, CancellationId, Candidate, Examined, NewCancellation};
 use crate::error::Result;
 
@@ -150,7 +152,9 @@ pub(super) async fn examined(
     }
     let mut work = Work::default();
     load(conn, &mut work, examined.runs.clone()).await?;
+    let waited = waiting(&work, &examined.runs);
     let cancelled = batch::command::cancel_all(&mut work, &examined.runs, examined.now)?;
+    throttles::left(conn, &mut work, &waited, Some(examined.now)).await?;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
     match examined.last {
         Some(last) => {

@@ -7,9 +7,11 @@ use super::execute::Writing;
 use super::fault::Attempt;
 use super::runs::{flush, hot_columns, load, take};
 use super::sql::Conn;
+use super::throttles;
 use super::writer::Effects;
 use crate::batch;
 use crate::batch::runs::Work;
+use crate::batch::throttles::waiting;
 use crate::command::Commanded;
 
 pub(super) async fn cancel(
@@ -20,7 +22,9 @@ pub(super) async fn cancel(
 ) -> Attempt<Commanded> {
     let mut work = Work::default();
     load(conn, &mut work, vec![run]).await?;
+    let waited = waiting(&work, &[run]);
     let commanded = batch::command::cancel(&mut work, run, now)?;
+    throttles::left(conn, &mut work, &waited, Some(now)).await?;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
     Ok(commanded)
 }
@@ -34,9 +38,11 @@ pub(super) async fn wake(
 ) -> Attempt<Commanded> {
     let mut work = Work::default();
     load(conn, &mut work, vec![run]).await?;
+    let waited = waiting(&work, &[run]);
     let mut writing = Writing::on(conn);
     let commanded = batch::command::wake(&mut writing, &mut work, run, operation, now).await;
     let commanded = writing.settle(commanded)?;
+    throttles::left(conn, &mut work, &waited, Some(now)).await?;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
     Ok(commanded)
 }

@@ -24,7 +24,7 @@ const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 pub type Migration = (i64, &'static str, &'static str);
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     (
         1,
         "initial",
@@ -49,6 +49,11 @@ const MIGRATIONS: [Migration; 5] = [
         5,
         "cancellations",
         include_str!("../../../../migrations/postgres/0005_cancellations.sql"),
+    ),
+    (
+        6,
+        "throttle",
+        include_str!("../../../../migrations/postgres/0006_throttle.sql"),
     ),
 ];
 

@@ -7,9 +7,11 @@ use sqlx::sqlite::SqliteRow;
 use super::cache::Cache;
 use super::runs::{flush, load};
 use super::sql::{Cells, execute, fetch};
+use super::throttles;
 use crate::batch;
 use crate::batch::ingest::Small as _;
 use crate::batch::runs::{Work, function_name, place};
+use crate::batch::throttles::waiting;
 use crate::cancellation::{Batch, Cancellation, CancellationId, Candidate, Examined, NewCancellation};
 use crate::error::Result;
 
@@ -143,7 +145,9 @@ pub(super) async fn examined(conn: &mut SqliteConnection, examined: &Examined) -
     }
     let mut work = Work::default();
     load(conn, &mut work, examined.runs.clone()).await?;
+    let waited = waiting(&work, &examined.runs);
     let cancelled = batch::command::cancel_all(&mut work, &examined.runs, examined.now)?;
+    throttles::left(conn, &mut work, &waited, Some(examined.now)).await?;
     flush(conn, &mut work).await?;
     execute(
         conn,

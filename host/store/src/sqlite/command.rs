@@ -7,15 +7,19 @@ use sqlx::SqliteConnection;
 use super::execute::Writing;
 use super::runs::{flush, hot_columns, load, read_row};
 use super::sql::{Cells, fetch};
+use super::throttles;
 use crate::batch;
 use crate::batch::runs::Work;
+use crate::batch::throttles::waiting;
 use crate::command::Commanded;
 use crate::error::Result;
 
 pub(super) async fn cancel(conn: &mut SqliteConnection, run: RunId, now: Timestamp) -> Result<Commanded> {
     let mut work = Work::default();
     load(conn, &mut work, vec![run]).await?;
+    let waited = waiting(&work, &[run]);
     let commanded = batch::command::cancel(&mut work, run, now)?;
+    throttles::left(conn, &mut work, &waited, Some(now)).await?;
     flush(conn, &mut work).await?;
     Ok(commanded)
 }
@@ -28,7 +32,9 @@ pub(super) async fn wake(
 ) -> Result<Commanded> {
     let mut work = Work::default();
     load(conn, &mut work, vec![run]).await?;
+    let waited = waiting(&work, &[run]);
     let commanded = batch::command::wake(&mut Writing(conn), &mut work, run, operation, now).await?;
+    throttles::left(conn, &mut work, &waited, Some(now)).await?;
     flush(conn, &mut work).await?;
     Ok(commanded)
 }

@@ -26,7 +26,7 @@ const STATEMENTS: usize = 400;
 const ROW_BUFFER: usize = 1 << 15;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (
         1,
         "initial",
@@ -56,6 +56,11 @@ const MIGRATIONS: [(i64, &str, &str); 6] = [
         6,
         "cancellations",
         include_str!("../../../../migrations/sqlite/0006_cancellations.sql"),
+    ),
+    (
+        7,
+        "throttle",
+        include_str!("../../../../migrations/sqlite/0007_throttle.sql"),
     ),
 ];
 
