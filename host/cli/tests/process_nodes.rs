@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use serde_json::{Value, json};
-use support::fleet::Fleet;
+use support::fleet::{Client, Fleet};
 use support::nemesis::SharedDatabase;
 use support::proxy::Way;
 use support::server::Server;
@@ -363,6 +363,43 @@ async fn a_node_drains_while_runs_go_on_at_the_other() {
     );
     // Nothing had to wait for a lease to expire: it was handed over.
     assert!(drained.elapsed() < LEASE, "it took {:?}", drained.elapsed());
+}
+
+/// As by a power cut; its synchronous standby is promoted while bodies are open, runs sleep and clients go on asking.
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_primary_is_lost_and_its_standby_promoted_every_run_completes() {
+    let pair = pair().await;
+    let standby = pair.database.standby().await;
+    let mut runs = pair.open_bodies(20).await;
+    pair.database.down().await;
+    let lost = Instant::now();
+    let sent = tokio::spawn({
+        let client = Client::of_urls([pair.one.url(""), pair.other.url("")]);
+        async move {
+            for number in 0..10 {
+                let id = format!("while-away-{number}");
+                client.event("kill/none", &id, &json!({})).await;
+            }
+        }
+    });
+    let promoted = pair.database.promote(standby).await;
+    sent.await.expect("events are taken again");
+    println!(
+        "events were taken {:.1} s after the primary was lost",
+        lost.elapsed().as_secs_f64()
+    );
+    for node in [&pair.one, &pair.other] {
+        runs.push(node.invoke("interpreter/interpret", &body_then_sleep(100)).await);
+    }
+    pair.witness.hold(false);
+    for node in [&pair.one, &pair.other] {
+        all_completed(node, &runs).await;
+    }
+    // Nobody was declared dead: an outage is everybody's.
+    for node in [&pair.one, &pair.other] {
+        assert!(listed(&pair.other, node).await.is_some(), "{}", node.log_tail(20));
+    }
+    drop(promoted);
 }
 
 /// Cut off for longer than its lease, a node begins nothing; when the way is open again it ends or joins anew.

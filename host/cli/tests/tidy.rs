@@ -202,3 +202,79 @@ fn unsafe_code_is_in_one_place() {
         "unsafe code is allowed in {allowed:?}"
     );
 }
+
+/// Whether an older node, which does not know of a change of the schema, can work on after it. `new` are the tables that the
+/// same migration has made.
+fn only_adds(statement: &str, new: &mut Vec<String>) -> bool {
+    let words: Vec<&str> = statement.split_whitespace().collect();
+    match words.as_slice() {
+        ["CREATE", "TABLE", table, ..] => {
+            new.push((*table).to_owned());
+            true
+        }
+        ["CREATE", "INDEX", ..] => true,
+        ["INSERT", "INTO", table, ..] => new.iter().any(|made| made == table),
+        ["ALTER", "TABLE", _, "ADD", "COLUMN", rest @ ..] => {
+            let has = |word| rest.contains(&word);
+            // An older node writes rows without it.
+            (!has("NOT") || has("DEFAULT"))
+                && !["REFERENCES", "CHECK", "UNIQUE", "PRIMARY", "GENERATED"]
+                    .iter()
+                    .any(|word| rest.iter().any(|other| other.starts_with(word)))
+        }
+        // How a table is stored, not what is in it.
+        ["ALTER", "TABLE", _, "SET", parameters, ..] => parameters.starts_with('('),
+        _ => false,
+    }
+}
+
+#[test]
+fn migrations_of_postgres_only_add() {
+    for path in files(&["migrations/postgres"], "sql") {
+        let number = path
+            .file_name()
+            .and_then(|name| name.to_str()?.get(..4)?.parse().ok());
+        let number: u32 = number.unwrap_or_else(|| panic!("{}: it has no number", path.display()));
+        if number == 1 {
+            continue;
+        }
+        let text = read(&path);
+        let code: Vec<&str> = text
+            .lines()
+            .map(|line| line.split_once("--").map_or(line, |(code, _)| code))
+            .collect();
+        let code = code.join("\n");
+        let mut new = Vec::new();
+        for statement in code.split(';').filter(|statement| !statement.trim().is_empty()) {
+            assert!(
+                only_adds(statement, &mut new),
+                "{}: an older node may not be able to work on after this:{statement}",
+                path.display()
+            );
+        }
+    }
+    for (statement, adds) in [
+        ("CREATE TABLE made (id bigint)", true),
+        ("INSERT INTO made VALUES (1)", true),
+        ("INSERT INTO runs VALUES (1)", false),
+        ("ALTER TABLE runs ADD COLUMN more bigint", true),
+        ("ALTER TABLE runs ADD COLUMN more bigint NOT NULL DEFAULT 0", true),
+        ("ALTER TABLE runs ADD COLUMN more bigint NOT NULL", false),
+        ("ALTER TABLE runs ADD COLUMN more bigint CHECK (more > 0)", false),
+        ("ALTER TABLE runs SET (fillfactor = 50)", true),
+        ("ALTER TABLE runs ALTER COLUMN reason SET NOT NULL", false),
+        ("ALTER TABLE runs ALTER COLUMN reason TYPE bigint", false),
+        ("ALTER TABLE runs RENAME COLUMN reason TO why", false),
+        ("ALTER TABLE runs DROP COLUMN reason", false),
+        ("CREATE UNIQUE INDEX runs_once ON runs (event_id)", false),
+        ("DROP TABLE runs", false),
+        ("DROP INDEX runs_live", false),
+        ("UPDATE runs SET reason = 'new'", false),
+    ] {
+        assert_eq!(
+            only_adds(statement, &mut vec!["made".to_owned()]),
+            adds,
+            "{statement}"
+        );
+    }
+}

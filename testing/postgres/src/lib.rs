@@ -9,6 +9,7 @@
 mod held;
 mod place;
 mod pooler;
+mod standby;
 mod watched;
 
 use std::path::{Path, PathBuf};

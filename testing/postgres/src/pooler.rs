@@ -17,6 +17,11 @@ impl Pooler {
     /// # Panics
     /// When pgbouncer is not installed, naming the package; when it does not start, with its log.
     pub fn start(cluster: &Cluster, connections: u32) -> Pooler {
+        Pooler::to(cluster.port(), connections)
+    }
+
+    /// The same for a port that leads to a cluster.
+    pub fn to(server: u16, connections: u32) -> Pooler {
         let program = place::program("pgbouncer", "pgbouncer");
         let dir = place::directory("pooler");
         let port = place::free_port();
@@ -24,10 +29,9 @@ impl Pooler {
         std::fs::write(&users, format!("\"{USER}\" \"{PASSWORD}\"\n")).expect("users are written");
         let settings = dir.join("pooler.ini");
         let text = format!(
-            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+            "[databases]\n* = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = plain\nauth_file = {}\npool_mode = transaction\nmax_client_conn = 200\n\
-             default_pool_size = {connections}\n",
-            cluster.port(),
+             default_pool_size = {connections}\nserver_login_retry = 1\n",
             users.display()
         );
         std::fs::write(&settings, text).expect("settings are written");

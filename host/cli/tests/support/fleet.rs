@@ -25,8 +25,13 @@ pub struct Client {
 impl Client {
     /// Of these nodes.
     pub fn of(nodes: &[Server]) -> Client {
+        Client::of_urls(nodes.iter().map(|node| node.url("")))
+    }
+
+    /// Of the nodes at these URLs.
+    pub fn of_urls(urls: impl IntoIterator<Item = String>) -> Client {
         Client {
-            urls: Arc::new(nodes.iter().map(|node| node.url("")).collect()),
+            urls: Arc::new(urls.into_iter().collect()),
             next: Arc::default(),
             http: reqwest::Client::builder()
                 .timeout(PATIENCE)

@@ -189,6 +189,26 @@ impl SharedDatabase {
         stopped.await.expect("it stops");
     }
 
+    /// A standby that has all that the server says is committed.
+    pub async fn standby(&self) -> Cluster {
+        let cluster = Arc::clone(&self.cluster);
+        let started = tokio::task::spawn_blocking(move || cluster.standby());
+        started.await.expect("it starts")
+    }
+
+    /// Makes the standby the server, and leads each way to it.
+    pub async fn promote(&self, standby: Cluster) -> Cluster {
+        let promoted = tokio::task::spawn_blocking(move || {
+            standby.promote();
+            standby
+        });
+        let promoted = promoted.await.expect("it is promoted");
+        for proxy in &self.proxies {
+            proxy.lead_to(promoted.port());
+        }
+        promoted
+    }
+
     /// Starts it again.
     pub async fn up(&self) {
         let cluster = Arc::clone(&self.cluster);

@@ -1,7 +1,7 @@
 //! A node's way to the database, which can be cut, and can lose answers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,7 +24,9 @@ pub enum Way {
 /// A way from a port of its own to the server's.
 pub struct Proxy {
     port: u16,
+    /// What it led to at first.
     server: u16,
+    leads_to: Arc<AtomicU16>,
     way: watch::Sender<Way>,
     answers: Arc<Answers>,
 }
@@ -61,14 +63,18 @@ impl Proxy {
         let (way, ways) = watch::channel(Way::Open);
         let answers = Arc::new(Answers::default());
         let shared = Arc::clone(&answers);
+        let leads_to = Arc::new(AtomicU16::new(server));
+        let to = Arc::clone(&leads_to);
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
+                let server = to.load(Ordering::Acquire);
                 tokio::spawn(connect(near, server, ways.clone(), Arc::clone(&shared)));
             }
         });
         Proxy {
             port,
             server,
+            leads_to,
             way,
             answers,
         }
@@ -77,6 +83,11 @@ impl Proxy {
     /// A URL of the server, by this way.
     pub fn url(&self, direct: &str) -> String {
         direct.replace(&format!(":{}/", self.server), &format!(":{}/", self.port))
+    }
+
+    /// Connections that are made from now on go to another server.
+    pub fn lead_to(&self, server: u16) {
+        self.leads_to.store(server, Ordering::Release);
     }
 
     /// From now on.

@@ -13,10 +13,15 @@ use crate::error::{Error, Result};
 
 /// The parameter of the URL that says that a pooler in transaction mode is in between. It is ours: sqlx is not shown it.
 const POOLER: &str = "pgbouncer";
+/// What to do when a pooler in transaction mode is in between and the URL does not say so.
+pub(super) const SAY_POOLER: &str =
+    "is there a pooler in transaction mode? Then add pgbouncer=true to the database URL";
 /// Connecting, with TLS and password, takes no longer than this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 /// The oldest Postgres that has what is used.
 const VERSION_MIN: i64 = 130_000;
+/// A migration waits so long for a table that others use: whoever comes after it waits, too.
+const MIGRATION_LOCK_TIMEOUT: &str = "5s";
 /// One migration at a time, however many nodes start at once.
 const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 
@@ -177,7 +182,8 @@ impl Address {
         // Whatever the role's defaults are: fence and takeover are written for this level.
         let mut text = match purpose {
             Purpose::Write => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE".to_owned(),
-            Purpose::Read => "BEGIN READ ONLY".to_owned(),
+            // A standby refuses it, and may not be asked: what it knows may be old.
+            Purpose::Read => "BEGIN READ WRITE".to_owned(),
         };
         if self.pooled {
             for (name, value) in purpose.settings() {
@@ -187,26 +193,35 @@ impl Address {
         text
     }
 
-    /// A new connection.
+    /// A new connection, to a server that takes writes.
     pub(super) async fn connect(&self, purpose: Purpose) -> Attempt<Conn> {
-        let options = self.options(purpose);
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
-        let pg: PgConnection = match connected {
-            Ok(Ok(pg)) => pg,
-            Ok(Err(error)) => return Err(self.in_words(error)),
-            Err(_) => {
-                let seconds = CONNECT_TIMEOUT.as_secs();
-                return Err(Fault::Lost(format!(
-                    "{}: no answer within {seconds} s",
-                    self.shown
-                )));
-            }
-        };
-        Ok(Conn {
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.try_connect(purpose)).await;
+        connected.unwrap_or_else(|_| {
+            let seconds = CONNECT_TIMEOUT.as_secs();
+            Err(Fault::Lost(format!(
+                "{}: no answer within {seconds} s",
+                self.shown
+            )))
+        })
+    }
+
+    async fn try_connect(&self, purpose: Purpose) -> Attempt<Conn> {
+        let connected = self.options(purpose).connect().await;
+        let pg: PgConnection = connected.map_err(|error| self.in_words(error))?;
+        let mut conn = Conn {
             pg,
             prepare: !self.pooled,
             wrote: false,
-        })
+        };
+        // Not kept, also for reads: what a standby knows may be old, and a node that goes by it does again what is done.
+        let rows = conn.fetch("SELECT pg_is_in_recovery()", |_| {}).await?;
+        if rows.first().map_or(Ok(false), |row| Cells::of(row).flag())? {
+            return Err(Fault::Lost(format!(
+                "{}: the server is a standby, which takes no writes",
+                self.shown
+            )));
+        }
+        Ok(conn)
     }
 
     /// A pool of one connection, for the listener: sqlx has it no other way.
@@ -222,6 +237,10 @@ impl Address {
     /// An error while connecting: what happened, and where.
     fn in_words(&self, error: sqlx::Error) -> Fault {
         let text = match &error {
+            // A pooler that is asked for settings of the session.
+            sqlx::Error::Database(database) if database.message().contains("startup parameter") => {
+                format!("{}: {SAY_POOLER}", database.message())
+            }
             sqlx::Error::Database(database) => database.message().to_owned(),
             sqlx::Error::Tls(error) => format!("TLS: {error}"),
             other => match self.wire.as_ref().and_then(Wire::trouble) {
@@ -239,7 +258,8 @@ pub(super) async fn migrate(conn: &mut Conn, later: &[Migration]) -> Attempt<()>
     let known = migrations().map(|(version, ..)| *version).max().unwrap_or(0);
     let text = "SELECT current_setting('server_version_num')::int8, current_setting('server_version'), \
          current_setting('synchronous_commit'), current_setting('server_encoding')";
-    conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+    // An index on a large table takes longer than a statement of the writer's ever should.
+    conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL statement_timeout = 0")
         .await?;
     let rows = conn.fetch(text, |_| {}).await?;
     if let Some(row) = rows.first() {
@@ -266,8 +286,7 @@ pub(super) async fn migrate(conn: &mut Conn, later: &[Migration]) -> Attempt<()>
     // Without writing, so that a role that may not create tables can start on a schema that is there.
     let mut found = found_version(conn).await?;
     if found < known {
-        conn.simple(format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
-            .await?;
+        wait_for_turn(conn).await?;
         conn.simple(
             "CREATE TABLE IF NOT EXISTS dormouse_migrations \
              (version bigint NOT NULL PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL)",
@@ -291,6 +310,24 @@ pub(super) async fn migrate(conn: &mut Conn, later: &[Migration]) -> Attempt<()>
         return Err(Error::NewerSchema { found, known }.into());
     }
     conn.simple("COMMIT").await
+}
+
+/// Waits, however long it takes, until no other node brings the schema forward.
+async fn wait_for_turn(conn: &mut Conn) -> Attempt<()> {
+    let rows = conn
+        .fetch("SELECT pg_try_advisory_xact_lock($1)", |args| {
+            args.int(MIGRATION_LOCK);
+        })
+        .await?;
+    if !rows.first().map_or(Ok(false), |row| Cells::of(row).flag())? {
+        tracing::info!("another node brings the schema forward: waiting for it");
+        conn.simple(format!(
+            "SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
+        ))
+        .await?;
+    }
+    conn.simple(format!("SET LOCAL lock_timeout = '{MIGRATION_LOCK_TIMEOUT}'"))
+        .await
 }
 
 async fn found_version(conn: &mut Conn) -> Attempt<i64> {

@@ -1,5 +1,6 @@
 //! What an error of Postgres means: the connection is lost, do it again, or an answer to the caller.
 
+use super::connect::SAY_POOLER;
 use crate::error::Error;
 
 /// Why an attempt at a transaction or a read did not come to its end.
@@ -56,14 +57,12 @@ fn of_code(code: &str, message: &str) -> Fault {
         "40001" | "40P01" | "55P03" => Fault::Again(message.to_owned()),
         // admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped, idle_in_transaction_session_timeout.
         "57P01" | "57P02" | "57P03" | "57P04" | "25P03" => Fault::Lost(message.to_owned()),
-        // read_only_sql_transaction: the server was demoted to a standby; the next connection may reach the new primary.
-        "25006" => Fault::Lost(format!(
-            "the server does not take writes at the moment: {message}"
-        )),
+        // read_only_sql_transaction, and what a standby says to READ WRITE (feature_not_supported): the next connection may
+        // reach the new primary. The latter is also said of a prepared statement whose columns a migration has changed,
+        // which a new connection prepares anew.
+        "25006" | "0A000" => Fault::Lost(format!("the server cannot do this at the moment: {message}")),
         // duplicate_prepared_statement, invalid_sql_statement_name.
-        "42P05" | "26000" => Fault::Lost(format!(
-            "{message}: is there a pooler in transaction mode? Then add pgbouncer=true to the database URL"
-        )),
+        "42P05" | "26000" => Fault::Lost(format!("{message}: {SAY_POOLER}")),
         // unique_violation.
         "23505" => Fault::Refused(Error::Corrupt(format!("something is stored twice: {message}"))),
         // disk_full.
@@ -96,6 +95,8 @@ mod tests {
         assert!(matches!(of_code("40001", "m"), Fault::Again(_)));
         assert!(matches!(of_code("57P01", "m"), Fault::Lost(_)));
         assert!(matches!(of_code("08006", "m"), Fault::Lost(_)));
+        assert!(matches!(of_code("25006", "m"), Fault::Lost(_)));
+        assert!(matches!(of_code("0A000", "m"), Fault::Lost(_)));
         assert!(matches!(of_code("53100", "m"), Fault::Refused(Error::Full(_))));
         assert!(matches!(
             of_code("53300", "m"),

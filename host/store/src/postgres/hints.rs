@@ -56,8 +56,9 @@ pub(super) async fn tell(
 
 /// Moves a number when another node said something.
 pub(super) async fn listen(address: Arc<Address>, hints: watch::Sender<u64>, own: String) {
-    let pool = address.pool_of_one();
     loop {
+        // Anew each time: the last connection may be one to a server that is a standby now.
+        let pool = address.pool_of_one();
         match PgListener::connect_with(&pool).await {
             Ok(mut listener) => match listener.listen(CHANNEL).await {
                 Ok(()) => {

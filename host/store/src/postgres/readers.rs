@@ -3,13 +3,14 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
 use super::connect::{Address, Purpose};
 use super::fault::{Attempt, Fault};
 use super::sql::Conn;
+use super::writer::{TRIES, repeated};
 use crate::error::{Error, Result};
 
 /// Nobody waits longer than this for a connection, nor for an answer.
@@ -83,7 +84,7 @@ impl Inner {
         F: Fn(Conn) -> R + Sync,
         R: Future<Output = (Conn, Attempt<T>)> + Send,
     {
-        let mut again = true;
+        let (mut again, mut tries, began) = (true, 0, Instant::now());
         loop {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             // An idle connection may have ended since; a new one that fails says how things are.
@@ -105,7 +106,14 @@ impl Inner {
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
                         .push(conn);
-                    return answer;
+                    match answer {
+                        Err(Fault::Again(why)) if tries < TRIES && began.elapsed() < PATIENCE => {
+                            tries += 1;
+                            tracing::debug!(why, tries, "a statement is done again");
+                            repeated(tries).await;
+                        }
+                        answer => return answer,
+                    }
                 }
                 Err(_) => return Err(Fault::Lost("the database does not answer".to_owned())),
             }

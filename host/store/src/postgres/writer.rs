@@ -29,7 +29,7 @@ use crate::ingest::Ingest;
 use crate::schedule::Incarnation;
 
 /// A transaction that Postgres wants done again is done so often.
-const TRIES: u32 = 8;
+pub(super) const TRIES: u32 = 8;
 /// A transaction takes no longer than this, its commit apart.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(45);
 /// A commit that is not answered within this time may or may not have been made.
@@ -154,8 +154,7 @@ impl Writer {
                 Fault::Again(why) if tries < TRIES => {
                     tries += 1;
                     tracing::debug!(why, tries, "a transaction is done again");
-                    metrics::counter!("dormouse_transactions_repeated_total").increment(1);
-                    tokio::time::sleep(jitter(tries)).await;
+                    repeated(tries).await;
                 }
                 // A connection that was idle may have ended long ago; a new one says how things are.
                 Fault::Lost(why) if !lost && self.down.is_none() => {
@@ -614,8 +613,12 @@ fn concerns_all(error: &Error) -> bool {
     )
 }
 
-/// A pause that grows, and differs from that of the other one who is in the way.
-fn jitter(tries: u32) -> Duration {
+/// Before doing a transaction again: a pause that grows, and differs from that of the other one who is in the way.
+pub(super) async fn repeated(tries: u32) {
+    metrics::counter!("dormouse_transactions_repeated_total").increment(1);
     let most = 4_u64 << tries.min(6);
-    Duration::from_millis(1 + RandomState::new().hash_one(tries) % most)
+    tokio::time::sleep(Duration::from_millis(
+        1 + RandomState::new().hash_one(tries) % most,
+    ))
+    .await;
 }

@@ -12,6 +12,7 @@ use dormouse_store::schedule::ClaimedRun;
 use dormouse_store::{Error, Store};
 use dormouse_testing_postgres::{Cluster, Stop};
 
+use crate::load::Load;
 use crate::proxy::Proxy;
 use crate::{Member, at, step, until};
 
@@ -176,27 +177,7 @@ async fn a_server_that_restarts_is_found_again() {
 async fn a_server_that_restarts_under_load_loses_and_doubles_nothing() {
     let cluster = Cluster::start();
     let member = Arc::new(Member::join(&cluster.database(), 1).await);
-    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let mut writers = Vec::new();
-    for _ in 0..16 {
-        let (member, stop) = (Arc::clone(&member), Arc::clone(&stop));
-        let run = member.create(true).await;
-        writers.push(tokio::spawn(async move {
-            let mut seq = 0;
-            while !stop.load(Ordering::Acquire) {
-                let append = member.append(run, 1, vec![step(seq, "1")], Then::Continue);
-                match member.store.append(append).await {
-                    Ok(Appended::Done) => seq += 1,
-                    Ok(other) => panic!("{other:?}"),
-                    Err(Error::Unavailable(_) | Error::Busy | Error::Unknown(_)) => {
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                    }
-                    Err(other) => panic!("{other}"),
-                }
-            }
-            (run, seq)
-        }));
-    }
+    let load = Load::start(&member).await;
     let rounds = if std::env::var_os("DORMOUSE_TEST_LONG").is_some() {
         12
     } else {
@@ -213,14 +194,7 @@ async fn a_server_that_restarts_under_load_loses_and_doubles_nothing() {
         until("it serves again", async || member.store.probe(at(5)).await.ok()).await;
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
-    stop.store(true, Ordering::Release);
-    for writer in writers {
-        let (run, seq) = writer.await.expect("no panic");
-        let journal = member.store.journal(run, 0).await.expect("reads");
-        let seqs: Vec<u32> = journal.iter().map(|record| record.seq).collect();
-        assert_eq!(seqs, (0..seq).collect::<Vec<_>>());
-        assert!(seq > 5, "it went on");
-    }
+    load.end(&member).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

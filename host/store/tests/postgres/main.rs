@@ -2,8 +2,10 @@
 //! and nodes end.
 
 mod conformance;
+mod failover;
 mod faults;
 mod limits;
+mod load;
 mod many;
 mod opening;
 mod proxy;
@@ -36,6 +38,14 @@ async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
         assert!(began.elapsed() < PATIENCE, "waited in vain: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The database's name in a URL.
+fn database_of(url: &str) -> &str {
+    url.rsplit('/')
+        .next()
+        .and_then(|rest| rest.split('?').next())
+        .expect("a name")
 }
 
 fn at(millis: i64) -> Timestamp {

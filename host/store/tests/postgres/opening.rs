@@ -1,8 +1,12 @@
 //! What may go wrong when a database is opened.
 
+use std::time::Duration;
+
 use dormouse_store::Error;
 use dormouse_store::postgres::{Options, PostgresStore};
-use dormouse_testing_postgres::{Cluster, PASSWORD, USER};
+use dormouse_testing_postgres::{Cluster, Held, PASSWORD, USER};
+
+use crate::database_of;
 
 async fn refused(url: &str) -> Error {
     match PostgresStore::open(Options::new(url)).await {
@@ -15,13 +19,6 @@ async fn refused(url: &str) -> Error {
             error
         }
     }
-}
-
-fn database_of(url: &str) -> &str {
-    url.rsplit('/')
-        .next()
-        .and_then(|rest| rest.split('?').next())
-        .expect("a name")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,6 +55,40 @@ async fn many_nodes_may_open_an_empty_database_at_once() {
         Cluster::shared().psql(name, "SELECT max(version) = count(*) FROM dormouse_migrations"),
         "t"
     );
+}
+
+/// The lock under which one node brings the schema forward.
+const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
+
+/// An index on a large table takes longer to build than any statement of a node may take otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_may_take_as_long_as_it_needs_but_not_wait_for_a_table() {
+    let url = Cluster::shared().database();
+    let asserted = "DO $$ BEGIN \
+         ASSERT current_setting('statement_timeout') = '0', 'statements end'; \
+         ASSERT current_setting('lock_timeout') = '5s', 'it waits for ever'; END $$";
+    let options = Options {
+        later: vec![(1_000_000, "of the next release", asserted)],
+        ..Options::new(&url)
+    };
+    PostgresStore::open(options).await.expect("it opens");
+}
+
+/// Who comes second does not go by how long a lock may be waited for otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_waits_for_another_that_brings_the_schema_forward() {
+    let url = Cluster::shared().database();
+    let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
+    let held = Held::at(&url, &lock);
+    let opening = tokio::spawn({
+        let url = url.clone();
+        async move { PostgresStore::open(Options::new(url)).await }
+    });
+    // Longer than a lock is waited for otherwise.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(!opening.is_finished(), "it did not wait");
+    drop(held);
+    opening.await.expect("no panic").expect("it opens");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

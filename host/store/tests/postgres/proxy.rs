@@ -1,10 +1,11 @@
 //! A way to the server that can be cut: before what follows, or between a COMMIT and its answer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// What the proxy does with bytes.
 #[derive(Default)]
@@ -29,6 +30,8 @@ fn take(number: &AtomicU32) -> bool {
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     pub(crate) cut: Arc<Cut>,
+    server: Arc<AtomicU16>,
+    ends: watch::Sender<()>,
 }
 
 impl Proxy {
@@ -37,20 +40,43 @@ impl Proxy {
         let own = listener.local_addr().expect("bound").port();
         let cut = Arc::new(Cut::default());
         let shared = Arc::clone(&cut);
+        let server = Arc::new(AtomicU16::new(port));
+        let to = Arc::clone(&server);
+        let (ends, ended) = watch::channel(());
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 if shared.closed.load(Ordering::Acquire) {
                     continue;
                 }
                 let cut = Arc::clone(&shared);
+                let (port, mut ended) = (to.load(Ordering::Acquire), ended.clone());
+                ended.mark_unchanged();
                 tokio::spawn(async move {
                     if let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await {
-                        pass(near, far, cut).await;
+                        tokio::select! {
+                            () = pass(near, far, cut) => {}
+                            _ = ended.changed() => {}
+                        }
                     }
                 });
             }
         });
-        Proxy { port: own, cut }
+        Proxy {
+            port: own,
+            cut,
+            server,
+            ends,
+        }
+    }
+
+    /// Connections that are made from now on lead to another server.
+    pub(crate) fn lead_to(&self, port: u16) {
+        self.server.store(port, Ordering::Release);
+    }
+
+    /// Ends all connections.
+    pub(crate) fn end(&self) {
+        self.ends.send_replace(());
     }
 
     /// The URL through the proxy.
