@@ -24,6 +24,12 @@ pub trait Function {
     /// Its id: `[a-z][a-z0-9-]{0,62}`.
     const ID: &'static str;
 
+    /// The data of the event that it takes; any JSON when it takes none.
+    type Data;
+
+    /// What it returns.
+    type Output;
+
     /// What the manifest says of it.
     fn definition() -> Definition;
 
@@ -169,16 +175,22 @@ pub enum Completion {
     note = "a function returns `dormouse::Result<T>` where `T: serde::Serialize`, or `dormouse::Result<Continue<T, C>>`"
 )]
 pub trait IntoCompletion {
+    /// What whoever invokes the function is given.
+    type Output;
     fn into_completion(self) -> Result<Completion>;
 }
 
 impl<T: Serialize> IntoCompletion for T {
+    type Output = T;
+
     fn into_completion(self) -> Result<Completion> {
         to_json(&self).map(Completion::Done)
     }
 }
 
 impl<T: Serialize, C: Serialize> IntoCompletion for Continue<T, C> {
+    type Output = T;
+
     fn into_completion(self) -> Result<Completion> {
         match self {
             Continue::Done(value) => to_json(&value).map(Completion::Done),
@@ -194,10 +206,14 @@ impl<T: Serialize, C: Serialize> IntoCompletion for Continue<T, C> {
     label = "not `dormouse::Result<T>`"
 )]
 pub trait Outcome {
+    /// What whoever invokes the function is given.
+    type Output;
     fn complete(self) -> Result<Completion>;
 }
 
 impl<T: IntoCompletion, E: Into<Error>> Outcome for std::result::Result<T, E> {
+    type Output = T::Output;
+
     fn complete(self) -> Result<Completion> {
         self.map_err(Into::into)?.into_completion()
     }

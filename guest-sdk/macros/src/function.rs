@@ -6,7 +6,8 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned;
 use syn::{
-    Error, FnArg, Ident, ItemFn, Lit, LitInt, LitStr, Result, ReturnType, Token, parenthesized, parse2,
+    Error, FnArg, GenericArgument, Ident, ItemFn, Lit, LitInt, LitStr, PathArguments, Result, ReturnType,
+    Token, Type, parenthesized, parse2,
 };
 
 const TRIGGERS_MAX: usize = 10;
@@ -56,6 +57,11 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
             names.push(name);
         }
     }
+    let data = data(&function);
+    let output = match &function.sig.output {
+        ReturnType::Type(_, kind) => output(kind),
+        ReturnType::Default => unreachable!("checked above"),
+    };
     let outcome = match &function.sig.output {
         ReturnType::Type(_, kind) => {
             quote_spanned!(kind.span()=> <#kind as ::dormouse::__private::Outcome>::complete(outcome))
@@ -73,6 +79,8 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
 
         impl ::dormouse::Function for #name {
             const ID: &'static str = #id;
+            type Data = #data;
+            type Output = #output;
 
             fn definition() -> ::dormouse::__private::Definition {
                 ::dormouse::__private::Definition {
@@ -97,6 +105,45 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
             }
         }
     })
+}
+
+/// The `T` of an argument `Event<T>` or `Events<T>`; any JSON when there is none.
+fn data(function: &ItemFn) -> TokenStream {
+    let of_event = function.sig.inputs.iter().find_map(|input| match input {
+        FnArg::Typed(argument) => parameter(&argument.ty, &["Event", "Events"]),
+        FnArg::Receiver(_) => None,
+    });
+    match of_event {
+        Some(data) => quote!(#data),
+        None => quote!(::dormouse::__private::JsonValue),
+    }
+}
+
+/// The `T` of `Result<T>` or `Result<Continue<T, C>>`. It is read off where it can be, since a type that cannot be returned
+/// would otherwise be complained of more than once.
+fn output(returned: &Type) -> TokenStream {
+    match parameter(returned, &["Result"]) {
+        Some(value) => {
+            let done = parameter(value, &["Continue"]).unwrap_or(value);
+            quote!(#done)
+        }
+        None => quote_spanned!(returned.span()=> <#returned as ::dormouse::__private::Outcome>::Output),
+    }
+}
+
+/// The first type parameter of a type of one of these names.
+fn parameter<'a>(of: &'a Type, names: &[&str]) -> Option<&'a Type> {
+    let Type::Path(path) = of else {
+        return None;
+    };
+    let last = path.path.segments.last()?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else {
+        return None;
+    };
+    match arguments.args.first()? {
+        GenericArgument::Type(first) if names.iter().any(|name| last.ident == name) => Some(first),
+        _ => None,
+    }
 }
 
 pub(crate) fn optional(value: Option<TokenStream>) -> TokenStream {

@@ -1,4 +1,5 @@
 //! The macros of the Dormouse SDK. Use them through the crate `dormouse`, which documents them where they belong.
+#![forbid(unsafe_code)]
 
 mod flow;
 mod function;

@@ -106,6 +106,12 @@ pub(crate) fn start_send_events(name: &str, events: &str) -> Operation {
     )
 }
 
+pub(crate) fn start_send_signal(name: &str, signal: &str, data: &str) -> Operation {
+    let signal = signal.to_owned();
+    let data = world::value(data);
+    world::start(name, Kind::SendSignal { signal, data }, None)
+}
+
 pub(crate) fn start_fetch(name: &str, request: &Request, options: Option<&str>) -> Operation {
     world::start(name, Kind::Fetch(request.clone()), options)
 }

@@ -123,6 +123,10 @@ pub(crate) fn start_send_events(name: &str, events: &str) -> Operation {
     steps::start_send_events(name, events, None)
 }
 
+pub(crate) fn start_send_signal(name: &str, signal: &str, data: &str) -> Operation {
+    steps::start_send_signal(name, signal, data, None)
+}
+
 pub(crate) fn start_fetch(name: &str, request: &Request, options: Option<&str>) -> Operation {
     let request = steps::Request {
         method: request.method.clone(),

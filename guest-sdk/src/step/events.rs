@@ -164,7 +164,7 @@ impl<T: DeserializeOwned> Future for WaitForSignal<T> {
     }
 }
 
-/// What becomes of the other function when its caller is cancelled.
+/// What becomes of the other function when its caller gives it up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnCancel {
@@ -194,13 +194,14 @@ impl<T> Invoke<T> {
         }
     }
 
-    /// How long the other function may take before this step fails.
+    /// How long the other function may take before this step fails with `invoke-timeout`.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.begun.options.set_millis("timeout_ms", timeout);
         self
     }
 
-    /// What becomes of the other function when this run is cancelled.
+    /// What becomes of the other function when it has not ended and this step is given up: this run has ended, however it
+    /// has, the timeout has passed, or the step was dropped.
     pub fn on_cancel(mut self, on_cancel: OnCancel) -> Self {
         self.begun.options.set("on_cancel", on_cancel);
         self
@@ -263,5 +264,49 @@ impl Future for SendEvents {
             .poll(cx, |name, _none| host::start_send_events(name, events));
         let name = &this.begun.name;
         outcome.map(|outcome| decode(name, &outcome?))
+    }
+}
+
+/// Sends a signal; see [`Step::send_signal`](crate::Step::send_signal).
+#[derive(Debug)]
+#[must_use = "a step does nothing until it is awaited"]
+pub struct SendSignal {
+    begun: Begun,
+    signal: String,
+    data: Result<String, Failure>,
+}
+
+impl SendSignal {
+    pub(crate) fn new(name: String, signal: String, data: &impl Serialize) -> SendSignal {
+        SendSignal {
+            begun: Begun::new(name),
+            signal,
+            data: to_json(data).map_err(|error| error.into_failure()),
+        }
+    }
+}
+
+impl Future for SendSignal {
+    type Output = Result<Option<String>, StepError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        #[derive(Deserialize)]
+        struct Waited {
+            run_id: String,
+        }
+        let this = &mut *self;
+        let data = match &this.data {
+            Ok(data) => data,
+            Err(failure) => return Poll::Ready(Err(StepError::new(&this.begun.name, failure.clone()))),
+        };
+        let signal = &this.signal;
+        let outcome = this
+            .begun
+            .poll(cx, |name, _none| host::start_send_signal(name, signal, data));
+        let name = &this.begun.name;
+        outcome.map(|outcome| {
+            let waited: Option<Waited> = decode(name, &outcome?)?;
+            Ok(waited.map(|waited| waited.run_id))
+        })
     }
 }

@@ -17,11 +17,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Result;
+use crate::function::Function;
 use crate::time::{IntoTime, to_millis};
 
 pub(crate) use body::in_body;
 pub use body::{Attempt, Plain, Run, WithAttempt};
-pub use events::{Invoke, OnCancel, OnConflict, SendEvents, Sent, WaitForEvent, WaitForSignal};
+pub use events::{Invoke, OnCancel, OnConflict, SendEvents, SendSignal, Sent, WaitForEvent, WaitForSignal};
 pub use fetch::Fetch;
 pub use options::Backoff;
 pub use sleep::Sleep;
@@ -124,7 +125,9 @@ impl Step {
         Transaction::new(name.into(), database.into(), statements.into_iter().collect())
     }
 
-    /// Performs an HTTP request in the host, durably, with retries: no body needed around it.
+    /// Performs an HTTP request in the host, durably, with retries: no body needed around it. At least once; each try has the
+    /// same `idempotency-key`. A status of 408, 425, 429 or 5xx is tried again, and when the tries are used up it is the
+    /// failure `http-failed`; any other is a response. Secrets go in by their [placeholders](crate::Context::secret_placeholder).
     pub fn fetch(&self, name: impl Into<String>, request: crate::http::Request) -> Fetch {
         Fetch::new(name.into(), request)
     }
@@ -147,7 +150,20 @@ impl Step {
         WaitForSignal::new(name.into(), signal.into())
     }
 
-    /// Runs another function (`module/function`, or the id of one in this module) and waits for its output.
+    /// Sends a signal, exactly once. Answers with the id of the run that waited for it, or none: a signal is not kept.
+    pub fn send_signal(
+        &self,
+        name: impl Into<String>,
+        signal: impl Into<String>,
+        data: impl Serialize,
+    ) -> SendSignal {
+        SendSignal::new(name.into(), signal.into(), &data)
+    }
+
+    /// Runs another function (`module/function`, or the id of one in this module) and waits for its output: once, as a run
+    /// of its own, whose event has `data`, an object. Its failure is this step's failure, with its code and details.
+    ///
+    /// When this run ends first, or gives the step up, the other is cancelled; see [`Invoke::on_cancel`].
     pub fn invoke<T: DeserializeOwned>(
         &self,
         name: impl Into<String>,
@@ -155,6 +171,32 @@ impl Step {
         data: impl Serialize,
     ) -> Invoke<T> {
         Invoke::new(name.into(), function.into(), &data)
+    }
+
+    /// Runs another function of this module, as [`Step::invoke`] does; the compiler checks its data and its output.
+    ///
+    /// ```
+    /// # use dormouse::prelude::*;
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Order {
+    ///     id: u32,
+    /// }
+    ///
+    /// #[dormouse::function(id = "ship", on(event = "shop/ship"))]
+    /// async fn ship(order: Event<Order>) -> dormouse::Result<String> {
+    ///     Ok(format!("parcel {}", order.data.id))
+    /// }
+    ///
+    /// # async fn f(step: Step) -> dormouse::Result<()> {
+    /// let parcel: String = step.call::<ship>("ship it", Order { id: 7 }).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn call<F: Function>(&self, name: impl Into<String>, data: F::Data) -> Invoke<F::Output>
+    where
+        F::Data: Serialize,
+        F::Output: DeserializeOwned,
+    {
+        Invoke::new(name.into(), F::ID.to_owned(), &data)
     }
 
     /// Sends events, exactly once. Each is an object with at least `name` and `data`.

@@ -43,6 +43,13 @@ pub enum Operation {
         /// An array of events.
         events: Value,
     },
+    /// `step.send_signal`. When the test says nothing, nobody waits for it.
+    SendSignal {
+        /// The signal's name.
+        signal: String,
+        /// What whoever waits is given.
+        data: Value,
+    },
     /// `step.fetch`.
     Fetch(Request),
     /// `step.sql`, `step.transaction`.
@@ -63,6 +70,7 @@ impl Operation {
             Operation::WaitForSignal { .. } => "wait-for-signal",
             Operation::Invoke { .. } => "invoke",
             Operation::SendEvents { .. } => "send-events",
+            Operation::SendSignal { .. } => "send-signal",
             Operation::Fetch(_) => "fetch",
             Operation::Sql { .. } => "sql",
         }

@@ -235,10 +235,14 @@ fn perform(name: &str, operation: &Kind, options: Option<&str>) -> Performed {
             )))),
         },
         Kind::Fetch(request) => match &mut handlers.http {
-            Some(http) => http(request).map(|response| {
-                body = Some(response.body);
-                Reply::Now(json!({"status": response.status, "headers": response.headers}))
-            }),
+            Some(http) => {
+                let (waited, response) = fetch(&mut **http, request, options);
+                response.map(|response| {
+                    body = Some(response.body);
+                    let head = json!({"status": response.status, "headers": response.headers});
+                    Reply::After(Duration::from_millis(waited), head)
+                })
+            }
             None => Err(Error::from_failure(no_answer(&format!(
                 "the request of step \"{name}\""
             )))),
@@ -246,6 +250,7 @@ fn perform(name: &str, operation: &Kind, options: Option<&str>) -> Performed {
         _ => match (&mut handlers.other, operation) {
             (Some(other), _) => other(name, operation),
             (None, Kind::SendEvents { events }) => Ok(Reply::Now(with(|world| world.send(events)))),
+            (None, Kind::SendSignal { .. }) => Ok(Reply::Now(Value::Null)),
             (None, _) => Err(Error::from_failure(no_answer(&format!(
                 "{} \"{name}\"",
                 operation.kind()
@@ -254,7 +259,9 @@ fn perform(name: &str, operation: &Kind, options: Option<&str>) -> Performed {
     };
     with(|world| world.handlers = handlers);
 
+    // That of a request is for each try, and answers have no time of their own.
     let timeout = options
+        .filter(|_| !matches!(operation, Kind::Fetch(_)))
         .map(value)
         .and_then(|options| options["timeout_ms"].as_u64());
     let (due, result) = match reply {
@@ -262,13 +269,13 @@ fn perform(name: &str, operation: &Kind, options: Option<&str>) -> Performed {
         Ok(Reply::After(wait, value)) => {
             let wait = crate::time::to_millis(wait);
             match timeout.filter(|timeout| *timeout < wait) {
-                Some(timeout) => (now.checked_add(timeout), Ok("null".to_owned())),
+                Some(timeout) => (now.checked_add(timeout), timed_out(operation)),
                 None => (now.checked_add(wait), Ok(value.to_string())),
             }
         }
         Ok(Reply::Never) => (
             timeout.and_then(|timeout| now.checked_add(timeout)),
-            Ok("null".to_owned()),
+            timed_out(operation),
         ),
         Err(error) => (Some(now), Err(error.into_failure())),
     };
@@ -277,6 +284,52 @@ fn perform(name: &str, operation: &Kind, options: Option<&str>) -> Performed {
         result,
         body,
         record: 0,
+    }
+}
+
+/// Sends a request of the host's, again as the server would. Answers with how long the waits between were in all.
+fn fetch(
+    http: &mut dyn FnMut(&Request) -> Outcome<Response>,
+    request: &Request,
+    options: Option<&str>,
+) -> (u64, Outcome<Response>) {
+    let options: BodyOptions = options
+        .and_then(|options| serde_json::from_str(options).ok())
+        .unwrap_or_default();
+    let (attempts, backoff) = with(|world| (world.setup.attempts, world.setup.backoff));
+    let attempts = options.attempts.unwrap_or(attempts);
+    let backoff = options.backoff.unwrap_or(backoff);
+    let mut waited = 0;
+    for attempt in 1.. {
+        let answer = http(request).and_then(|response| match response.status {
+            501 => Ok(response),
+            408 | 425 | 429 | 500..=599 => {
+                let message = format!("the server answered with status {}", response.status);
+                Err(Error::retryable(message)
+                    .code("http-failed")
+                    .details(json!({"status": response.status})))
+            }
+            _ => Ok(response),
+        });
+        match answer {
+            Err(error) if !error.is_non_retriable() && attempt < attempts => {
+                waited += backoff.wait_ms(attempt)
+            }
+            answer => return (waited, answer),
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+/// What an operation comes to whose time is over.
+fn timed_out(operation: &Kind) -> Result<String, Failure> {
+    match operation {
+        Kind::Invoke { function, .. } => Err(Error::non_retriable(format!(
+            "{function} had not ended when the step's timeout had passed"
+        ))
+        .code("invoke-timeout")
+        .into_failure()),
+        _ => Ok("null".to_owned()),
     }
 }
 

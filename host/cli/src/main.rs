@@ -1,4 +1,5 @@
 //! The `dormouse` binary: parse, do, exit. What the commands are is said in `cli`, one file per noun or verb does them.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! A disk that runs full under a live server, and is emptied again: senders are told to come back, the process stays,
-//! and work goes on by itself when there is room.
+//! A server and its disk. It runs full, and is emptied again: senders are told to come back, the process stays, and work
+//! goes on by itself when there is room. It cannot be written, or fails: the server ends, and has lost nothing.
 
 mod support;
 
@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use dormouse_testing_disk::Shim;
 use serde_json::json;
 use support::server::Server;
 use support::{guest, until};
 
-/// The command that starts the server with a small file system of its own under the data directory. The mount lives in
-/// a namespace of the process, so that nothing is left behind.
-fn on_a_small_disk(server: &Server) -> Command {
+/// The command that starts the server once `mount` has mounted something over its data directory, `$1`. The mount lives in a
+/// namespace of the process, so that nothing is left behind.
+fn mounted(server: &Server, mount: &str) -> Command {
     let start = server.start_command();
     let mut command = Command::new("unshare");
     // Without root, a user namespace gives the right to mount.
@@ -28,7 +29,7 @@ fn on_a_small_disk(server: &Server) -> Command {
             "--mount",
             "sh",
             "-c",
-            "mount -t tmpfs -o size=24m tmpfs \"$1\" && shift && exec \"$@\"",
+            &format!("{mount} && shift && exec \"$@\""),
             "sh",
         ])
         .arg(server.data_dir())
@@ -39,8 +40,8 @@ fn on_a_small_disk(server: &Server) -> Command {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_answers_503_and_work_goes_on_when_there_is_room_again() {
-    let mut server = Server::prepare("", &["--park-idle", "0"]);
-    let command = on_a_small_disk(&server);
+    let mut server = Server::prepare("", &[]);
+    let command = mounted(&server, "mount -t tmpfs -o size=24m tmpfs \"$1\"");
     server.boot_by(command).await;
     server.deploy("bench", guest("bench")).await;
     let sleeping = server.invoke("bench/sleeper", &json!({ "ms": 500 })).await;
@@ -108,4 +109,71 @@ fn fill(path: &std::path::Path) {
             );
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_data_directory_ends_with_5_and_is_named() {
+    let mut server = Server::prepare("", &[]);
+    // First an empty one, then one with a database that could be read.
+    for round in 0..2 {
+        let read_only = r#"mount --bind "$1" "$1" && mount -o remount,bind,ro "$1""#;
+        let output = mounted(&server, read_only).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(5), "round {round}: {said}");
+        let directory = server.data_dir().display().to_string();
+        assert!(
+            said.contains(&directory),
+            "round {round}: {directory} is named: {said}"
+        );
+        assert!(said.to_lowercase().contains("read-only"), "round {round}: {said}");
+        server.boot().await;
+        server.kill();
+    }
+}
+
+/// What a failed fsync has written is not known: the server says so, ends, and reads what there is when it starts again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fails_ends_the_server_and_nothing_acknowledged_is_lost() {
+    let mut server = Server::prepare("", &[]);
+    std::fs::create_dir_all(server.data_dir()).expect("a directory");
+    // The kernel names files by their real path, and so does the shim.
+    let root = server.data_dir().canonicalize().expect("it is there");
+    let fault = server.dir().join("fault");
+    let mut command = server.start_command();
+    let shim = Shim {
+        root: &root,
+        shadow: None,
+        fault: Some(&fault),
+    };
+    shim.stand_before(&mut command);
+    server.boot_by(command).await;
+    server.deploy("bench", guest("bench")).await;
+    let sleeping = server.invoke("bench/sleeper", &json!({ "ms": 2_000 })).await;
+    server.in_phase(&sleeping, "sleeping").await;
+    std::fs::write(&fault, "eio").expect("written");
+    let event = json!({ "name": "bench/one", "id": "meanwhile", "data": {} }).to_string();
+    let (status, body) = server.send("POST", "/e/key", event).await;
+    assert_ne!(
+        status, 200,
+        "nothing is acknowledged that may not be there: {body}"
+    );
+    let code = until("the server ends", || {
+        let ended = server.ended_by_itself();
+        async move { ended }
+    })
+    .await;
+    assert_eq!(code, 5, "{}", server.log());
+    std::fs::remove_file(&fault).expect("the disk is well again");
+    server.boot().await;
+    assert_eq!(server.ended(&sleeping).await["status"], "Completed");
+    // Sent again, as a client does that had no answer. The first may be there nevertheless: there is one run, whichever
+    // event has started it.
+    server.event("bench/one", "meanwhile", &json!({})).await;
+    let runs = server
+        .get("/v1/runs?function=bench/one")
+        .await
+        .expect("they are listed");
+    assert_eq!(runs.as_array().map(Vec::len), Some(1), "{runs:#}");
+    let run = runs[0]["run_id"].as_str().expect("an id");
+    assert_eq!(server.ended(run).await["status"], "Completed");
 }

@@ -1,13 +1,15 @@
-//! A server's life: second start, port in use, bad configuration, read-only directory, drain, cancel, wake, a run that
-//! crashes its server, a full disk.
+//! A server's life: second start, port in use, bad configuration, drain, cancel, wake, a run that crashes its server; and
+//! what it logs and counts of that. Its disk is a test of its own.
 
 mod support;
 
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::server::Server;
-use support::{guest, until};
+use support::witness::Witness;
+use support::{DEADLINE, guest, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_server_on_the_same_directory_or_port_ends_with_5_and_says_what_to_do() {
@@ -111,6 +113,104 @@ async fn sigterm_drains_and_a_sleeping_run_goes_on_after_the_next_start() {
     );
 }
 
+/// A server whose bodies tell a witness, and a run whose body the witness keeps open.
+async fn with_an_open_body(arguments: &[&str]) -> (Witness, Server, String) {
+    let witness = Witness::start().await;
+    let host = witness.host();
+    let config = format!("[modules.kill]\nhttp = [\"{host}\"]\nconfig = {{ sink = \"http://{host}/\" }}\n");
+    let server = Server::start(&config, arguments).await;
+    server.deploy("kill", guest("kill")).await;
+    witness.hold(true);
+    let run = server.invoke("kill/kill", &json!({ "steps": 1 })).await;
+    witness.reaches(1).await;
+    (witness, server, run)
+}
+
+/// The body's step has completed, and this often its body was heard of.
+async fn completed_after(server: &Server, run: &str, witness: &Witness, bodies: usize) {
+    let run = server.ended(run).await;
+    assert_eq!(run["status"], "Completed", "{run:#}");
+    assert_eq!(witness.count(), bodies, "{:?}", witness.lines());
+    assert_eq!(run["output"]["tokens"][0], run["steps"][0]["output"], "{run:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_lets_bodies_end_and_says_meanwhile_that_it_is_not_ready() {
+    let (witness, mut server, run) = with_an_open_body(&[]).await;
+    server.signal("TERM");
+    until("it says that it drains", || async {
+        let (status, body) = server.send("GET", "/ready", "").await;
+        (status == 503 && body["code"] == "node-stopping").then_some(())
+    })
+    .await;
+    assert!(server.ended_by_itself().is_none(), "the body is open");
+    witness.hold(false);
+    let code = ended(&mut server).await;
+    assert_eq!(code, 0, "{}", server.log());
+    server.boot().await;
+    completed_after(&server, &run, &witness, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_drain_does_not_wait_for_is_done_again_after_the_next_start() {
+    let (witness, mut server, run) = with_an_open_body(&["--drain-timeout", "300ms"]).await;
+    server.signal("TERM");
+    assert_eq!(ended(&mut server).await, 0, "{}", server.log());
+    assert!(server.log().contains("at the drain timeout"), "{}", server.log());
+    witness.hold(false);
+    server.boot().await;
+    completed_after(&server, &run, &witness, 2).await;
+}
+
+async fn ended(server: &mut Server) -> i32 {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(code) = server.ended_by_itself() {
+            return code;
+        }
+        assert!(Instant::now() < deadline, "it never ended: {}", server.log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A machine finds the lines of a run, of a module, of a version and of a step.
+#[tokio::test(flavor = "multi_thread")]
+async fn log_lines_of_a_run_say_which_run_module_version_and_step() {
+    let mut server = Server::prepare("", &["--log-format", "json"]);
+    let mut command = server.start_command();
+    command.env("DORMOUSE_LOG", "info,dormouse_server=debug");
+    server.boot_by(command).await;
+    let version = server.deploy("hostile", guest("hostile")).await;
+    let run = server.invoke("hostile/panic-inside", &json!({})).await;
+    let ended = server.ended(&run).await;
+    assert_eq!(ended["status"], "Failed", "{ended:#}");
+    for (message, step) in [
+        ("an attempt has failed", json!("panic")),
+        ("run stopped", Value::Null),
+    ] {
+        let line = until("it is logged", || async {
+            let lines = server.log();
+            let mut lines = lines
+                .lines()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            lines.find(|line| line["message"] == message)
+        })
+        .await;
+        let span = &line["span"];
+        assert_eq!(span["run_id"], *run, "{line:#}");
+        assert_eq!(span["module"], "hostile", "{line:#}");
+        assert_eq!(span["function"], "hostile/panic-inside", "{line:#}");
+        assert_eq!(span["version"], *version, "{line:#}");
+        assert_eq!(
+            (&line["step"], &line["code"]),
+            (&step, &json!("guest-panic")),
+            "{line:#}"
+        );
+        let error = line["error"].as_str().expect("an error");
+        assert!(error.contains("as asked, inside of a body"), "{line:#}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_cancelled_while_it_sleeps_and_while_its_body_loops() {
     let server = Server::start("", &[]).await;
@@ -208,20 +308,6 @@ async fn an_application_database_that_cannot_be_had_ends_with_5_and_a_bad_migrat
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_only_data_directory_ends_with_5() {
-    // Permissions don't stop root; a file in the directory's place stops everybody.
-    let server = Server::prepare("", &[]);
-    std::fs::write(server.data_dir(), "not a directory").expect("written");
-    let output = server.start_command().output().expect("it runs");
-    assert_eq!(
-        output.status.code(),
-        Some(5),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_metrics_say_what_runs_did() {
     let server = Server::start("", &["--park-idle", "0"]).await;
     server.deploy("bench", guest("bench")).await;
@@ -256,6 +342,32 @@ async fn the_metrics_say_what_runs_did() {
     ] {
         until(name, || async {
             (metric(&server, name).await? >= least).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_say_what_is_parked_and_what_diverges() {
+    let parking = Server::start("", &["--park-idle", "60s"]).await;
+    parking.deploy("bench", guest("bench")).await;
+    let run = parking.invoke("bench/sleeper", &json!({ "ms": 1_000 })).await;
+    for parked in [1.0, 0.0] {
+        until("one is parked, then none", || async {
+            (metric(&parking, "dormouse_instances_parked").await? == parked).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(parking.ended(&run).await["status"], "Completed");
+
+    let config = "[modules.determinism]\nhttp = [\"127.0.0.1\"]\n";
+    let dropping = Server::start(config, &["--park-idle", "0"]).await;
+    dropping.deploy("determinism", guest("determinism")).await;
+    let run = dropping.invoke("determinism/impure", &json!({ "ms": 5 })).await;
+    assert_eq!(dropping.settled(&run).await["error"]["code"], "diverged");
+    for name in ["dormouse_divergences_total", "dormouse_runs_blocked"] {
+        until(name, || async {
+            (metric(&dropping, name).await? == 1.0).then_some(())
         })
         .await;
     }

@@ -38,6 +38,8 @@ pub enum OperationKind {
     SendEvents,
     /// An HTTP request.
     Fetch,
+    /// A signal sent.
+    SendSignal,
 }
 
 impl OperationKind {
@@ -52,6 +54,7 @@ impl OperationKind {
             OperationKind::Invoke => "invoke",
             OperationKind::SendEvents => "send-events",
             OperationKind::Fetch => "fetch",
+            OperationKind::SendSignal => "send-signal",
         }
     }
 
@@ -64,7 +67,8 @@ impl OperationKind {
             | OperationKind::WaitForSignal
             | OperationKind::Invoke
             | OperationKind::SendEvents
-            | OperationKind::Fetch => true,
+            | OperationKind::Fetch
+            | OperationKind::SendSignal => true,
         }
     }
 }
@@ -138,6 +142,20 @@ pub enum Event {
         /// The operation.
         operation: Seq,
     },
+    /// The host has tried an operation in vain, and tries again. The guest does not notice: whatever it asks for next, a replay
+    /// passes over it.
+    Tried {
+        /// The operation.
+        operation: Seq,
+        /// Which try, from 1.
+        attempt: u32,
+        /// When it began.
+        started_at: Timestamp,
+        /// Why it was in vain.
+        failure: Failure,
+        /// When the next is due.
+        due_at: Timestamp,
+    },
 }
 
 /// An entry as a row: what a store keeps.
@@ -145,7 +163,7 @@ pub enum Event {
 pub struct Record {
     /// The entry's place.
     pub seq: Seq,
-    /// `step`, `deferred`, `started`, `delivered` or `cancelled`.
+    /// `step`, `deferred`, `started`, `delivered`, `cancelled` or `tried`.
     pub kind: RecordKind,
     /// The step's name; empty where the entry has none of its own.
     pub name: String,
@@ -172,6 +190,8 @@ pub enum RecordKind {
     Delivered = 4,
     /// An operation given up.
     Cancelled = 5,
+    /// An operation tried in vain.
+    Tried = 6,
 }
 
 impl RecordKind {
@@ -183,6 +203,7 @@ impl RecordKind {
             3 => RecordKind::Started,
             4 => RecordKind::Delivered,
             5 => RecordKind::Cancelled,
+            6 => RecordKind::Tried,
             _ => return None,
         })
     }
@@ -364,6 +385,20 @@ impl Entry {
                 meta.op = Some(*operation);
                 (RecordKind::Cancelled, String::new(), None)
             }
+            Event::Tried {
+                operation,
+                attempt,
+                started_at,
+                failure,
+                due_at,
+            } => {
+                meta.op = Some(*operation);
+                meta.attempt = *attempt;
+                meta.started = Some(started_at.as_millis());
+                meta.due = Some(due_at.as_millis());
+                meta.failed = true;
+                (RecordKind::Tried, String::new(), Some(failure_payload(failure)))
+            }
         };
         Record {
             seq: self.seq,
@@ -439,6 +474,13 @@ impl Entry {
             RecordKind::Cancelled => Event::Cancelled {
                 operation: operation()?,
             },
+            RecordKind::Tried => Event::Tried {
+                operation: operation()?,
+                attempt: meta.attempt,
+                started_at: time(meta.started, "its start")?,
+                failure: failure(&payload()?)?,
+                due_at: time(meta.due, "its due time")?,
+            },
         };
         Ok(Entry {
             seq,
@@ -476,15 +518,23 @@ impl Entry {
             } => describe_operation(*kind, name, *occurrence, input),
             Event::Delivered { operation, .. } => format!("the result of entry {operation}"),
             Event::Cancelled { operation } => format!("the cancellation of entry {operation}"),
+            Event::Tried {
+                operation, attempt, ..
+            } => format!("try {attempt} of entry {operation}"),
         }
     }
 }
 
-/// Of the operations that are open at the end of a journal, the one that comes due by itself soonest.
+/// Of the operations that are open at the end of a journal, the one that comes due by itself soonest, and may be said to
+/// have come due before. An invoke is not: `null` is no outcome of a function.
 pub fn soonest_due(entries: &[Entry]) -> Option<Seq> {
     let mut open = BTreeMap::new();
     for entry in entries {
         match &entry.event {
+            Event::Started {
+                kind: OperationKind::Invoke,
+                ..
+            } => {}
             Event::Started {
                 due_at: Some(due_at), ..
             }
@@ -494,7 +544,7 @@ pub fn soonest_due(entries: &[Entry]) -> Option<Seq> {
             Event::Delivered { operation, .. } | Event::Cancelled { operation } => {
                 open.remove(operation);
             }
-            Event::Started { due_at: None, .. } | Event::Step { .. } => {}
+            Event::Started { due_at: None, .. } | Event::Step { .. } | Event::Tried { .. } => {}
         }
     }
     open.into_iter()

@@ -16,16 +16,19 @@
 //! | [`condition`] | CEL over events: which expressions are taken, and whether one holds |
 //! | [`manifest`] | what a module says of its functions, and whether that makes sense |
 //! | [`rerun`] | what a rerun takes over from an earlier run |
-//! | [`step`], [`operation`] | the options of a body, and what an operation asks for |
+//! | [`step`], [`operation`], [`invoke`], [`fetch`] | the options of a body, and what an operation asks for |
 //! | [`failure`], [`json`], [`id`], [`digest`], [`name`], [`time`] | the values the rooms speak of |
 //! | [`limit`] | every limit by name, with its default and its reason |
+#![forbid(unsafe_code)]
 
 pub mod condition;
 pub mod digest;
 pub mod event;
 pub mod failure;
+pub mod fetch;
 pub mod flow;
 pub mod id;
+pub mod invoke;
 pub mod journal;
 pub mod json;
 pub mod limit;

@@ -82,6 +82,14 @@ pub const THROTTLE_LATE_MS_MAX: u64 = 1_000;
 pub const PRIORITY_SECONDS_MAX: i64 = 600;
 /// A signal's name in bytes.
 pub const SIGNAL_BYTES_MAX: usize = 512;
+/// How many invokes may lead to a run, one out of the other: one that goes on without an end is a loop.
+pub const INVOKE_DEPTH_MAX: u32 = 64;
+/// The wall time of one try of a request that the host performs, when the step does not say,
+pub const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+/// and at most: longer than any server is silent that will still answer.
+pub const FETCH_TIMEOUT_MAX: Duration = Duration::from_secs(900);
+/// The body of its response in bytes: in base 64, with its head, it still is an output.
+pub const FETCH_RESPONSE_BYTES_MAX: usize = 2 << 20;
 /// How far back a wait may look for events that came before it.
 pub const LOOKBACK_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
 /// How many events, the latest first, a wait looks at that looks back.

@@ -209,6 +209,52 @@ impl WaitForSignal {
     }
 }
 
+/// A signal that a step sends.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SendSignal {
+    /// Its name.
+    pub signal: String,
+    /// What the run that waits for it is given.
+    pub data: Json,
+}
+
+impl SendSignal {
+    /// Reads the input of an entry.
+    ///
+    /// # Errors
+    /// `invalid-name`, `invalid-options`, `invalid-json` (nested too deep).
+    pub fn read(input: &Json) -> Result<SendSignal, Failure> {
+        #[derive(Deserialize)]
+        struct Input {
+            signal: String,
+            data: Json,
+            #[serde(default)]
+            options: Option<NoOptions>,
+        }
+        let input: Input = read(input)?;
+        let _none = input.options;
+        check_signal(&input.signal)?;
+        let (depth, most) = (input.data.depth(), limit::JSON_DEPTH_MAX);
+        if depth > most {
+            return Err(Failure::terminal(
+                "invalid-json",
+                format!("the signal's data nests {depth} deep, more than the limit of {most}"),
+            ));
+        }
+        Ok(SendSignal {
+            signal: input.signal,
+            data: input.data,
+        })
+    }
+
+    /// The operation's result: the run that waited.
+    pub fn result(run: Option<RunId>) -> Json {
+        run.map_or_else(Json::null, |run| {
+            Json::trusted(format!("{{\"run_id\":\"{run}\"}}"))
+        })
+    }
+}
+
 /// Checks a signal's name.
 ///
 /// # Errors
@@ -227,7 +273,7 @@ pub fn check_signal(signal: &str) -> Result<(), Failure> {
 }
 
 /// When an operation ends by itself, if it does.
-fn timeout(millis: Option<u64>, at: Timestamp) -> Result<Option<Timestamp>, Failure> {
+pub(crate) fn timeout(millis: Option<u64>, at: Timestamp) -> Result<Option<Timestamp>, Failure> {
     match millis {
         None => Ok(None),
         Some(millis) if millis > limit::SLEEP_MS_MAX => {
@@ -245,7 +291,7 @@ fn timeout(millis: Option<u64>, at: Timestamp) -> Result<Option<Timestamp>, Fail
 struct NoOptions {}
 
 /// Reads an input. The engine has made it, but for what the options say.
-fn read<'a, T: Deserialize<'a>>(input: &'a Json) -> Result<T, Failure> {
+pub(crate) fn read<'a, T: Deserialize<'a>>(input: &'a Json) -> Result<T, Failure> {
     serde_json::from_str(input.as_str())
         .map_err(|error| Failure::terminal("invalid-options", format!("the step's options: {error}")))
 }

@@ -89,6 +89,10 @@ pub struct Open<'a> {
     pub due_at: Option<Timestamp>,
     /// What is needed to perform it.
     pub input: Option<&'a Json>,
+    /// How often the host has tried it in vain,
+    pub tries: u32,
+    /// and when it tries again.
+    pub retry_at: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -123,6 +127,8 @@ pub struct Replay {
     bodies: HashMap<String, u32>,
     started: HashMap<OperationKind, HashMap<String, u32>>,
     deferrals: BTreeMap<Seq, Deferral>,
+    /// Of operations that the host has tried in vain: how often, and when it tries again.
+    tries: HashMap<Seq, (u32, Timestamp)>,
     attempt: Option<Attempt>,
 }
 
@@ -152,6 +158,7 @@ impl Replay {
             bodies: HashMap::new(),
             started: HashMap::new(),
             deferrals: BTreeMap::new(),
+            tries: HashMap::new(),
             attempt: None,
         })
     }
@@ -413,6 +420,37 @@ impl Replay {
         self.settle(operation, Standing::Delivered(index));
     }
 
+    /// The host has tried an open operation in vain and tries again at `due_at`. The guest's time stands still.
+    pub fn tried(
+        &mut self,
+        operation: Seq,
+        attempt: u32,
+        failure: Failure,
+        started_at: Timestamp,
+        due_at: Timestamp,
+        at: Timestamp,
+    ) {
+        debug_assert!(self.is_open(operation) && !self.is_replaying());
+        let seq = self.next_seq();
+        self.entries.push(Entry {
+            seq,
+            at: self.not_before(at),
+            event: Event::Tried {
+                operation,
+                attempt,
+                started_at,
+                failure,
+                due_at,
+            },
+        });
+        self.skip();
+    }
+
+    /// What an operation is, once it was started.
+    pub fn kind(&self, operation: Seq) -> Option<OperationKind> {
+        self.opened(operation)?.kind
+    }
+
     /// The guest gives an operation up. Nothing happens when it was delivered or given up before, except that a
     /// step that was to be tried again is not.
     ///
@@ -457,7 +495,7 @@ impl Replay {
             !self.is_replaying(),
             "nothing is appended before the end is reached"
         );
-        let at = at.max(self.now);
+        let at = self.not_before(at);
         self.entries.push(Entry {
             seq: self.next_seq(),
             at,
@@ -471,6 +509,27 @@ impl Replay {
         let at = self.entries[self.cursor].at;
         self.now = self.now.max(at);
         self.cursor += 1;
+        self.skip();
+    }
+
+    /// Takes note of tries at the cursor: no call of the guest stands for them.
+    fn skip(&mut self) {
+        while let Some(Event::Tried {
+            operation,
+            attempt,
+            due_at,
+            ..
+        }) = self.entries.get(self.cursor).map(|entry| &entry.event)
+        {
+            self.tries.insert(*operation, (*attempt, *due_at));
+            self.cursor += 1;
+        }
+    }
+
+    /// A time that is not before the last entry's.
+    fn not_before(&self, at: Timestamp) -> Timestamp {
+        let last = self.entries.last().map_or(self.now, |entry| entry.at);
+        at.max(self.now).max(last)
     }
 
     fn settle(&mut self, operation: Seq, standing: Standing) {
@@ -493,7 +552,8 @@ impl Replay {
     }
 
     fn opened(&self, operation: Seq) -> Option<Open<'_>> {
-        let entry = self.entries.get((operation - self.base) as usize)?;
+        let entry = self.entries.get(operation.checked_sub(self.base)? as usize)?;
+        let tries = self.tries.get(&operation);
         match &entry.event {
             Event::Started {
                 kind,
@@ -508,6 +568,8 @@ impl Replay {
                 started_at: entry.at,
                 due_at: *due_at,
                 input: Some(input),
+                tries: tries.map_or(0, |(attempt, _)| *attempt),
+                retry_at: tries.map(|(_, due_at)| *due_at),
             }),
             Event::Deferred { name, due_at, .. } => Some(Open {
                 operation,
@@ -516,8 +578,12 @@ impl Replay {
                 started_at: entry.at,
                 due_at: Some(*due_at),
                 input: None,
+                tries: 0,
+                retry_at: None,
             }),
-            Event::Step { .. } | Event::Delivered { .. } | Event::Cancelled { .. } => None,
+            Event::Step { .. } | Event::Delivered { .. } | Event::Cancelled { .. } | Event::Tried { .. } => {
+                None
+            }
         }
     }
 

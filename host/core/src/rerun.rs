@@ -88,7 +88,7 @@ fn step(entry: &Entry) -> Option<Step<'_>> {
             occurrence,
             ..
         } => (Some(*kind), name, occurrence),
-        Event::Delivered { .. } | Event::Cancelled { .. } => return None,
+        Event::Delivered { .. } | Event::Cancelled { .. } | Event::Tried { .. } => return None,
     };
     Some(Step {
         kind,
@@ -100,7 +100,7 @@ fn step(entry: &Entry) -> Option<Step<'_>> {
 fn closes(entry: &Entry) -> Option<Seq> {
     match entry.event {
         Event::Delivered { operation, .. } | Event::Cancelled { operation } => Some(operation),
-        Event::Step { .. } | Event::Deferred { .. } | Event::Started { .. } => None,
+        Event::Step { .. } | Event::Deferred { .. } | Event::Started { .. } | Event::Tried { .. } => None,
     }
 }
 
@@ -200,6 +200,39 @@ mod tests {
     }
 
     #[test]
+    fn tries_in_vain_are_copied_with_the_request_they_belong_to() {
+        let tried = |seq, operation, attempt| {
+            let failure = Failure::new("http-failed", "x");
+            let at = Timestamp::from_millis(1_000);
+            entry(
+                seq,
+                Event::Tried {
+                    operation,
+                    attempt,
+                    started_at: at,
+                    failure,
+                    due_at: at,
+                },
+            )
+        };
+        let entries = [
+            started(0, OperationKind::Fetch, "get"),
+            tried(1, 0, 1),
+            body(2, "between", 0),
+            tried(3, 0, 2),
+            delivered(4, 0),
+            body(5, "after", 0),
+        ];
+        assert_eq!(cut(&entries, &named("after")), Ok(5));
+        assert_eq!(cut(&entries, &named("get")), Ok(0));
+        assert!(matches!(
+            cut(&entries, &named("between")),
+            Err(Refused::Open { seq: 0, .. })
+        ));
+        assert_eq!(cut(&entries, &FromStep::Seq(3)), Err(Refused::NoStep));
+    }
+
+    #[test]
     fn what_is_open_before_the_step_must_be_able_to_end() {
         let sleeping = [
             started(0, OperationKind::Sleep, "nap"),
@@ -214,6 +247,7 @@ mod tests {
             OperationKind::Invoke,
             OperationKind::SendEvents,
             OperationKind::Fetch,
+            OperationKind::SendSignal,
         ] {
             let open = [
                 started(0, kind, "x"),

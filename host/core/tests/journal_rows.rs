@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde::Deserialize;
 
-const KINDS: [OperationKind; 8] = [
+const KINDS: [OperationKind; 9] = [
     OperationKind::Sleep,
     OperationKind::SleepUntil,
     OperationKind::Sql,
@@ -16,6 +16,7 @@ const KINDS: [OperationKind; 8] = [
     OperationKind::Invoke,
     OperationKind::SendEvents,
     OperationKind::Fetch,
+    OperationKind::SendSignal,
 ];
 
 /// Any JSON text, also with numbers and spaces that no library would write.
@@ -135,8 +136,14 @@ fn entry() -> impl Strategy<Value = Entry> {
     (any::<u32>(), time(), event()).prop_map(|(seq, at, event)| Entry { seq, at, event })
 }
 
+/// How many cases are tried; the long form of the tests tries more.
+fn cases(short: u32) -> u32 {
+    let long = std::env::var("DORMOUSE_TEST_LONG").is_ok_and(|value| value == "1");
+    if long { 50 * short } else { short }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(2_000), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_written_is_read(entry in entry()) {
@@ -325,6 +332,18 @@ fn rows_of_earlier_releases_are_read_for_ever() {
             1_790_000_002_000,
             Event::Cancelled { operation: 29_999 },
         ),
+        (
+            "tried.json",
+            5,
+            1_790_000_003_000,
+            Event::Tried {
+                operation: 2,
+                attempt: 3,
+                started_at: time(1_790_000_002_000),
+                failure: Failure::new("http-failed", "the server answered with status 503"),
+                due_at: time(1_790_000_010_000),
+            },
+        ),
     ];
     let mut files: Vec<String> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden"))
         .expect("the directory")
@@ -363,6 +382,7 @@ fn the_words_of_kinds_do_not_change() {
         "invoke",
         "send-events",
         "fetch",
+        "send-signal",
     ];
     for ((kind, word), expected) in KINDS.into_iter().zip(words).zip(expected) {
         assert_eq!(word, format!("\"{expected}\""));

@@ -361,3 +361,39 @@ fn a_divergence_names_the_entry_and_both_sides() {
         );
     }
 }
+
+/// select!(fetch, sleep): tries in vain are entries that no call stands for, wherever they fall.
+#[test]
+fn tries_in_vain_are_passed_over() {
+    let mut first = Replay::new(vec![], 0, at(0)).expect("empty");
+    let started = first
+        .start(OperationKind::Fetch, "f", &number(1), at(5), || None)
+        .expect("as recorded");
+    assert_eq!(started.operation, 0);
+    assert_eq!(first.await_any(&[0]), Ok(Awaited::Pending));
+    let failure = || Failure::new("http-failed", "no luck");
+    first.tried(0, 1, failure(), at(6), at(1_010), at(10));
+    assert_eq!(first.now(), at(5), "the guest's time stands still");
+    let open = first.open().next().expect("open");
+    assert_eq!((open.tries, open.retry_at), (1, Some(at(1_010))));
+
+    let mut second = again(&first);
+    let started = second
+        .start(OperationKind::Fetch, "f", &number(1), at(2_000), || None)
+        .expect("as recorded");
+    assert!(!started.new && !second.is_replaying());
+    assert_eq!(second.await_any(&[0]), Ok(Awaited::Pending));
+    let open = second.open().next().expect("open");
+    assert_eq!((open.tries, open.retry_at), (1, Some(at(1_010))));
+    second.tried(0, 2, failure(), at(1_011), at(3_000), at(1_020));
+    second.deliver(0, Ok(number(7)), at(3_010));
+    assert_eq!(second.await_any(&[0]), Ok(Awaited::Ready(0)));
+
+    let mut third = again(&second);
+    let started = third
+        .start(OperationKind::Fetch, "f", &number(1), at(9_000), || None)
+        .expect("as recorded");
+    assert_eq!(third.await_any(&[started.operation]), Ok(Awaited::Ready(0)));
+    assert_eq!((third.outcome(0), third.now()), (Some(&Ok(number(7))), at(3_010)));
+    assert_eq!(third.finish(false), Ok(()));
+}

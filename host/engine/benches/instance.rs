@@ -118,6 +118,13 @@ impl RunHost for Canned {
 
     fn log(&mut self, _: LogLevel, _: String, _: Option<Json>, _: bool) {}
 
+    fn placeholder(&self, name: &str) -> Result<String, Failure> {
+        Err(Failure::terminal(
+            "grant-missing",
+            format!("there is no secret \"{name}\""),
+        ))
+    }
+
     fn config(&self, _: &str) -> Option<Json> {
         None
     }

@@ -13,6 +13,7 @@ wasmtime::component::bindgen!({
         "dormouse:function/steps.start-wait-for-signal": async | trappable,
         "dormouse:function/steps.start-invoke": async | trappable,
         "dormouse:function/steps.start-send-events": async | trappable,
+        "dormouse:function/steps.start-send-signal": async | trappable,
         "dormouse:function/steps.start-fetch": async | trappable,
         "dormouse:function/steps.start-sql": async | trappable,
         "dormouse:function/steps.await-any": async | trappable,

@@ -286,3 +286,31 @@ impl Body for ResponseBody {
         self.incoming.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a name resolves to counts, not the name.
+    #[tokio::test]
+    async fn a_name_of_this_machine_is_reached_only_when_it_is_granted_itself() {
+        let target = |host: &str, reach| Target {
+            https: false,
+            host: host.to_owned(),
+            port: 80,
+            reach,
+        };
+        for host in ["localhost", "127.0.0.1", "::1", "169.254.169.254"] {
+            let prohibited = target(host, Reach::Public).resolve().await;
+            assert!(
+                matches!(prohibited, Err(Error::DestinationIpProhibited)),
+                "{host}: {prohibited:?}"
+            );
+            let found = target(host, Reach::Any).resolve().await.expect("an address");
+            assert!(
+                !found.is_empty() && found.iter().all(|address| address.port() == 80),
+                "{host}: {found:?}"
+            );
+        }
+    }
+}

@@ -48,8 +48,8 @@ pub struct StartCall {
     /// The step's name.
     pub name: String,
     /// What is needed to perform it, as JSON: `{"duration_ms"}`, `{"time_ms"}`, `{"database","statements"}`,
-    /// `{"event"}`, `{"signal"}`, `{"function","data"}`, `{"events"}`, `{"method","url","headers","body"}` (base 64); the
-    /// last five with the call's `options`, when it has any ([`OperationKind::options_are_input`]).
+    /// `{"event"}`, `{"signal"}`, `{"function","data"}`, `{"events"}`, `{"signal","data"}`, `{"method","url","headers","body"}` (base 64); the
+    /// last six with the call's `options`, when it has any ([`OperationKind::options_are_input`]).
     pub input: Json,
     /// The call's options, unread, where they are not in the input.
     pub options: Option<Json>,
@@ -109,6 +109,12 @@ pub trait RunHost: Send + 'static {
 
     /// A log line; `fields` is a JSON object. `in_body`: written by a body. The host drops what a replay repeats.
     fn log(&mut self, level: LogLevel, message: String, fields: Option<Json>, in_body: bool);
+
+    /// The word that stands for a secret.
+    ///
+    /// # Errors
+    /// As the operator's grants say.
+    fn placeholder(&self, name: &str) -> Result<String, Failure>;
 
     /// A configuration value of the run's revision.
     fn config(&self, key: &str) -> Option<Json>;

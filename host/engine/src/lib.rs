@@ -22,6 +22,7 @@ mod compile;
 mod connect;
 mod drive;
 mod engine;
+mod fetch;
 mod guest_json;
 pub mod host;
 mod import;
@@ -39,6 +40,7 @@ mod ticker;
 mod trap;
 
 pub use engine::{Engine, EngineError, EngineOptions, Instances};
+pub use fetch::{FetchError, FetchRequest, FetchResponse, fetch};
 pub use host::{AttemptTicket, LogLevel, RunHost, RunStart, StartCall, Stop};
 pub use interrupt::Interrupt;
 pub use leg::{Leg, LegEnd, LegStats, RunContext};

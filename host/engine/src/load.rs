@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use dormouse_core::limit::{self, ModuleLimits};
-use dormouse_core::{Digest, Json};
+use dormouse_core::{Digest, Failure, Json};
 use wasmtime::component::Component;
 
 use crate::bindings::{ModuleIndices, ModulePre};
@@ -141,16 +141,31 @@ impl Engine {
     /// # Errors
     /// The first check that fails. Nothing is left behind.
     pub async fn load(&self, bytes: Bytes) -> Result<(Module, Json), LoadError> {
+        self.load_if(bytes, |_| Ok(()), Ok).await
+    }
+
+    /// [`Engine::load`], with a say for who asks: `admit` hears whether the component imports `wasi:http`, before any of
+    /// its code runs; `accept` reads the manifest, before anything of the component is kept.
+    ///
+    /// # Errors
+    /// The first check that fails, those of the caller among them. Nothing is left behind.
+    pub async fn load_if<T, E: From<LoadError>>(
+        &self,
+        bytes: Bytes,
+        admit: impl FnOnce(bool) -> Result<(), E>,
+        accept: impl FnOnce(Json) -> Result<T, E>,
+    ) -> Result<(Module, T), E> {
         check_header(&bytes)?;
         let digest = Digest::of(&bytes);
         let turn = self.turn(digest);
         let _turn = turn.lock().await;
         let compiled = self.compile(digest, bytes).await?;
         let imports_http = import::check(&compiled.component)?;
+        admit(imports_http)?;
         let pre = self.link(&compiled.component)?;
-        let manifest = self.describe(&pre).await?;
+        let accepted = accept(self.describe(&pre).await?)?;
         let module = self.keep(digest, compiled, pre, imports_http).await?;
-        Ok((module, manifest))
+        Ok((module, accepted))
     }
 
     /// A version that was uploaded before. When it is in use or its compiled form is in the cache, `fetch` is not called.
@@ -435,6 +450,13 @@ impl RunHost for Nobody {
     }
 
     fn log(&mut self, _: host::LogLevel, _: String, _: Option<Json>, _: bool) {}
+
+    fn placeholder(&self, name: &str) -> Result<String, Failure> {
+        Err(Failure::terminal(
+            "grant-missing",
+            format!("there is no secret \"{name}\""),
+        ))
+    }
 
     fn config(&self, _: &str) -> Option<Json> {
         None

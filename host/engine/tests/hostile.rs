@@ -23,8 +23,7 @@ async fn each_harm_has_a_word() {
     let (engine, _directory) = engine();
     let hostile = module(&engine, "hostile").await;
     for (function, codes, step, host_dependent) in [
-        ("loop-outside", &["cpu-limit", "wall-limit"][..], None, true),
-        ("allocate-outside", &["memory-limit"], None, false),
+        ("allocate-outside", &["memory-limit"][..], None, false),
         ("allocate-inside", &["memory-limit"], Some("allocate"), false),
         ("recurse-outside", &["stack-overflow"], None, false),
         ("recurse-inside", &["stack-overflow"], Some("recurse"), false),
@@ -40,6 +39,24 @@ async fn each_harm_has_a_word() {
         assert_eq!(trap.step.as_deref(), step, "{function}: {trap:?}");
         assert_eq!(trap.host_dependent, host_dependent, "{function}: {trap:?}");
         assert!(!trap.message.is_empty(), "{function}");
+    }
+    still_well(&engine).await;
+}
+
+/// Whichever is reached first of the processor's time and the time that passes.
+#[tokio::test]
+async fn an_endless_loop_is_ended_by_either_clock() {
+    let (engine, _directory) = engine();
+    let hostile = module(&engine, "hostile").await;
+    for (cpu_ms, stretch_ms, code) in [(100, 600_000, "cpu-limit"), (600_000, 100, "wall-limit")] {
+        let mut leg = leg(&hostile, "loop-outside", "{}");
+        leg.limits.cpu_ms = cpu_ms;
+        leg.limits.stretch_ms = stretch_ms;
+        let (end, ..) = run(&engine, &leg, Host::new(false)).await;
+        let trap = trap(end);
+        assert_eq!(trap.code, code, "{trap:?}");
+        assert!(trap.host_dependent && trap.step.is_none(), "{trap:?}");
+        assert!(trap.message.contains("100 ms"), "the limit is named: {trap:?}");
     }
     still_well(&engine).await;
 }

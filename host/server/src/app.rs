@@ -192,6 +192,7 @@ impl App {
     async fn cancel_now(&self, run: RunId) -> Result<State, Problem> {
         let commanded = self.0.store.cancel(run, self.now()).await?;
         self.0.scheduler.cancelled(run);
+        self.0.scheduler.orphaned();
         self.0.feed.run(run);
         match commanded {
             Commanded::Done(state) => {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::secret::Secret;
 use dormouse_core::limit::ModuleLimits;
 use dormouse_core::{Json, name};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,7 @@ struct File {
 struct FileModule {
     databases: BTreeMap<String, FileDatabase>,
     http: Vec<String>,
+    secrets: BTreeMap<String, Secret>,
     config: BTreeMap<String, serde_json::Value>,
     limits: FileLimits,
 }
@@ -82,6 +84,9 @@ pub struct ModuleGrants {
     pub databases: BTreeMap<String, Database>,
     /// Hosts that bodies may reach.
     pub http: Vec<String>,
+    /// Where its secrets are, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, Secret>,
     /// Configuration values.
     pub config: BTreeMap<String, Json>,
     /// Its limits.
@@ -211,11 +216,26 @@ fn grants(
         let json = Json::from_value(&value).map_err(|error| Invalid(format!("{}: {error}", at("config"))))?;
         config.insert(key, json);
     }
+    let mut secrets = BTreeMap::new();
+    for (name, secret) in written.secrets {
+        let secret = match secret {
+            Secret::Env(variable) if variable.is_empty() || variable.contains(['=', '\0']) => {
+                let place = at(&format!("secrets.{name}.env"));
+                return Err(Invalid(format!(
+                    "{place}: \"{variable}\" is not the name of a variable"
+                )));
+            }
+            Secret::File(path) => Secret::File(base.join(path)),
+            env => env,
+        };
+        secrets.insert(name, secret);
+    }
     let limits = written.limits.over(limits);
     check_limits(&at("limits"), limits)?;
     Ok(ModuleGrants {
         databases,
         http: written.http,
+        secrets,
         config,
         limits,
     })
@@ -277,8 +297,10 @@ mod tests {
         let text = r#"
             [modules.create-workflow]
             databases.app = { url = "sqlite:data/app.db", migrations = "migrations" }
-            databases.big = { url = "postgres://app:secret@db.example/big?sslmode=require", migrations = "m" }
+            databases.big = { url = "postgres://app:unspoken@db.example/big?sslmode=require", migrations = "m" }
             http = ["127.0.0.1:9999"]
+            secrets.key = { env = "KEY" }
+            secrets.other = { file = "other" }
             config = { sink = "x", n = 3 }
             limits = { memory_bytes = 1000000 }
             [retention]
@@ -288,12 +310,17 @@ mod tests {
         let grants = config.grants.module("create-workflow");
         assert_eq!(grants.databases["app"].url, "sqlite:/etc/dormouse/data/app.db");
         let big = &grants.databases["big"];
-        assert_eq!(big.url, "postgres://app:secret@db.example/big?sslmode=require");
+        assert_eq!(big.url, "postgres://app:unspoken@db.example/big?sslmode=require");
         assert_eq!(big.migrations.as_deref(), Some(Path::new("/etc/dormouse/m")));
         let shown = format!("{grants:?}");
         assert!(
-            shown.contains("…@db.example/big") && !shown.contains("secret"),
+            shown.contains("…@db.example/big") && !shown.contains("unspoken"),
             "{shown}"
+        );
+        assert_eq!(grants.secrets["key"], Secret::Env("KEY".to_owned()));
+        assert_eq!(
+            grants.secrets["other"],
+            Secret::File("/etc/dormouse/other".into())
         );
         assert_eq!(grants.config["n"].as_str(), "3");
         assert_eq!(grants.limits.memory_bytes, 1_000_000);
@@ -312,6 +339,12 @@ mod tests {
                 "modules.a.databases.x.url: invalid port",
             ),
             ("[modules.a.limits]\ncpu_ms = 0", "cpu_ms"),
+            (
+                "[modules.a]\nsecrets.k = { env = \"\" }",
+                "modules.a.secrets.k.env",
+            ),
+            ("[modules.a]\nsecrets.k = { value = \"x\" }", "value"),
+            ("[modules.a]\nsecrets.k = \"x\"", "secrets"),
             ("[retention]\nruns = \"soon\"", "soon"),
             ("[retention]\nruns = \"30ł\"", "30ł"),
             ("[retention]\nruns = \"\"", "duration"),

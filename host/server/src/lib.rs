@@ -14,6 +14,7 @@
 //! | [`clock`], [`feed`], [`telemetry`], [`problem`], [`listen`] | time, changes, logs and metrics, errors, connections |
 //!
 //! Absent on purpose: SQL of the store's own, decisions that `dormouse-core` makes, and wasmtime.
+#![forbid(unsafe_code)]
 
 pub mod api;
 pub mod app;
@@ -26,6 +27,7 @@ pub mod problem;
 pub mod registry;
 mod router;
 mod scheduler;
+mod secret;
 pub mod serve;
 mod sql;
 pub mod telemetry;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use dormouse_core::event::{self, Accepted};
 use dormouse_core::flow::Admission;
-use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp};
+use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp, invoke};
 use dormouse_store::Store;
 use dormouse_store::ingest::{Copied, Created, Ingest, NewEvent, NewRun};
 use dormouse_store::read::Run;
@@ -111,7 +111,7 @@ impl Router {
         now: Timestamp,
     ) -> Result<Routed, Problem> {
         let id = self.new_event_id(now);
-        let accepted = event::internal("dormouse/function.invoked", data, id, now)
+        let accepted = event::internal(invoke::EVENT, data, id, now)
             .map_err(|error| Problem::new(400, error.code(), error.to_string()))?;
         let event = SentEvent {
             id,
@@ -178,6 +178,9 @@ impl Router {
                     start_at: now,
                     lease: slot.as_ref().map(|_| self.node),
                     rerun_of: Some(of.id),
+                    // No step waits for it: the one that invoked the earlier run has that one's outcome.
+                    parent: None,
+                    depth: 0,
                     held,
                     copy,
                 },
@@ -229,6 +232,8 @@ impl Router {
                 start_at,
                 lease: slot.as_ref().map(|_| self.node),
                 rerun_of: None,
+                parent: None,
+                depth: 0,
                 held,
                 copy: None,
             },
@@ -293,6 +298,8 @@ pub(crate) fn sent_by_run(
                 start_at: event.accepted.ts.max(now),
                 lease: None,
                 rerun_of: None,
+                parent: None,
+                depth: 0,
                 held: snapshot.paused.contains(function),
                 copy: None,
             });
@@ -304,6 +311,52 @@ pub(crate) fn sent_by_run(
         generation: snapshot.generation,
         now,
     }
+}
+
+/// A function that a run invokes.
+pub(crate) struct Invoked<'a> {
+    pub(crate) run: RunId,
+    pub(crate) function: &'a FunctionName,
+    pub(crate) version: Digest,
+    pub(crate) event_id: EventId,
+    pub(crate) event: &'a Accepted,
+    pub(crate) parent: RunId,
+    pub(crate) depth: u32,
+}
+
+/// Adds the run of an invoked function, and its event, to what a commit carries.
+pub(crate) fn add_invoked(
+    registry: &Registry,
+    snapshot: &Snapshot,
+    ingest: &mut Ingest,
+    invoked: Invoked<'_>,
+) {
+    let event = SentEvent {
+        id: invoked.event_id,
+        accepted: invoked.event.clone(),
+        dedupe: None,
+    };
+    ingest.events.push(stored(&event, ingest.now));
+    ingest.runs.push(NewRun {
+        id: invoked.run,
+        function: invoked.function.clone(),
+        version: invoked.version,
+        config_revision: registry.revision(),
+        event_id: invoked.event_id,
+        dedupe: None,
+        // What would drop it is for what events start: the step waits for this run alone.
+        admission: snapshot
+            .admission(invoked.function, &invoked.event.payload)
+            .waiting(),
+        seed: random(),
+        start_at: ingest.now,
+        lease: None,
+        rerun_of: None,
+        parent: Some(invoked.parent),
+        depth: invoked.depth,
+        held: snapshot.paused.contains(invoked.function),
+        copy: None,
+    });
 }
 
 struct Planned {
@@ -335,6 +388,8 @@ fn claimed(run: NewRun, event: Json) -> ClaimedRun {
         event,
         continued: None,
         seed: run.seed,
+        parent: run.parent,
+        depth: run.depth,
         queued_at: run.start_at,
         journal_base: 0,
         journal_next: 0,

@@ -12,7 +12,7 @@ use dormouse_server::clock::{Clock as _, SimClock};
 use dormouse_server::{Options, Server, Tuning};
 use dormouse_store::read::Decided;
 use serde_json::{Value, json};
-use support::Running;
+use support::{Running, park_idle};
 use tokio_util::sync::CancellationToken;
 
 const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
@@ -27,7 +27,7 @@ fn tuning(clock: &SimClock) -> Tuning {
 
 async fn start() -> (Running, SimClock) {
     let clock = SimClock::new(START);
-    let running = Running::start("", Duration::ZERO, tuning(&clock)).await;
+    let running = Running::start("", park_idle(), tuning(&clock)).await;
     running.deploy("flow", "flow").await;
     (running, clock)
 }
@@ -39,7 +39,7 @@ async fn restart(running: Running, clock: &SimClock) -> Running {
     shutdown.cancel();
     server.run(shutdown).await.expect("it ends");
     let options = Options {
-        park_idle: Duration::ZERO,
+        park_idle: park_idle(),
         ..Options::new(dir.path().join("data"))
     };
     let server = Server::start(options, tuning(clock))
@@ -313,6 +313,53 @@ async fn what_a_run_sends_is_throttled_too_and_begins_on_time() {
         clock.advance(Duration::from_secs(10));
         running.settled(run.id).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_step_invokes_waits_in_line_and_leaves_it_when_it_is_given_up() {
+    let (running, clock) = start().await;
+    let (_, first) = send(&running, "flow/throttle", json!({"user": "ann"})).await;
+    running.settled(first.expect("begins at once")).await;
+    let mut asking = Vec::new();
+    for _ in 0..2 {
+        let (_, run) = send(&running, "flow/asks", json!({"user": "ann"})).await;
+        let run = run.expect("starts");
+        running
+            .until(run, "waiting", |run| run.state.phase == Some(Phase::Waiting))
+            .await;
+        asking.push(run);
+    }
+    let of_throttled = dormouse_store::read::RunFilter {
+        module: Some("flow".to_owned()),
+        function: Some("throttled".to_owned()),
+        phase: Some(Phase::Limited),
+        limit: 10,
+        ..dormouse_store::read::RunFilter::default()
+    };
+    let app = running.server.app();
+    let children = app.store().runs(of_throttled).await.expect("lists");
+    assert_eq!(children.len(), 2);
+    let child = |of: RunId| {
+        let found = children.iter().find(|run| run.parent == Some(of));
+        found.expect("a child").id
+    };
+    // The first asks no more: what it has invoked is cancelled, and the second's is next.
+    app.cancel(asking[0]).await.expect("cancels");
+    let turn = START.after(Duration::from_secs(10));
+    running
+        .until(child(asking[1]), "next in line", |run| run.wake_at == Some(turn))
+        .await;
+    assert_eq!(
+        running.settled(child(asking[0])).await.state.status,
+        Status::Cancelled
+    );
+    clock.advance(Duration::from_secs(10));
+    let ended = running.settled(asking[1]).await;
+    assert_eq!(ended.state.status, Status::Completed);
+    assert_eq!(
+        ended.output.map(|output| output.to_string()),
+        Some(r#"{"user":"ann"}"#.to_owned())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dormouse_core::Timestamp;
 use dormouse_core::run::{Phase, Status};
+use dormouse_core::{Json, Timestamp};
 use dormouse_server::Tuning;
 use dormouse_server::clock::SimClock;
 use dormouse_store::read::{EventFilter, RunFilter};
@@ -87,6 +87,7 @@ async fn replay_verification_finds_a_deliberately_impure_body() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_verification_the_next_replay_says_what_differs_and_nothing_runs() {
+    // Only who is dropped is replayed.
     let running = Running::start(CONFIG, Duration::ZERO, verifying(false)).await;
     running.deploy("determinism", "determinism").await;
     let run = running.invoke("determinism/impure", r#"{"ms":5}"#).await;
@@ -165,43 +166,53 @@ async fn an_event_with_a_future_time_delays_its_runs() {
 async fn hostile_uploads_leave_nothing_behind() {
     let running = Running::start("", park_idle(), verifying(false)).await;
     let good = component("bench");
-    let uploads: Vec<(&str, Bytes)> = vec![
-        ("nothing", Bytes::new()),
-        ("text", Bytes::from_static(b"not wasm at all")),
-        ("core module", Bytes::from_static(b"\0asm\x01\0\0\0")),
-        ("truncated", good.slice(..good.len() / 2)),
-        ("zeros", Bytes::from(vec![0; 100 << 20])),
-        ("missing exports", component("missing_exports")),
-        ("unknown import", component("unknown_import")),
-        ("lying: calls", component("lying_calls")),
-        ("lying: duplicate", component("lying_duplicate")),
-        ("lying: huge", component("lying_huge")),
-        ("lying: JSON", component("lying_json")),
-        ("lying: loop", component("lying_loop")),
-        ("lying: name", component("lying_name")),
-        ("lying: panic", component("lying_panic")),
-        ("lying: thousand", component("lying_thousand")),
-        ("needs a grant", component("kill")),
+    let core_module = Bytes::from_static(b"\0asm\x01\0\0\0");
+    let zeros = Bytes::from(vec![0; 100 << 20]);
+    let uploads: Vec<(Bytes, &str, &str)> = vec![
+        (Bytes::new(), "not-a-component", "empty"),
+        (
+            Bytes::from_static(b"not wasm at all"),
+            "not-a-component",
+            "as WebAssembly does",
+        ),
+        (core_module, "not-a-component", "core module"),
+        (good.slice(..good.len() / 2), "invalid-component", "out of bounds"),
+        (zeros, "component-too-large", "104857600 bytes"),
+        (component("missing_exports"), "not-a-module", "export"),
+        (component("unknown_import"), "unknown-import", "import"),
+        (component("lying_calls"), "describe-failed", "describe"),
+        (component("lying_duplicate"), "invalid-manifest", "two functions"),
+        (component("lying_huge"), "invalid-manifest", "262144 are the most"),
+        (component("lying_json"), "invalid-manifest", "JSON"),
+        (component("lying_loop"), "describe-failed", "cpu"),
+        (component("lying_name"), "invalid-manifest", "Not A Name!"),
+        (component("lying_panic"), "describe-failed", "panic"),
+        (
+            component("lying_thousand"),
+            "invalid-manifest",
+            "1000 functions, more than the limit of 256",
+        ),
+        (component("kill"), "grant-missing", "may reach no host"),
     ];
-    for (what, bytes) in uploads {
+    for (bytes, code, word) in uploads {
         let problem = running
             .server
             .app()
             .deploy("hostile", bytes, "test", None)
             .await
-            .expect_err(what);
-        assert!((400..500).contains(&problem.status), "{what}: {problem:?}");
-        assert!(
-            !problem.message.is_empty() && !problem.code.is_empty(),
-            "{what}: {problem:?}"
-        );
+            .expect_err(word);
+        assert!((400..500).contains(&problem.status), "{problem:?}");
+        assert_eq!(problem.code, code, "{problem:?}");
+        assert!(problem.message.contains(word), "no \"{word}\" in {problem:?}");
     }
     let store = running.server.app().store();
     assert!(store.versions("hostile").await.expect("read").is_empty());
-    let left: Vec<_> = std::fs::read_dir(running.dir.path().join("data/modules"))
-        .map(|entries| entries.flatten().map(|entry| entry.file_name()).collect())
-        .unwrap_or_default();
-    assert!(left.is_empty(), "{left:?}");
+    for directory in ["modules", "cache"] {
+        let left: Vec<_> = std::fs::read_dir(running.dir.path().join("data").join(directory))
+            .map(|entries| entries.flatten().map(|entry| entry.file_name()).collect())
+            .unwrap_or_default();
+        assert!(left.is_empty(), "in {directory}: {left:?}");
+    }
     running.deploy("hostile", "bench").await;
     let run = running.invoke("hostile/one", "{}").await;
     assert_eq!(
@@ -251,6 +262,69 @@ async fn hostile_guests_fail_with_a_reason_and_their_neighbour_completes() {
         assert!(code.is_empty() || error.code == code, "{function}: {error:?}");
         assert!(!error.message.is_empty(), "{function}");
     }
+}
+
+/// What is kept of a run has limits of its own, and a leg that its node may have been too busy for is tried three times more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runs_journal_its_lines_and_its_tries_have_limits() {
+    let config = "[modules.hostile.limits]\ncpu_ms = 300\n";
+    let running = Running::start(config, park_idle(), verifying(false)).await;
+    running.deploy("hostile", "hostile").await;
+    let journal = running.invoke("hostile/huge-journal", "{}").await;
+    let looping = running.invoke("hostile/loop-outside", "{}").await;
+    let store = running.server.app().store();
+
+    let run = running.settled(journal).await;
+    let error = run.error.expect("an error");
+    assert_eq!(
+        (run.state.status, error.code.as_str()),
+        (Status::Failed, "journal-too-large"),
+        "{error:?}"
+    );
+    let records = store.journal(journal, 0).await.expect("read");
+    let bytes: usize = records
+        .iter()
+        .filter_map(|record| record.payload.as_ref())
+        .map(Json::len)
+        .sum();
+    // The one that was too much is kept as well: its body has run.
+    assert!((64 << 20..68 << 20).contains(&bytes), "{bytes} bytes are kept");
+
+    let run = running.settled(looping).await;
+    assert_eq!(run.error.expect("an error").code, "cpu-limit");
+    running.deploy("bench", "bench").await;
+    let once = running.invoke("bench/one", "{}").await;
+    let once = running.settled(once).await;
+    assert_eq!(
+        run.epoch,
+        once.epoch + 3,
+        "it was claimed again for three more tries"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_keeps_ten_thousand_lines_and_says_that_there_were_more() {
+    let config = "[modules.hostile.limits]\ncpu_ms = 10000\n";
+    let running = Running::start(config, park_idle(), verifying(false)).await;
+    running.deploy("hostile", "hostile").await;
+    let run = running.invoke("hostile/huge-log", "{}").await;
+    assert_eq!(running.settled(run).await.state.status, Status::Completed);
+    let store = running.server.app().store();
+    let lines = store.logs(run, 0, 20_000).await.expect("read");
+    assert_eq!(lines.len(), 10_000);
+    assert!(lines.iter().zip(0..).all(|(line, number)| line.number == number));
+    assert!(
+        lines[0].message.len() < 20 << 10,
+        "a line is cut: {} bytes",
+        lines[0].message.len()
+    );
+    assert!(
+        lines[9_999]
+            .message
+            .contains("10000 lines: later ones are not kept"),
+        "{:?}",
+        lines[9_999]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

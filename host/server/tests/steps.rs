@@ -3,8 +3,12 @@
 
 mod support;
 
+#[path = "steps/logging.rs"]
+mod logging;
 #[path = "steps/sending.rs"]
 mod sending;
+#[path = "steps/setting.rs"]
+mod setting;
 #[path = "steps/signals.rs"]
 mod signals;
 #[path = "steps/triggers.rs"]
@@ -12,49 +16,4 @@ mod triggers;
 #[path = "steps/waiting.rs"]
 mod waiting;
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use dormouse_core::Timestamp;
-use dormouse_core::run::Status;
-use dormouse_server::Tuning;
-use dormouse_server::clock::SimClock;
-use dormouse_store::read::{Run, RunFilter};
-use serde_json::Value;
-use support::{Running, verifying};
-
-/// When each test begins.
-const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
-/// Instances are dropped at each wait, or parked.
-const PARKING: [Duration; 2] = [Duration::ZERO, Duration::from_secs(5)];
-
-/// A server with the guest, and its clock.
-async fn start(park_idle: Duration) -> (Running, SimClock) {
-    let clock = SimClock::new(START);
-    let tuning = Tuning {
-        clock: Arc::new(clock.clone()),
-        // What is sent or waited for must be the same on every replay: each leg's suspension is verified.
-        ..verifying(true)
-    };
-    let running = Running::start("", park_idle, tuning).await;
-    running.deploy("steps", "steps").await;
-    (running, clock)
-}
-
-/// A run's output; it must have completed.
-fn output(run: &Run) -> Value {
-    assert_eq!(run.state.status, Status::Completed, "{run:#?}");
-    let output = run.output.as_ref().expect("an output");
-    serde_json::from_str(output.as_str()).expect("JSON")
-}
-
-/// All runs of a function.
-async fn runs_of(running: &Running, function: &str) -> Vec<Run> {
-    let filter = RunFilter {
-        module: Some("steps".to_owned()),
-        function: Some(function.to_owned()),
-        limit: 100,
-        ..RunFilter::default()
-    };
-    running.server.app().store().runs(filter).await.expect("lists")
-}
+use setting::*;

@@ -282,6 +282,8 @@ impl Bench {
                 start_at: now,
                 lease,
                 rerun_of: None,
+                parent: None,
+                depth: 0,
                 held: false,
                 copy: None,
             });
@@ -318,6 +320,8 @@ impl Bench {
             logs: Vec::new(),
             ingest: None,
             waits: Vec::new(),
+            signals: Vec::new(),
+            parent: None,
             then,
             now: self.now(),
         };

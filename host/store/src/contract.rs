@@ -23,7 +23,7 @@ use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::watch;
 
 use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
-use crate::command::Commanded;
+use crate::command::{Commanded, Orphans};
 use crate::error::Result;
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
@@ -86,7 +86,7 @@ pub trait Store: Send + Sync + 'static {
 
     // ---- execution ---------------------------------------------------------------------------------------------
 
-    /// Appends to a journal and moves the run on. Waits that come with the entries are stored; one that looks back and
+    /// Appends to a journal and moves the run on. A run's end completes the step that waits for it. Waits that come with the entries are stored; one that looks back and
     /// finds its event is completed at once instead.
     async fn append(&self, append: Append) -> Result<Appended>;
 
@@ -108,8 +108,13 @@ pub trait Store: Send + Sync + 'static {
 
     // ---- commands ----------------------------------------------------------------------------------------------
 
-    /// Ends a run: terminal status, epoch + 1, its timer, ready row and completions deleted.
+    /// Ends a run: terminal status, epoch + 1, its timer, ready row and completions deleted. A step that waits for its end is
+    /// completed with a failure.
     async fn cancel(&self, run: RunId, now: Timestamp) -> Result<Commanded>;
+
+    /// Cancels up to `limit` runs whose callers have given them up. Call until it takes none: each may have invoked others,
+    /// which are orphans then.
+    async fn cancel_orphans(&self, limit: u32, now: Timestamp) -> Result<Orphans>;
 
     /// Completes a sleeping or backing-off run's soonest open operation now (a completion with the result `null`
     /// for `operation`) and makes the run ready; tries a blocked run again. Refused when it has ended.

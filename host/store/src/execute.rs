@@ -6,7 +6,7 @@ use dormouse_core::{Json, Outcome, RunId, Seq, Timestamp};
 
 use crate::ingest::Ingest;
 use crate::schedule::Incarnation;
-use crate::wait::NewWait;
+use crate::wait::{NewSignal, NewWait};
 
 /// Entries to append and what the run does next: one commit, or nothing of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +28,11 @@ pub struct Append {
     pub ingest: Option<Ingest>,
     /// Waits that the entries open, of operations that none of them closes. Repeated as the ingest is.
     pub waits: Vec<NewWait>,
+    /// Signals that the entries send, after their waits are stored. Repeated as the ingest is.
+    pub signals: Vec<NewSignal>,
+    /// The run whose step has invoked this one, as the claim said: a run's end concerns it too, and its row is locked with
+    /// this one's.
+    pub parent: Option<RunId>,
     /// What the run does next.
     pub then: Then,
     /// The time.

@@ -48,6 +48,10 @@ pub struct NewRun {
     pub lease: Option<Incarnation>,
     /// The run it is a rerun of.
     pub rerun_of: Option<RunId>,
+    /// The run whose step invokes this one; that step waits for its end.
+    pub parent: Option<RunId>,
+    /// How many invokes lead to it.
+    pub depth: u32,
     /// Its function is paused: the run is created and held until [`Store::release_held`](crate::Store::release_held) lets
     /// it on. Decided by the caller on the registry of [`Ingest::generation`], as what the run is created for.
     pub held: bool,

@@ -19,6 +19,7 @@
 //! | [`error`] | what can go wrong, and which of it is worth trying again |
 //!
 //! Absent on purpose: clocks and randomness (arguments), decisions (core's), and any knowledge of guests.
+#![forbid(unsafe_code)]
 
 mod batch;
 pub mod cancellation;

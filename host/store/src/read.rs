@@ -43,6 +43,8 @@ pub struct Run {
     pub journal_base: u32,
     /// The run it is a rerun of.
     pub rerun_of: Option<RunId>,
+    /// The run whose step has invoked it.
+    pub parent: Option<RunId>,
 }
 
 /// Which runs to list. All members narrow; newest first.
@@ -58,6 +60,8 @@ pub struct RunFilter {
     pub function: Option<String>,
     /// Started by this event.
     pub event: Option<EventId>,
+    /// Invoked by this run's steps.
+    pub parent: Option<RunId>,
     /// Only older than this run (the last of the page before).
     pub before: Option<RunId>,
     /// How many at most.

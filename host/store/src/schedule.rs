@@ -111,6 +111,10 @@ pub struct ClaimedRun {
     pub continued: Option<Json>,
     /// Its random seed.
     pub seed: [u8; 32],
+    /// The run whose step has invoked it.
+    pub parent: Option<RunId>,
+    /// How many invokes lead to it.
+    pub depth: u32,
     /// When it was queued, or for a delayed one, due; for one that begins with what another recorded, when that began:
     /// the guest's first `now`.
     pub queued_at: Timestamp,

@@ -10,6 +10,7 @@
 //! | [`work`] | one file per kind of work |
 //!
 //! Absent on purpose: assertions. A slow machine is not a failure; a run that fails, or that never ends, is.
+#![forbid(unsafe_code)]
 
 mod client;
 mod database;
@@ -55,6 +56,9 @@ struct Arguments {
     /// How many finished runs are stored before the comparison with an empty store
     #[arg(long, default_value_t = 100_000, value_name = "RUNS")]
     finished: u64,
+    /// Begin each measurement on a copy of a store that holds so many finished runs
+    #[arg(long, value_name = "RUNS", conflicts_with_all = ["postgres", "database_url"])]
+    on_finished: Option<u64>,
     /// For how long runs come and go on Postgres while its tables are watched, in seconds; ten minutes say something
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     churn: u64,
@@ -93,6 +97,8 @@ struct Bench {
     rounds: usize,
     sleeping: u64,
     finished: u64,
+    /// The data directory that each server begins with a copy of.
+    template: Option<PathBuf>,
     churn: Duration,
     churn_rate: u32,
     pin_xmin: bool,
@@ -160,6 +166,7 @@ async fn measure(arguments: Arguments) -> Result<()> {
         rounds: arguments.rounds.max(1),
         sleeping: arguments.sleeping,
         finished: arguments.finished,
+        template: None,
         churn: Duration::from_secs(arguments.churn),
         churn_rate: arguments.churn_rate.max(1),
         pin_xmin: arguments.pin_xmin,
@@ -168,6 +175,9 @@ async fn measure(arguments: Arguments) -> Result<()> {
         database_url: arguments.database_url,
         report: Report::default(),
     };
+    if let Some(runs) = arguments.on_finished {
+        bench.template = Some(work::stored_template(&bench, runs).await?);
+    }
     let mut failed = Vec::new();
     for name in work::NAMES {
         if !arguments.only.is_empty() && !arguments.only.iter().any(|only| only == name) {

@@ -40,7 +40,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts one on an empty directory and waits until it is ready.
+    /// Starts one on an empty directory, or on a copy of the bench's, and waits until it is ready.
     pub(crate) async fn start(bench: &Bench, extra: &[&str]) -> Result<Server> {
         let mut extra = extra.to_vec();
         let url = bench.postgres.as_ref().map(Cluster::database);
@@ -61,6 +61,9 @@ impl Server {
             .prefix("data-")
             .tempdir_in(&bench.dir)?
             .keep();
+        if let Some(template) = &bench.template {
+            copy(template, &dir.join("data"))?;
+        }
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let extra = extra.iter().map(|&argument| argument.to_owned()).collect();
         let mut server = Server {
@@ -241,6 +244,21 @@ impl Server {
     fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log.txt")).unwrap_or_default()
     }
+}
+
+/// Copies a directory and what is below it.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else {
+            std::fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
 }
 
 fn pid(process: &Child) -> Result<Pid> {

@@ -3,6 +3,7 @@
 //! Each input comes from a sample by a few cuts, repetitions, flips and splices, so that much of it is still valid and the
 //! damage gets past the first check. A failure names the seed and the round, and `DORMOUSE_SEED` repeats them. How long it
 //! goes on is `DORMOUSE_FUZZ_SECONDS` per target. Absent on purpose: coverage feedback, which needs an instrumented build.
+#![forbid(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};

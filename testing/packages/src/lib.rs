@@ -3,6 +3,7 @@
 //! Each is installed once, at the versions that a lock file pins, into a directory of the target directory that is named
 //! after what is pinned: so another pin is another directory, and nothing is asked of a registry twice. Where registries
 //! are is the machine's setting.
+#![forbid(unsafe_code)]
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};

@@ -5,6 +5,7 @@
 //! waits for the end of a pipe that the process holds, then stops the server and removes the directory.
 //!
 //! Absent on purpose: skipping. Where Postgres is missing, the test fails and says what to install.
+#![forbid(unsafe_code)]
 
 mod held;
 mod place;

@@ -65,6 +65,21 @@ impl Stub {
     }
 }
 
+/// The same on a terminal of its own: what is written to it, standard output and error together.
+pub(crate) fn on_a_terminal(stub: &Stub, arguments: &[&str]) -> String {
+    let command = format!("{} {}", env!("CARGO_BIN_EXE_dormouse"), arguments.join(" "));
+    let output = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .env("DORMOUSE_URL", format!("http://{}", stub.address))
+        .env("TERM", "xterm")
+        .env_remove("NO_COLOR")
+        .stdin(Stdio::null())
+        .output()
+        .expect("this test needs script, which gives a terminal (Debian: apt install util-linux)");
+    assert!(output.status.success(), "{}", text(&output.stdout));
+    text(&output.stdout)
+}
+
 /// `dormouse` with an environment that only the test decides.
 pub(crate) fn dormouse(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dormouse"));

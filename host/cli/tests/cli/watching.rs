@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::stub::{Answer, Stub, text};
+use crate::stub::{Answer, Stub, on_a_terminal, text};
 use serde_json::json;
 
 fn run(status: &str, phase: Option<&str>, sleep: &str) -> String {
@@ -80,6 +80,31 @@ fn a_watched_run_is_followed_across_a_restart() {
         !talk.contains('\u{1b}'),
         "nothing is redrawn when nobody looks: {talk}"
     );
+}
+
+/// What is told once to a file is drawn, and drawn again, for somebody who looks.
+#[test]
+fn a_terminal_is_drawn_on() {
+    let drawn = on_a_terminal(&restarting("Completed"), &["runs", "get", "01R", "--watch"]);
+    assert!(drawn.contains('\u{1b}'), "{drawn:?}");
+    for word in ["sleeping", "hello from the guest", "done", "Completed", "hi"] {
+        assert!(drawn.contains(word), "\"{word}\" is missing: {drawn:?}");
+    }
+
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let file = directory.path().join("orders.wasm");
+    std::fs::write(&file, [0; 200_000]).expect("written");
+    let slow = Stub::start(|_| {
+        // The bar is drawn every 100 ms.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let version = json!({"module": "orders", "version": "sha256:0123456789abcdef", "new": true, "functions": ["take"]});
+        Answer::Json(201, json!({ "data": version }).to_string())
+    });
+    let file = file.to_str().expect("plain");
+    let drawn = on_a_terminal(&slow, &["deploy", file]);
+    for word in ["orders [", "/195.31 KiB", "checking and compiling", "is at"] {
+        assert!(drawn.contains(word), "\"{word}\" is missing: {drawn:?}");
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Shape {
 
     fn program(&self, dice: &mut Dice, depth: u32, of: Of) -> Program {
         // The kinds that nest come last, and are left out where it is deep enough.
-        let kinds = if depth < DEPTH_MAX { 29 } else { 22 };
+        let kinds = if depth < DEPTH_MAX { 31 } else { 24 };
         match dice.below(kinds) {
             0..=3 => Program::Sleep { ms: self.sleep(dice) },
             4..=7 => Program::Run {
@@ -74,27 +74,35 @@ impl Shape {
                 task: Box::new(self.of_generation(dice, of.generation + 1, Some(of.tag))),
                 how: [Wait::Look, Wait::Match, Wait::Back][dice.below(3) as usize],
             },
-            17..=21 => Program::Sleep { ms: 0 },
-            22..=24 => Program::Join(self.several(dice, (2, 4), depth, of)),
-            25..=26 => Program::Sequence(self.several(dice, (2, 3), depth, of)),
+            22..=23 if of.may_send() => Program::Invoke {
+                task: Box::new(self.of_generation(dice, of.generation + 1, None)),
+            },
+            17..=23 => Program::Sleep { ms: 0 },
+            24..=26 => Program::Join(self.several(dice, (2, 4), depth, of)),
+            27..=28 => Program::Sequence(self.several(dice, (2, 3), depth, of)),
             _ => self.race(dice, depth, of),
         }
     }
 
     fn race(&self, dice: &mut Dice, depth: u32, of: Of) -> Program {
         let winner = Box::new(self.program(dice, depth + 1, of));
-        let loser = match dice.below(4) {
+        let loser = match dice.below(6) {
             0 => Loser::Sleep,
             1 => Loser::Body,
             2 if of.may_send() => Loser::Send {
                 tasks: self.tasks(dice, of),
             },
+            3 if of.may_send() => Loser::Invoke { task: endless(dice) },
+            4 if of.may_send() => Loser::Abandon {
+                task: self.of_generation(dice, of.generation + 1, None),
+            },
             _ => Loser::Wait,
         };
+        let acts_whatever_becomes_of_it = matches!(loser, Loser::Send { .. } | Loser::Abandon { .. });
         Program::Race {
             winner,
-            // Whether a loser that is asked second gets to send depends on when the winner is done.
-            loser_first: matches!(loser, Loser::Send { .. }) || dice.one_in(2),
+            // Whether a loser that is asked second gets to act depends on when the winner is done.
+            loser_first: acts_whatever_becomes_of_it || dice.one_in(2),
             loser,
         }
     }
@@ -112,6 +120,15 @@ impl Shape {
             60.min(self.longest_sleep)
         };
         dice.within((0, longest))
+    }
+}
+
+/// A task that only sleeps, for longer than any test waits.
+fn endless(dice: &mut Dice) -> Task {
+    Task {
+        tag: dice.below(1 << 53),
+        tells: None,
+        chapters: vec![Program::Sleep { ms: 3_600_000 }],
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) struct Prediction {
     pub(crate) bodies: usize,
     /// The tasks that say that they are done.
     pub(crate) telling: BTreeSet<u64>,
+    /// The tasks that must be cancelled if they have begun: at most one run for each, which `runs` does not count.
+    pub(crate) doomed: BTreeSet<u64>,
 }
 
 impl Prediction {
@@ -35,11 +37,14 @@ impl Prediction {
             Program::Run { .. } | Program::Fail { .. } => self.bodies += 1,
             Program::Sql { counter, by } => *self.counters.entry(*counter).or_default() += by,
             Program::Send { tasks } => tasks.iter().for_each(|task| self.add(task)),
-            Program::Call { task, .. } => self.add(task),
+            Program::Call { task, .. } | Program::Invoke { task } => self.add(task),
             Program::Join(parts) | Program::Sequence(parts) => parts.iter().for_each(|part| self.walk(part)),
             Program::Race { winner, loser, .. } => {
-                if let Loser::Send { tasks } = loser {
-                    tasks.iter().for_each(|task| self.add(task));
+                match loser {
+                    Loser::Send { tasks } => tasks.iter().for_each(|task| self.add(task)),
+                    Loser::Abandon { task } => self.add(task),
+                    Loser::Invoke { task } => drop(self.doomed.insert(task.tag)),
+                    Loser::Sleep | Loser::Body | Loser::Wait => {}
                 }
                 self.walk(winner);
             }
@@ -67,8 +72,12 @@ pub(crate) struct Account {
     pub(crate) added: Vec<(String, u32, i64)>,
     /// The events that it sent and knows of, and what each asks for.
     pub(crate) sent: Vec<(String, Task)>,
+    /// What it invoked, and what it was told that came of it.
+    pub(crate) invoked: Vec<(Task, Value)>,
     /// What the losers of its races have sent, whose events it was not told of.
     pub(crate) sent_by_losers: Vec<Task>,
+    /// What the losers of its races have invoked and abandoned.
+    pub(crate) abandoned: Vec<Task>,
 }
 
 impl Account {
@@ -121,6 +130,10 @@ impl Account {
                 let id = list(&value["sent"], 1, &step)?[0].as_str().ok_or_else(wrong)?;
                 self.sent.push((id.to_owned(), (**task).clone()));
             }
+            Program::Invoke { task } => {
+                let output = value.get("invoked").ok_or_else(wrong)?;
+                self.invoked.push(((**task).clone(), output.clone()));
+            }
             Program::Lonely { .. } if value.get("came") == Some(&Value::Null) => {}
             Program::Join(parts) | Program::Sequence(parts) => {
                 for (number, (part, value)) in parts.iter().zip(list(value, parts.len(), &step)?).enumerate()
@@ -129,8 +142,10 @@ impl Account {
                 }
             }
             Program::Race { winner, loser, .. } => {
-                if let Loser::Send { tasks } = loser {
-                    self.sent_by_losers.extend(tasks.iter().cloned());
+                match loser {
+                    Loser::Send { tasks } => self.sent_by_losers.extend(tasks.iter().cloned()),
+                    Loser::Abandon { task } => self.abandoned.push(task.clone()),
+                    Loser::Invoke { .. } | Loser::Sleep | Loser::Body | Loser::Wait => {}
                 }
                 let won = value.get("won").ok_or_else(wrong)?;
                 self.walk(winner, won, &Program::part(path, 0))?;
@@ -216,6 +231,27 @@ mod tests {
                     },
                     loser_first: true,
                 },
+                Program::Race {
+                    winner: Box::new(Program::Invoke {
+                        task: Box::new(one(sql(1, 10))),
+                    }),
+                    loser: Loser::Abandon {
+                        task: one(Program::Sequence(vec![
+                            sql(2, 100),
+                            Program::Race {
+                                winner: Box::new(run(0)),
+                                loser: Loser::Invoke {
+                                    task: Task {
+                                        tag: 9,
+                                        ..one(sql(1, 1_000))
+                                    },
+                                },
+                                loser_first: false,
+                            },
+                        ])),
+                    },
+                    loser_first: true,
+                },
             ],
         };
         let mut prediction = Prediction::default();
@@ -223,10 +259,11 @@ mod tests {
         assert_eq!(
             prediction,
             Prediction {
-                counters: [(1, 11), (2, 8), (3, 2)].into(),
-                runs: 5,
-                bodies: 3,
+                counters: [(1, 21), (2, 108), (3, 2)].into(),
+                runs: 7,
+                bodies: 4,
                 telling: [7].into(),
+                doomed: [9].into(),
             }
         );
     }
@@ -248,11 +285,19 @@ mod tests {
                     loser: Loser::Body,
                     loser_first: false,
                 },
+                Program::Race {
+                    winner: Box::new(Program::Invoke {
+                        task: Box::new(one(sql(5, 1))),
+                    }),
+                    loser: Loser::Abandon { task: called() },
+                    loser_first: true,
+                },
             ],
         };
         let output = json!({"chapters": [
             [{"token": "a", "pad": 0}, {"rows": 2}, null],
             {"won": [{"failed": "b"}, {"sent": ["event"]}]},
+            {"won": {"invoked": {"chapters": []}}},
         ]});
         let body = |step: &str, token: &str, attempts| Body {
             step: step.to_owned(),
@@ -265,7 +310,9 @@ mod tests {
                 bodies: vec![body("run 0.0", "a", 3), body("fail 1.0.0", "b", 2)],
                 added: vec![("sql 0.1".to_owned(), 3, 4)],
                 sent: vec![("event".to_owned(), one(sql(0, 1)))],
+                invoked: vec![(one(sql(5, 1)), json!({"chapters": []}))],
                 sent_by_losers: vec![],
+                abandoned: vec![called()],
             })
         );
     }
@@ -297,6 +344,12 @@ mod tests {
             (call(), json!({"sent": ["a"], "answer": null})),
             (call(), json!({"sent": ["a"], "answer": 8})),
             (call(), json!({"sent": [], "answer": 7})),
+            (
+                Program::Invoke {
+                    task: Box::new(called()),
+                },
+                json!({"answer": 7}),
+            ),
             (Program::Lonely { ms: 1 }, json!({"came": "a"})),
             (Program::Lonely { ms: 1 }, json!(null)),
             (race, json!({"token": "a", "pad": 0})),
@@ -326,8 +379,8 @@ mod tests {
         assert_ne!(tasks(1), tasks(2));
         let text = serde_json::to_string(&tasks(1)).expect("JSON");
         for kind in [
-            "sleep", "run", "fail", "sql", "refused", "send", "call", "lonely", "look", "match", "back",
-            "join", "race", "sequence", "body", "wait",
+            "sleep", "run", "fail", "sql", "refused", "send", "call", "invoke", "lonely", "look", "match",
+            "back", "join", "race", "sequence", "body", "wait",
         ] {
             assert!(text.contains(&format!("\"{kind}\"")), "there is no {kind}");
         }
@@ -337,6 +390,8 @@ mod tests {
             "\"attempts\":3",
             "\"loser\":\"sleep\"",
             "\"loser\":{\"send\"",
+            "\"loser\":{\"invoke\"",
+            "\"loser\":{\"abandon\"",
         ] {
             assert!(text.contains(part), "there is no {part}");
         }

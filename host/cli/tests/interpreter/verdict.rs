@@ -10,11 +10,55 @@ use super::predict::{Account, Body, Prediction};
 use super::program::{DONE, EVENT, Task};
 use crate::support::fleet::Client;
 
+/// The event of a run that was invoked. Its data is the task too.
+const INVOKED: &str = "dormouse/function.invoked";
+
 /// For how long after it went on a node that had stood still may tell of bodies that another has finished meanwhile: it
 /// stood between its last look at its lease and the body.
 const STALE_FOR: Duration = Duration::from_secs(5);
 /// How many wrongs are told in full.
 const TOLD_MAX: usize = 20;
+
+/// A task whose run is to be looked at, and what the run that asked for it knows of that.
+struct Open {
+    task: Task,
+    asked: Asked,
+}
+
+/// How a run was asked for.
+enum Asked {
+    /// By an event whose sender was not told its id.
+    Unknown,
+    /// By the event of this id.
+    Event(String),
+    /// By a run that was not told what came of it.
+    Abandoned(String),
+    /// By a run, which was told that this came of it.
+    Invoked(String, Value),
+}
+
+impl Asked {
+    /// # Errors
+    /// The run or its output is not what was asked for.
+    fn fits(&self, run: &Value) -> Result<(), String> {
+        let (event, parent, output) = match self {
+            Asked::Unknown => (None, None, None),
+            Asked::Event(event) => (Some(event), None, None),
+            Asked::Abandoned(parent) => (None, Some(parent), None),
+            Asked::Invoked(parent, output) => (None, Some(parent), Some(output)),
+        };
+        if event.is_some_and(|event| run["event_id"] != **event) {
+            return Err(format!("event {event:?} was sent, and did not start it"));
+        }
+        if run["parent_run_id"].as_str() != parent.map(String::as_str) {
+            return Err(format!("{parent:?} should have invoked it"));
+        }
+        match output.filter(|output| run["output"] != **output) {
+            Some(output) => Err(format!("whoever invoked it was told {output}")),
+            None => Ok(()),
+        }
+    }
+}
 
 /// A line that the witness heard.
 struct Line {
@@ -51,7 +95,16 @@ impl Verdict<'_> {
         }
         let mut told = by_step(lines);
         let runs = self.runs_by_task().await;
-        let number: usize = runs.values().map(Vec::len).sum();
+        let (doomed, meant): (Vec<_>, Vec<_>) =
+            runs.iter().partition(|(tag, _)| prediction.doomed.contains(tag));
+        for (tag, runs) in &doomed {
+            if runs.len() > 1 || runs.iter().any(|run| run["status"] != "Cancelled") {
+                wrong.push(format!(
+                    "task {tag} was given up, and not cancelled once: {runs:?}"
+                ));
+            }
+        }
+        let number: usize = meant.iter().map(|(_, runs)| runs.len()).sum();
         if number != prediction.runs {
             wrong.push(format!(
                 "there are {number} runs, predicted were {}",
@@ -60,11 +113,13 @@ impl Verdict<'_> {
         }
 
         let mut expected = BTreeMap::new();
-        let (mut bodies, mut stale) = (0, 0);
-        // A task, and its event if its sender was told.
-        let mut open: Vec<(Task, Option<String>)> =
-            self.roots.iter().map(|task| (task.clone(), None)).collect();
-        while let Some((task, event)) = open.pop() {
+        let (mut bodies, mut stale, mut invoked) = (0, 0, 0);
+        let by_event = |task: &Task| Open {
+            task: task.clone(),
+            asked: Asked::Unknown,
+        };
+        let mut open: Vec<Open> = self.roots.iter().map(by_event).collect();
+        while let Some(Open { task, asked }) = open.pop() {
             let of_task = runs.get(&task.tag).map(Vec::as_slice).unwrap_or_default();
             let [run] = of_task else {
                 wrong.push(format!(
@@ -73,13 +128,11 @@ impl Verdict<'_> {
                 ));
                 continue;
             };
-            if let Some(event) = event.filter(|event| run["event_id"] != **event) {
-                wrong.push(format!(
-                    "event {event} was sent, and did not start its run: {run}"
-                ));
-            }
             let id = run["run_id"].as_str().unwrap_or_default().to_owned();
             let (whole, _) = self.client.get(&format!("/v1/runs/{id}")).await;
+            if let Err(error) = asked.fits(&whole) {
+                wrong.push(format!("run {id}: {error}: {whole}"));
+            }
             let account = match self.account(&task, &whole) {
                 Ok(account) => account,
                 Err(error) => {
@@ -98,8 +151,21 @@ impl Verdict<'_> {
                     Err(error) => wrong.push(format!("run {id}, {}: {error}", body.step)),
                 }
             }
-            open.extend(account.sent.into_iter().map(|(event, task)| (task, Some(event))));
-            open.extend(account.sent_by_losers.into_iter().map(|task| (task, None)));
+            let sent = account.sent.into_iter().map(|(event, task)| Open {
+                task,
+                asked: Asked::Event(event),
+            });
+            invoked += account.invoked.len() + account.abandoned.len();
+            let by_invoking = account.invoked.into_iter().map(|(task, output)| Open {
+                task,
+                asked: Asked::Invoked(id.clone(), output),
+            });
+            let abandoned = account.abandoned.into_iter().map(|task| Open {
+                task,
+                asked: Asked::Abandoned(id.clone()),
+            });
+            open.extend(sent.chain(by_invoking).chain(abandoned));
+            open.extend(account.sent_by_losers.iter().map(by_event));
         }
         if bodies != prediction.bodies {
             wrong.push(format!(
@@ -125,10 +191,11 @@ impl Verdict<'_> {
             wrong[..wrong.len().min(TOLD_MAX)].join("\n")
         );
         format!(
-            "{} runs of {} programs, {bodies} bodies, {stale} told again by nodes that had stood still, {} additions to {} \
-             counters, {} calls",
+            "{} runs of {} programs, {} more invoked and cancelled, {bodies} bodies, {stale} told again by nodes that had \
+             stood still, {} additions to {} counters, {} calls, {invoked} invokes",
             prediction.runs,
             self.roots.len(),
+            doomed.len(),
             expected.len(),
             prediction.counters.len(),
             prediction.telling.len()
@@ -137,7 +204,8 @@ impl Verdict<'_> {
 
     /// The runs by the tags of their tasks.
     async fn runs_by_task(&self) -> HashMap<u64, Vec<Value>> {
-        let events = self.client.pages(&format!("/v1/events?name={EVENT}")).await;
+        let mut events = self.client.pages(&format!("/v1/events?name={EVENT}")).await;
+        events.extend(self.client.pages(&format!("/v1/events?name={INVOKED}")).await);
         let tag = |event: &Value| event["data"]["tag"].as_u64();
         // A sender that had no answer has sent again: the event is stored twice then, and starts one run.
         let tags: HashMap<&str, u64> = events

@@ -79,15 +79,15 @@ impl Client {
         .await
     }
 
-    /// Sends an event until it is acknowledged, as a client does that repeats the same id.
-    pub async fn event(&self, name: &str, id: &str, data: &Value) {
+    /// Sends an event until it is acknowledged, as a client does that repeats the same id. Its ULID.
+    pub async fn event(&self, name: &str, id: &str, data: &Value) -> String {
         let body = json!({ "name": name, "id": id, "data": data }).to_string();
         until(&format!("the event {id} is acknowledged"), || async {
             let (status, answer) = self.ask("POST", "/e/key", body.clone()).await?;
             assert_eq!(status, 200, "event {id}: {answer}");
-            Some(())
+            Some(answer["ids"][0].as_str().expect("an id").to_owned())
         })
-        .await;
+        .await
     }
 
     /// Deploys a component: until a node has taken it. Its digest.

@@ -155,6 +155,15 @@ impl Limited {
 }
 
 impl Admission {
+    /// The same without what would keep the run from being created.
+    pub fn waiting(self) -> Admission {
+        Admission {
+            idempotency: None,
+            rate_limit: None,
+            ..self
+        }
+    }
+
     /// The limits that are asked, each with its key.
     pub fn gates(&self) -> impl Iterator<Item = (Gate, &str)> {
         let idempotency = self.idempotency.as_deref();

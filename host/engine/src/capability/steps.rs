@@ -274,6 +274,18 @@ impl Host for HostState {
         self.start(OperationKind::SendEvents, name, input, options).await
     }
 
+    async fn start_send_signal(
+        &mut self,
+        name: String,
+        signal: String,
+        data: String,
+        options: Option<String>,
+    ) -> Result<Resource<Operation>> {
+        self.outside_bodies("steps.start-send-signal")?;
+        let input = with_text(vec![("signal", signal)], "data", &data, "the data");
+        self.start(OperationKind::SendSignal, name, input, options).await
+    }
+
     async fn start_fetch(
         &mut self,
         name: String,

@@ -294,6 +294,13 @@ impl RunHost for Host {
         self.logs.push((level, message, in_body));
     }
 
+    fn placeholder(&self, name: &str) -> Result<String, Failure> {
+        Err(Failure::terminal(
+            "grant-missing",
+            format!("there is no secret \"{name}\""),
+        ))
+    }
+
     fn config(&self, key: &str) -> Option<Json> {
         self.config.get(key).cloned()
     }

@@ -29,7 +29,9 @@ const LOG_LINES_MAX: u32 = 10_000;
 
 /// `GET /v1/runs`, newest first.
 pub(super) async fn page(State(app): State<App>, params: Params) -> Answer {
-    params.only(&["status", "function", "module", "phase", "limit", "cursor"])?;
+    params.only(&[
+        "status", "function", "module", "phase", "parent", "limit", "cursor",
+    ])?;
     let (runs, cursor) = list(&app, &params).await?;
     Ok(page_of(app.now(), runs, cursor))
 }
@@ -47,6 +49,7 @@ pub(crate) async fn list(app: &App, params: &Params) -> Result<(Vec<RunView>, Op
         module,
         function,
         event: None,
+        parent: params.read("parent")?,
         before: params.read("cursor")?,
         // One more than asked for tells whether there is another page.
         limit: limit + 1,
@@ -74,7 +77,7 @@ pub(super) async fn one(State(app): State<App>, Path(id): Path<String>, params: 
 /// `not-found`, or the store's trouble.
 pub(crate) async fn whole(app: &App, id: RunId) -> Result<RunView, Problem> {
     let run = find(app, id).await?;
-    let steps = Steps::of(entries(app, &run, 0).await?);
+    let steps = Steps::of(id, entries(app, &run, 0).await?);
     Ok(RunView::with_steps(&run, &steps))
 }
 

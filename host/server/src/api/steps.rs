@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use dormouse_core::journal::{Entry, Event, OperationKind};
 use dormouse_core::run::{Phase, State, Status};
-use dormouse_core::{Failure, Json, Outcome, Seq, Timestamp};
+use dormouse_core::{Failure, Json, Outcome, RunId, Seq, Timestamp, invoke};
 use serde::Serialize;
 
 /// The kind of a step that is a body.
@@ -32,6 +32,9 @@ pub(crate) struct StepView {
     /// What the host was asked to perform.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) input: Option<Json>,
+    /// The run that it has invoked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) child_run_id: Option<RunId>,
     /// Its output, once it has one.
     pub(crate) output: Option<Json>,
     /// Its tries, in order. An operation has one.
@@ -72,8 +75,9 @@ struct Step {
 }
 
 /// The steps of a journal read so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Steps {
+    run: RunId,
     steps: Vec<Step>,
     /// Bodies without a final outcome, by name and occurrence.
     bodies: HashMap<(String, u32), usize>,
@@ -82,9 +86,19 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
+    /// The steps of a run of whose journal nothing was read yet.
+    pub(crate) fn new(run: RunId) -> Steps {
+        Steps {
+            run,
+            steps: Vec::new(),
+            bodies: HashMap::new(),
+            operations: HashMap::new(),
+        }
+    }
+
     /// The steps of a whole journal.
-    pub(crate) fn of(entries: impl IntoIterator<Item = Entry>) -> Steps {
-        let mut steps = Steps::default();
+    pub(crate) fn of(run: RunId, entries: impl IntoIterator<Item = Entry>) -> Steps {
+        let mut steps = Steps::new(run);
         for entry in entries {
             steps.push(entry);
         }
@@ -154,6 +168,8 @@ impl Steps {
                         status: "",
                         wake_at: due_at,
                         input: Some(input),
+                        child_run_id: (kind == OperationKind::Invoke)
+                            .then(|| invoke::child(self.run, seq, at)),
                         output: None,
                         attempts: vec![AttemptView {
                             attempt: 1,
@@ -169,6 +185,7 @@ impl Steps {
             Event::Delivered { operation, outcome } => {
                 let index = self.operations.remove(&operation)?;
                 let step = &mut self.steps[index];
+                step.retried();
                 step.view.wake_at = None;
                 if step.progress == Progress::BackingOff {
                     step.progress = Progress::Due;
@@ -179,6 +196,26 @@ impl Steps {
                     }
                     step.finish(outcome);
                 }
+                Some(index)
+            }
+            Event::Tried {
+                operation,
+                attempt,
+                started_at,
+                failure,
+                due_at,
+            } => {
+                let index = *self.operations.get(&operation)?;
+                let view = &mut self.steps[index].view;
+                // The one that was begun with the step, or after the last.
+                view.attempts.retain(|attempt| attempt.ended_at.is_some());
+                view.attempts.push(AttemptView {
+                    attempt,
+                    started_at,
+                    ended_at: Some(at),
+                    error: Some(failure),
+                });
+                view.wake_at = Some(due_at);
                 Some(index)
             }
             Event::Cancelled { operation } => {
@@ -227,6 +264,7 @@ impl Steps {
                 status: "",
                 wake_at: None,
                 input: None,
+                child_run_id: None,
                 output: None,
                 attempts: Vec::new(),
             },
@@ -237,6 +275,22 @@ impl Steps {
 }
 
 impl Step {
+    /// An operation that was tried before has its outcome: by one more try, which began when it was due.
+    fn retried(&mut self) {
+        if let (Progress::Open(_), Some(due_at), Some(last)) =
+            (self.progress, self.view.wake_at, self.view.attempts.last())
+            && last.ended_at.is_some()
+        {
+            let attempt = last.attempt + 1;
+            self.view.attempts.push(AttemptView {
+                attempt,
+                started_at: due_at,
+                ended_at: None,
+                error: None,
+            });
+        }
+    }
+
     fn finish(&mut self, outcome: Outcome) {
         self.view.wake_at = None;
         match outcome {
@@ -259,13 +313,17 @@ impl Step {
             Progress::Open(_) | Progress::BackingOff | Progress::Due if over => "cancelled",
             Progress::BackingOff => Phase::BackingOff.as_str(),
             Progress::Due => Phase::Executing.as_str(),
+            Progress::Open(OperationKind::Fetch) if self.view.wake_at.is_some() => Phase::BackingOff.as_str(),
             Progress::Open(OperationKind::Sleep | OperationKind::SleepUntil) => Phase::Sleeping.as_str(),
             Progress::Open(
                 OperationKind::WaitForEvent | OperationKind::WaitForSignal | OperationKind::Invoke,
             ) => Phase::Waiting.as_str(),
-            Progress::Open(OperationKind::Sql | OperationKind::SendEvents | OperationKind::Fetch) => {
-                Phase::Executing.as_str()
-            }
+            Progress::Open(
+                OperationKind::Sql
+                | OperationKind::SendEvents
+                | OperationKind::SendSignal
+                | OperationKind::Fetch,
+            ) => Phase::Executing.as_str(),
         };
         let wake_at = self.view.wake_at.filter(|_| !over);
         StepView {
@@ -281,6 +339,10 @@ mod tests {
     use super::*;
 
     const RUNNING: State = State::live(Status::Running, Phase::Executing);
+
+    fn run() -> RunId {
+        RunId::from_parts(at(1), [7; 10])
+    }
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(millis)
@@ -346,7 +408,7 @@ mod tests {
     }
 
     fn shown(entries: Vec<Entry>, state: State) -> Vec<StepView> {
-        Steps::of(entries).all(state).collect()
+        Steps::of(run(), entries).all(state).collect()
     }
 
     #[test]
@@ -441,7 +503,7 @@ mod tests {
 
     #[test]
     fn entries_taken_one_by_one_name_the_step_they_changed() {
-        let mut steps = Steps::default();
+        let mut steps = Steps::new(run());
         assert_eq!(steps.push(sleep(0, "a", 900)), Some(0));
         assert_eq!(steps.push(step(1, "b", 0, 1, Ok(Json::null()))), Some(1));
         assert_eq!(steps.push(delivered(2, 0)), Some(0));

@@ -140,7 +140,7 @@ impl Follower {
             started: false,
             finished: false,
             sent: None,
-            steps: Steps::default(),
+            steps: Steps::new(id),
             base: 0,
             next_entry: 0,
             next_line: 0,
@@ -176,7 +176,7 @@ impl Follower {
         let run = runs::find(&self.app, self.id).await?;
         if run.journal_base != self.base {
             // It began anew: the entries before are gone.
-            self.steps = Steps::default();
+            self.steps = Steps::new(self.id);
             self.base = run.journal_base;
             self.next_entry = run.journal_base;
         }

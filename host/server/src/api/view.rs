@@ -26,6 +26,9 @@ pub(crate) struct RunView {
     /// The run it is a rerun of, under Inngest's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) original_run_id: Option<RunId>,
+    /// The run whose step has invoked it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) parent_run_id: Option<RunId>,
     /// Inngest's word.
     pub(crate) status: &'static str,
     /// What it is doing, while it has not ended.
@@ -62,6 +65,7 @@ impl RunView {
             version: run.version,
             event_id: run.event_id,
             original_run_id: run.rerun_of,
+            parent_run_id: run.parent,
             status: run.state.status.as_str(),
             phase: run.state.phase.map(|phase| phase.as_str()),
             reason: run.reason.clone(),
@@ -101,7 +105,7 @@ impl RunView {
 pub(crate) struct EntryView {
     seq: Seq,
     at: Timestamp,
-    /// `step`, `deferred`, `started`, `delivered` or `cancelled`.
+    /// `step`, `deferred`, `started`, `delivered`, `cancelled` or `tried`.
     entry: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
@@ -210,6 +214,21 @@ impl EntryView {
             Event::Cancelled { operation } => EntryView {
                 entry: "cancelled",
                 operation: Some(operation),
+                ..base
+            },
+            Event::Tried {
+                operation,
+                attempt,
+                started_at,
+                failure,
+                due_at,
+            } => EntryView {
+                entry: "tried",
+                operation: Some(operation),
+                attempt: Some(attempt),
+                started_at: Some(started_at),
+                due_at: Some(due_at),
+                error: Some(failure),
                 ..base
             },
         }

@@ -4,10 +4,11 @@
 
 use bytes::Bytes;
 use dormouse_core::manifest::Manifest;
-use dormouse_core::{Digest, Timestamp, limit, name};
+use dormouse_core::{Digest, Json, Timestamp, limit, name};
+use dormouse_engine::LoadError;
 use dormouse_store::registry::{Changed, NewVersion};
 
-use super::{Registry, lock, refused};
+use super::{Registry, lock};
 use crate::problem::Problem;
 
 /// What an upload came to.
@@ -49,23 +50,16 @@ impl Registry {
                 ),
             ));
         }
-        let (loaded, described) = self
-            .engine
-            .load(component.clone())
-            .await
-            .map_err(|error| refused(&error))?;
-        if loaded.imports_http() && self.current_grants().module(module).http.is_empty() {
-            return Err(Problem::new(
-                422,
-                "grant-missing",
-                format!("the component imports wasi:http, and module \"{module}\" may reach no host"),
-            )
-            .help(format!(
-                "name the hosts in the server's configuration file and send it SIGHUP: [modules.{module}] http = [\"api.example.com\"]"
-            )));
-        }
-        let manifest = Manifest::parse(described.as_str())
-            .map_err(|error| Problem::new(422, "invalid-manifest", error.to_string()))?;
+        let granted = !self.current_grants().module(module).http.is_empty();
+        let admit = |imports_http: bool| match imports_http && !granted {
+            true => Err(reaches_no_host(module)),
+            false => Ok(()),
+        };
+        let accept = |described: Json| match Manifest::parse(described.as_str()) {
+            Ok(manifest) => Ok((described, manifest)),
+            Err(error) => Err(Problem::new(422, "invalid-manifest", error.to_string())),
+        };
+        let (loaded, (described, manifest)) = self.engine.load_if(component.clone(), admit, accept).await?;
 
         let _changing = self.changing.lock().await;
         let digest = loaded.digest();
@@ -161,6 +155,29 @@ impl Registry {
         self.refresh().await?;
         Ok(())
     }
+}
+
+/// A component that was refused, for the one who uploaded it.
+impl From<LoadError> for Problem {
+    fn from(error: LoadError) -> Problem {
+        let problem = Problem::new(422, error.code(), error.to_string());
+        match error.help() {
+            Some(help) => problem.help(help),
+            None => problem,
+        }
+    }
+}
+
+/// A component that imports HTTP for a module that may reach nobody.
+fn reaches_no_host(module: &str) -> Problem {
+    Problem::new(
+        422,
+        "grant-missing",
+        format!("the component imports wasi:http, and module \"{module}\" may reach no host"),
+    )
+    .help(format!(
+        "name the hosts in the server's configuration file and send it SIGHUP: [modules.{module}] http = [\"api.example.com\"]"
+    ))
 }
 
 fn no_version(module: &str, version: Digest) -> Problem {

@@ -14,12 +14,11 @@ use dormouse_core::flow::{Admission, Plan};
 use dormouse_core::manifest::{Function, Manifest};
 use dormouse_core::trigger::Trigger;
 use dormouse_core::{Digest, FunctionName, Json};
-use dormouse_engine::{Engine, LoadError, Module};
+use dormouse_engine::{Engine, Module};
 use dormouse_store::Store;
 use dormouse_store::registry::{Registry as Active, Version};
 
 use crate::config::Grants;
-use crate::problem::Problem;
 
 pub use deploy::Deployed;
 
@@ -373,13 +372,4 @@ impl Registry {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A component that was refused, for the one who uploaded it.
-fn refused(error: &LoadError) -> Problem {
-    let problem = Problem::new(422, error.code(), error.to_string());
-    match error.help() {
-        Some(help) => problem.help(help),
-        None => problem,
-    }
 }

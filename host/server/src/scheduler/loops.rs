@@ -38,6 +38,10 @@ const KEEP_UP_EVERY: Duration = Duration::from_secs(2);
 const TAKEOVER_EVERY: Duration = Duration::from_millis(2_500);
 /// How many runs are taken over in one commit.
 const TAKEOVER_BATCH: u32 = 1_000;
+/// How often runs are looked for that their callers have given up, without a nudge.
+const ORPHANS_EVERY: Duration = Duration::from_secs(2);
+/// How many of them are cancelled in one commit.
+const ORPHANS_BATCH: u32 = 500;
 /// How long to wait after the store had trouble.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(250);
 
@@ -52,6 +56,7 @@ pub(super) fn all(scheduler: &Scheduler) -> Vec<Task> {
         of(|scheduler| Box::pin(reading_ahead(scheduler))),
         of(|scheduler| Box::pin(beating(scheduler))),
         of(|scheduler| Box::pin(taking_over(scheduler))),
+        of(|scheduler| Box::pin(cancelling_orphans(scheduler))),
         of(|scheduler| Box::pin(super::held::releasing(scheduler))),
         of(|scheduler| Box::pin(super::many::cancelling(scheduler))),
     ]
@@ -274,6 +279,39 @@ async fn taking_over(scheduler: Scheduler) {
         }
         tokio::select! {
             () = tokio::time::sleep(TAKEOVER_EVERY) => {}
+            () = scheduler.0.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Cancels runs that their callers have given up, and those that these have invoked.
+async fn cancelling_orphans(scheduler: Scheduler) {
+    loop {
+        let now = scheduler.0.clock.now();
+        match scheduler.0.store.cancel_orphans(ORPHANS_BATCH, now).await {
+            Ok(orphans) if orphans.taken == 0 => {}
+            Ok(orphans) => {
+                if !orphans.cancelled.is_empty() {
+                    // What they leave of their throttles' lines may let others begin earlier.
+                    scheduler.look_ahead();
+                }
+                for run in orphans.cancelled {
+                    scheduler.cancelled(run);
+                    scheduler.0.feed.run(run);
+                    metrics::counter!("dormouse_runs_total", "status" => "Cancelled").increment(1);
+                }
+                continue;
+            }
+            Err(error) => {
+                if !trouble(&scheduler, "cancel runs that were given up", error).await {
+                    return;
+                }
+                continue;
+            }
+        }
+        tokio::select! {
+            () = scheduler.0.orphaned.notified() => {}
+            () = tokio::time::sleep(ORPHANS_EVERY) => {}
             () = scheduler.0.stop.cancelled() => return,
         }
     }

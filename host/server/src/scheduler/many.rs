@@ -52,6 +52,8 @@ async fn batch(scheduler: &Scheduler) -> Result<bool, Error> {
     if !cancelled.is_empty() {
         // What they leave of their throttles' lines may let others begin earlier.
         scheduler.look_ahead();
+        // What they have invoked may be given up by that.
+        scheduler.orphaned();
     }
     for run in cancelled {
         metrics::counter!("dormouse_runs_total", "status" => "Cancelled").increment(1);

@@ -61,6 +61,8 @@ struct Inner {
     ahead: Notify,
     /// Something may be ready.
     ready: Notify,
+    /// Runs may have been given up.
+    orphaned: Notify,
     /// A function was resumed.
     resumed: Notify,
     /// Many runs are to be cancelled.
@@ -99,6 +101,7 @@ impl Scheduler {
             due_changed: Notify::new(),
             ahead: Notify::new(),
             ready: Notify::new(),
+            orphaned: Notify::new(),
             resumed: Notify::new(),
             cancellations: Notify::new(),
             tasks: TaskTracker::new(),
@@ -214,6 +217,11 @@ impl Scheduler {
     /// Something may be ready: look.
     pub(crate) fn nudge(&self) {
         self.0.ready.notify_one();
+    }
+
+    /// Runs may have been given up by their callers: look.
+    pub(crate) fn orphaned(&self) {
+        self.0.orphaned.notify_one();
     }
 
     /// A function was resumed: what its pause held may go on.

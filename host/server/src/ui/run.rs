@@ -114,6 +114,7 @@ fn content(shown: &Shown) -> Markup {
                 a href={ "/v1/runs/" (run.run_id) "/journal" } { "Journal" } " · "
                 a href={ "/v1/runs/" (run.run_id) } { "JSON" } " · "
                 a href={ "/v1/events/" (run.event_id) } { "Event" }
+                @if let Some(parent) = run.parent_run_id { " · " a href={ "/runs/" (parent) } { "Invoked by" } }
             } }
         }
         (buttons(run))
@@ -220,6 +221,7 @@ fn step_of(step: &StepView, now: Timestamp) -> Markup {
                 (layout::badge(step.status))
                 span.name { (step.name) @if step.occurrence > 0 { span.muted { " #" (step.occurrence + 1) } } }
                 span.kind { (step.kind) }
+                @if let Some(child) = step.child_run_id { a.mono href={ "/runs/" (child) } { "run" } }
                 @if step.attempts.len() > 1 { span.muted { (step.attempts.len()) " attempts" } }
                 span.took {
                     @if let Some(at) = step.wake_at { (layout::until(at, now)) }

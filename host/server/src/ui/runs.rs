@@ -9,7 +9,9 @@ use crate::api::{self, Params};
 use crate::app::App;
 
 pub(super) async fn page(State(app): State<App>, params: Params) -> Result<Markup, Failed> {
-    params.only(&["status", "function", "module", "phase", "limit", "cursor"])?;
+    params.only(&[
+        "status", "function", "module", "phase", "parent", "limit", "cursor",
+    ])?;
     let (runs, cursor) = api::list_runs(&app, &params).await?;
     let statuses = params.statuses()?;
     let phase = params.phase()?;

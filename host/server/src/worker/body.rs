@@ -102,6 +102,13 @@ impl LegHost {
             }
             Err(failure) => failure,
         };
+        tracing::debug!(
+            step = attempt.name,
+            attempt = attempt.number,
+            code = failure.code,
+            error = failure.message,
+            "an attempt has failed"
+        );
         match body
             .policy
             .next(attempt.number, &failure, &self.run.seed, attempt.position)

@@ -79,12 +79,14 @@ impl LegHost {
             records,
             logs: std::mem::take(&mut self.logs),
             ingest: None,
-            waits: self.new_waits(),
+            waits: Vec::new(),
+            signals: self.new_signals(),
+            parent: self.run.parent,
             then,
             now: self.worker.clock.now(),
         };
         let appended = loop {
-            append.ingest = self.carried(append.now);
+            (append.ingest, append.waits) = self.carried(append.now);
             match self.worker.store.append(append.clone()).await {
                 Ok(appended) => break appended,
                 // Modules have changed since it was decided what the events start: decide again.
@@ -106,21 +108,33 @@ impl LegHost {
         };
         match appended {
             Appended::Lost(why) => {
-                tracing::info!(run_id = %self.run.id, ?why, "the lease is gone: what this leg did is discarded");
+                tracing::info!(?why, "the lease is gone: what this leg did is discarded");
                 Err(self.end(Ending::Gone))
             }
             appended => {
                 let paused = appended == Appended::Paused;
                 self.replay.committed();
                 self.waits.clear();
+                self.signalling.clear();
                 if let Some(ingest) = &append.ingest {
                     self.carried_out(ingest);
+                }
+                if self.has_invoked && !matches!(append.then, Then::Continue) {
+                    self.worker.scheduler.orphaned();
                 }
                 self.journal_bytes += bytes as u64;
                 self.worker.feed.run(self.run.id);
                 if paused {
-                    tracing::info!(run_id = %self.run.id, "paused");
+                    tracing::info!("paused");
                     return Err(self.end(Ending::Gone));
+                }
+                if let Then::Fail { error } | Then::Block { error } = &append.then {
+                    tracing::warn!(
+                        step = error.step,
+                        code = error.code,
+                        error = error.message,
+                        "run stopped"
+                    );
                 }
                 if let Some(status) = terminal {
                     metrics::counter!("dormouse_runs_total", "status" => status).increment(1);

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use dormouse_core::journal::OperationKind;
-use dormouse_core::operation::{WaitForEvent, WaitForSignal};
+use dormouse_core::operation::{SendSignal, WaitForEvent, WaitForSignal};
 use dormouse_core::replay::{Begun, Divergence, Replay};
 use dormouse_core::run::RunError;
 use dormouse_core::step::StepOptions;
@@ -16,10 +17,13 @@ use dormouse_store::schedule::ClaimedRun;
 use dormouse_store::wait::NewWait;
 
 use super::body::OpenBody;
+use super::fetching;
+use super::invoking::Invoking;
 use super::operation::Performing;
 use super::{Program, Worker};
 use crate::router::SentEvent;
 use crate::scheduler::{Mail, Mailbox, Slot};
+use crate::secret;
 
 /// Why a leg was ended from this side.
 #[derive(Debug)]
@@ -57,6 +61,12 @@ pub(crate) struct LegHost {
     pub(super) performing: Performing,
     /// Events that entries of this leg send, until these are durable.
     pub(super) outgoing: Vec<SentEvent>,
+    /// Signals that entries of this leg send, until these are durable.
+    pub(super) signalling: Vec<(Seq, SendSignal)>,
+    /// What entries of this leg invoke, until these are durable.
+    pub(super) invoking: Vec<Invoking>,
+    /// The leg has met an invoke: what it closes may leave an orphan.
+    pub(super) has_invoked: bool,
     /// Waits that entries of this leg open, until these are durable.
     pub(super) waits: Vec<NewWait>,
     pub(super) logs: Vec<LogLine>,
@@ -93,6 +103,9 @@ impl LegHost {
             completions: Vec::new(),
             performing: Performing::default(),
             outgoing: Vec::new(),
+            signalling: Vec::new(),
+            invoking: Vec::new(),
+            has_invoked: false,
             waits: Vec::new(),
             logs: Vec::new(),
             replaying: None,
@@ -156,7 +169,7 @@ impl LegHost {
                 self.replay = replay;
             }
             Err(error) => {
-                tracing::error!(run_id = %self.run.id, %error, "the journal in memory has a gap");
+                tracing::error!(%error, "the journal in memory has a gap");
                 return false;
             }
         }
@@ -181,6 +194,8 @@ impl LegHost {
         self.completions.clear();
         self.performing = Performing::default();
         self.outgoing.clear();
+        self.invoking.clear();
+        self.signalling.clear();
         self.waits.clear();
         self.logs.clear();
         self.ending = None;
@@ -245,6 +260,36 @@ impl LegHost {
     pub(super) fn time(&self) -> Timestamp {
         self.worker.clock.now().max(self.replay.now())
     }
+
+    /// When a new operation comes due by itself. One that is not valid is answered when it is awaited.
+    fn due_at(&self, kind: OperationKind, operation: Seq, input: &Json, now: Timestamp) -> Option<Timestamp> {
+        #[derive(serde::Deserialize)]
+        struct Sleep {
+            #[serde(default)]
+            duration_ms: u64,
+            #[serde(default)]
+            time_ms: u64,
+        }
+        let sleep = || input.read::<Sleep>().ok();
+        match kind {
+            OperationKind::Sleep => {
+                let millis = sleep()?.duration_ms;
+                (millis <= limit::SLEEP_MS_MAX).then(|| now.after(std::time::Duration::from_millis(millis)))
+            }
+            OperationKind::SleepUntil => {
+                let millis = sleep()?.time_ms;
+                (millis <= now.as_millis_u64() + limit::SLEEP_MS_MAX)
+                    .then(|| Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)))
+            }
+            OperationKind::WaitForEvent => WaitForEvent::read(input, now, &self.run.event).ok()?.due_at,
+            OperationKind::WaitForSignal => WaitForSignal::read(input, now).ok()?.due_at,
+            OperationKind::Invoke => self.read_invoke(operation, input, now).ok()?.due_at,
+            OperationKind::Sql
+            | OperationKind::SendEvents
+            | OperationKind::SendSignal
+            | OperationKind::Fetch => None,
+        }
+    }
 }
 
 #[async_trait]
@@ -280,15 +325,20 @@ impl RunHost for LegHost {
         self.check_limits()?;
         self.keep_order(call.kind).await?;
         let at = self.time();
-        let started_by = &self.run.event;
+        let operation = self.replay.next_seq();
+        let due = match self.replay.is_replaying() {
+            true => None,
+            false => self.due_at(call.kind, operation, &call.input, at),
+        };
         let started = self
             .replay
-            .start(call.kind, &call.name, &call.input, at, || {
-                due_at(call.kind, &call.input, at, started_by)
-            })
+            .start(call.kind, &call.name, &call.input, at, || due)
             .map_err(|divergence| self.diverged(divergence))?;
+        self.has_invoked |= call.kind == OperationKind::Invoke;
         if started.new {
             match call.kind {
+                OperationKind::Invoke => self.invoke(started.operation, &call.input, at),
+                OperationKind::SendSignal => self.send_signal(started.operation, &call.input),
                 OperationKind::SendEvents => self.send_events(started.operation, &call.input, at),
                 OperationKind::WaitForEvent => self.wait_for_event(started.operation, &call.input, at),
                 OperationKind::WaitForSignal => self.wait_for_signal(started.operation, &call.input, at),
@@ -306,7 +356,11 @@ impl RunHost for LegHost {
     }
 
     fn outcome(&mut self, operation: Seq) -> Option<Outcome> {
-        self.replay.outcome(operation).cloned()
+        fetching::outcome(&self.replay, operation)
+    }
+
+    fn body(&mut self, operation: Seq) -> Option<Bytes> {
+        fetching::body(&self.replay, operation)
     }
 
     async fn cancel(&mut self, operation: Seq) -> Result<(), Stop> {
@@ -359,36 +413,13 @@ impl RunHost for LegHost {
         self.log_lines += 1;
     }
 
+    fn placeholder(&self, name: &str) -> Result<String, Failure> {
+        let module = self.run.function.module();
+        secret::placeholder(&self.program.grants.secrets, module, &self.run.seed, name)
+    }
+
     fn config(&self, key: &str) -> Option<Json> {
         self.program.grants.config.get(key).cloned()
-    }
-}
-
-/// When an operation comes due by itself.
-fn due_at(kind: OperationKind, input: &Json, now: Timestamp, started_by: &Json) -> Option<Timestamp> {
-    // One that is not valid is answered when it is awaited, as too long a sleep is.
-    match kind {
-        OperationKind::WaitForEvent => return WaitForEvent::read(input, now, started_by).ok()?.due_at,
-        OperationKind::WaitForSignal => return WaitForSignal::read(input, now).ok()?.due_at,
-        _ => {}
-    }
-    #[derive(serde::Deserialize)]
-    struct Sleep {
-        #[serde(default)]
-        duration_ms: u64,
-        #[serde(default)]
-        time_ms: u64,
-    }
-    let sleep: Sleep = input.read().ok()?;
-    match kind {
-        OperationKind::Sleep if sleep.duration_ms <= limit::SLEEP_MS_MAX => {
-            Some(now.after(std::time::Duration::from_millis(sleep.duration_ms)))
-        }
-        OperationKind::SleepUntil if sleep.time_ms <= now.as_millis_u64() + limit::SLEEP_MS_MAX => Some(
-            Timestamp::from_millis(i64::try_from(sleep.time_ms).unwrap_or(i64::MAX)),
-        ),
-        // Too long a sleep is answered as a failure when it is awaited.
-        _ => None,
     }
 }
 

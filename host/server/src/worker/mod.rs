@@ -12,6 +12,8 @@
 //! (scheduler), what a call is answered with (core), instances and limits (engine).
 
 mod body;
+mod fetching;
+mod invoking;
 mod journal;
 mod leg;
 mod operation;
@@ -31,6 +33,7 @@ use dormouse_engine::{Engine, HttpPolicy, Module};
 use dormouse_store::Store;
 use dormouse_store::execute::{Append, Then};
 use dormouse_store::schedule::ClaimedRun;
+use tracing::Instrument as _;
 
 use crate::clock::Clock;
 use crate::config::ModuleGrants;
@@ -106,7 +109,9 @@ impl Worker {
         let id = run.id;
         let mut next = Some((Box::new(run), slot));
         while let Some((run, slot)) = next {
-            mailbox = self.drive_lease(*run, slot, mailbox).await;
+            // Every line that is logged on the way carries these, also where only errors are let through.
+            let span = tracing::error_span!("run", run_id = %id, module = run.function.module(), function = %run.function, version = %run.version);
+            mailbox = self.drive_lease(*run, slot, mailbox).instrument(span).await;
             next = self.scheduler.table().leave(id, &mut mailbox);
         }
     }
@@ -187,7 +192,7 @@ impl Worker {
 
     /// Blocks a run that cannot even begin a leg.
     async fn block(&self, run: &ClaimedRun, error: RunError) {
-        tracing::error!(run_id = %run.id, code = error.code, message = error.message, "blocked");
+        tracing::error!(code = error.code, message = error.message, "blocked");
         let append = Append {
             run: run.id,
             owner: self.scheduler.node(),
@@ -196,6 +201,8 @@ impl Worker {
             logs: Vec::new(),
             ingest: None,
             waits: Vec::new(),
+            signals: Vec::new(),
+            parent: None,
             then: Then::Block { error },
             now: self.clock.now(),
         };

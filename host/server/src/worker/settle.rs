@@ -55,13 +55,10 @@ impl LegHost {
                     Then::Block { error }
                 }
                 None => {
-                    tracing::error!(run_id = %self.run.id, "a leg ended without a reason");
+                    tracing::error!("a leg ended without a reason");
                     return Next::Over;
                 }
             };
-            if let Then::Fail { error } | Then::Block { error } = &then {
-                tracing::warn!(run_id = %self.run.id, function = %self.run.function, code = error.code, message = error.message, "run stopped");
-            }
             if self.append(then).await.is_ok() {
                 return Next::Over;
             }
@@ -103,7 +100,12 @@ impl LegHost {
             return Err(self.end(Ending::Again));
         }
         if trap.host_dependent && self.run.host_traps + 1 < limit::HOST_TRAP_TRIES_MAX {
-            tracing::warn!(run_id = %self.run.id, code = trap.code, message = trap.message, "a leg is tried again");
+            tracing::warn!(
+                step = trap.step,
+                code = trap.code,
+                message = trap.message,
+                "a leg is tried again"
+            );
             self.append(Then::Release { host_trap: true }).await?;
             self.worker.scheduler.nudge();
             return Ok(());

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use dormouse_core::journal::OperationKind;
 use dormouse_core::replay::Awaited;
 use dormouse_core::run::Wait;
-use dormouse_core::{Json, Outcome, Seq, Timestamp};
+use dormouse_core::{Json, Outcome, RunId, Seq, Timestamp, invoke};
 use dormouse_engine::Stop;
 use dormouse_store::execute::{Appended, Then};
 
@@ -31,6 +32,7 @@ impl LegHost {
             self.observe_replay();
             self.repeats_lines = false;
             self.check_mail()?;
+            self.settle_tries();
             self.look_before_it_is_late(operations).await?;
             if let Some((operation, outcome)) = self.earliest(operations) {
                 let at = self.time();
@@ -99,10 +101,20 @@ impl LegHost {
             Some(index) => self.completions.swap_remove(index).outcome,
             None => self.performing.take(operation).unwrap_or_else(|| {
                 metrics::histogram!("dormouse_timer_lag_seconds").record(now.since(at).as_secs_f64());
-                Ok(Json::null())
+                match self.invoked(operation) {
+                    Some(child) => Err(invoke::timed_out(child)),
+                    None => Ok(Json::null()),
+                }
             }),
         };
         Some((operation, outcome))
+    }
+
+    /// The child of an open invoke.
+    fn invoked(&self, operation: Seq) -> Option<RunId> {
+        let open = self.replay.open().find(|open| open.operation == operation)?;
+        (open.kind == Some(OperationKind::Invoke))
+            .then(|| invoke::child(self.run.id, operation, open.started_at))
     }
 
     /// Waits for what the host performs, or for a time, whichever is first. The run keeps its slot.
@@ -134,7 +146,11 @@ impl LegHost {
         self.replay
             .open()
             .filter(|open| operations.contains(&open.operation))
-            .filter_map(|open| open.due_at.map(|due_at| (due_at, open.kind.is_none())))
+            .filter(|open| open.retry_at.is_none() || !self.performing.is_begun(open.operation))
+            .filter_map(|open| {
+                let backs_off = open.kind.is_none() || open.due_at.is_none();
+                Some((open.due_at.or(open.retry_at)?, backs_off))
+            })
             .min()
     }
 

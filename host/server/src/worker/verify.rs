@@ -4,12 +4,15 @@
 //! that skips the body, does not have. No effect is executed; a difference blocks the run before it goes on.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use dormouse_core::replay::{Awaited, Begun, Divergence, Replay};
 use dormouse_core::run::RunError;
 use dormouse_core::{Failure, Json, Outcome, RunId, Seq, Timestamp};
 use dormouse_engine::{Interrupt, LegEnd, LogLevel, RunHost, RunStart, StartCall, Stop};
 
+use super::fetching;
 use super::leg::{Ending, LegHost};
+use crate::secret;
 
 /// When to verify.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,6 +41,8 @@ struct Verifier {
     replay: Replay,
     divergence: Option<Divergence>,
     config: std::sync::Arc<crate::config::ModuleGrants>,
+    module: String,
+    seed: [u8; 32],
 }
 
 impl Verifier {
@@ -86,7 +91,11 @@ impl RunHost for Verifier {
     }
 
     fn outcome(&mut self, operation: Seq) -> Option<Outcome> {
-        self.replay.outcome(operation).cloned()
+        fetching::outcome(&self.replay, operation)
+    }
+
+    fn body(&mut self, operation: Seq) -> Option<Bytes> {
+        fetching::body(&self.replay, operation)
     }
 
     async fn cancel(&mut self, operation: Seq) -> Result<(), Stop> {
@@ -105,6 +114,10 @@ impl RunHost for Verifier {
 
     fn log(&mut self, _: LogLevel, _: String, _: Option<Json>, _: bool) {}
 
+    fn placeholder(&self, name: &str) -> Result<String, Failure> {
+        secret::placeholder(&self.config.secrets, &self.module, &self.seed, name)
+    }
+
     fn config(&self, key: &str) -> Option<Json> {
         self.config.config.get(key).cloned()
     }
@@ -121,6 +134,8 @@ impl LegHost {
             replay,
             divergence: None,
             config: std::sync::Arc::clone(&self.program.grants),
+            module: self.run.function.module().to_owned(),
+            seed: self.run.seed,
         };
         let leg = dormouse_engine::Leg {
             interrupt: Interrupt::new(),

@@ -4,7 +4,7 @@
 //! matching, which the store does in its commits with what `core::wait` says.
 
 use dormouse_core::journal::OperationKind;
-use dormouse_core::operation::{WaitForEvent, WaitForSignal};
+use dormouse_core::operation::{SendSignal, WaitForEvent, WaitForSignal};
 use dormouse_core::replay::Open;
 use dormouse_core::{Failure, Json, Seq, Timestamp};
 use dormouse_engine::Stop;
@@ -16,7 +16,11 @@ use super::leg::LegHost;
 pub(super) fn is_external(kind: OperationKind) -> bool {
     matches!(
         kind,
-        OperationKind::WaitForEvent | OperationKind::WaitForSignal | OperationKind::Invoke
+        OperationKind::WaitForEvent
+            | OperationKind::WaitForSignal
+            | OperationKind::Invoke
+            // Who had it is known once it is sent.
+            | OperationKind::SendSignal
     )
 }
 
@@ -24,7 +28,12 @@ impl LegHost {
     /// A commit's events end the waits that it stores too, which is right for what the guest waits for and then sends.
     /// What it sends and then waits for must not share a commit: the wait would see what came before it.
     pub(super) async fn keep_order(&mut self, kind: OperationKind) -> Result<(), Stop> {
-        let crosses = kind == OperationKind::WaitForEvent && !self.outgoing.is_empty();
+        let sends = !self.outgoing.is_empty() || !self.invoking.is_empty();
+        let crosses = match kind {
+            OperationKind::WaitForEvent => sends,
+            OperationKind::WaitForSignal => !self.signalling.is_empty(),
+            _ => false,
+        };
         if crosses && !self.replay.is_replaying() {
             self.flush().await?;
         }
@@ -52,9 +61,17 @@ impl LegHost {
     }
 
     /// What is wrong with a wait, as its result.
-    pub(super) fn refused_wait(&self, kind: OperationKind, input: &Json, at: Timestamp) -> Option<Failure> {
+    pub(super) fn refused_wait(
+        &self,
+        kind: OperationKind,
+        operation: Seq,
+        input: &Json,
+        at: Timestamp,
+    ) -> Option<Failure> {
         match kind {
             OperationKind::WaitForSignal => WaitForSignal::read(input, at).err(),
+            OperationKind::SendSignal => SendSignal::read(input).err(),
+            OperationKind::Invoke => self.read_invoke(operation, input, at).err(),
             _ => WaitForEvent::read(input, at, &self.run.event).err(),
         }
     }
@@ -72,6 +89,7 @@ pub(super) fn describe(open: &Open<'_>) -> String {
     struct Input {
         event: Option<String>,
         signal: Option<String>,
+        function: Option<String>,
     }
     let input: Option<Input> = open.input.and_then(|input| input.read().ok());
     let step = open.name;
@@ -88,6 +106,13 @@ pub(super) fn describe(open: &Open<'_>) -> String {
                 signal: Some(signal), ..
             }),
         ) => format!("signal \"{signal}\" (step \"{step}\")"),
+        (
+            Some(OperationKind::Invoke),
+            Some(Input {
+                function: Some(function),
+                ..
+            }),
+        ) => format!("function \"{function}\" (step \"{step}\")"),
         _ => format!("\"{step}\""),
     }
 }

@@ -371,6 +371,8 @@ impl Writer<'_> {
                 start_at: now,
                 lease: Some(self.node),
                 rerun_of: None,
+                parent: None,
+                depth: 0,
                 held: false,
                 copy: None,
             }],
@@ -399,6 +401,8 @@ impl Writer<'_> {
             logs: vec![line],
             ingest: None,
             waits: Vec::new(),
+            signals: Vec::new(),
+            parent: None,
             then,
             now: self.now,
         };

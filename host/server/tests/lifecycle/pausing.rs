@@ -6,6 +6,7 @@ use dormouse_core::run::{Phase, Status};
 use dormouse_core::{FunctionName, Json};
 use serde_json::{Value, json};
 
+use super::support::park_idle;
 use super::{PARKING, START, output, send, start, tuning};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,7 +124,7 @@ async fn a_paused_function_holds_its_new_runs_also_over_a_restart_and_a_new_vers
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_paused_or_resumed_is_said() {
-    let (running, _) = start(Duration::ZERO).await;
+    let (running, _) = start(park_idle()).await;
     let app = running.server.app();
     let sleeping = running.invoke("bench/sleeper", r#"{"ms":60000}"#).await;
     running

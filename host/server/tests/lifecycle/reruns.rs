@@ -9,7 +9,7 @@ use dormouse_server::Problem;
 use dormouse_store::read::Run;
 use serde_json::json;
 
-use super::support::{Running, component, verifying};
+use super::support::{Running, component, park_idle, verifying};
 use super::{PARKING, output, send, start};
 
 fn from(name: &str) -> Option<FromStep> {
@@ -92,7 +92,7 @@ async fn a_rerun_is_on_the_active_version_and_what_that_does_otherwise_blocks_it
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_edited_input_a_run_is_for_another_event_that_nobody_else_notices() {
-    let (running, clock) = start(Duration::ZERO).await;
+    let (running, clock) = start(park_idle()).await;
     let app = running.server.app();
     let run = send(&running, r#"{"name":"bench/sleeper","data":{"ms":1000}}"#).await[0];
     let waiter = running.invoke("steps/wait", r#"{"event":"bench/sleeper"}"#).await;
@@ -143,7 +143,7 @@ async fn with_edited_input_a_run_is_for_another_event_that_nobody_else_notices()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_a_rerun_cannot_begin_is_said() {
-    let (running, _) = start(Duration::ZERO).await;
+    let (running, _) = start(park_idle()).await;
     let app = running.server.app();
     let waiting = running.invoke("steps/any-of-three", "{}").await;
     running

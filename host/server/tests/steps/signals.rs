@@ -83,3 +83,30 @@ async fn of_two_that_wait_one_fails_as_asked() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_sends_a_signal_once() {
+    for park_idle in PARKING {
+        let (running, _clock) = start(park_idle).await;
+        let nobody = running.invoke("steps/send-signal", "{}").await;
+        assert_eq!(
+            output(&running.settled(nobody).await),
+            json!({ "run": Value::Null })
+        );
+        let run = waiting(&running, "{}").await;
+        let sender = running.invoke("steps/send-signal", r#"{"n":1}"#).await;
+        assert_eq!(output(&running.settled(sender).await), json!({ "run": run }));
+        assert_eq!(output(&running.settled(run).await), json!({"data": {"n": 1}}));
+        let itself = running.invoke("steps/signal-itself", "{}").await;
+        assert_eq!(
+            output(&running.settled(itself).await),
+            json!({"early": Value::Null, "waited": 2, "itself": true})
+        );
+        let long = json!({"signal": "x".repeat(513)}).to_string();
+        let bad = running.invoke("steps/send-signal", &long).await;
+        assert_eq!(
+            output(&running.settled(bad).await),
+            json!({"code": "invalid-name"})
+        );
+    }
+}

@@ -1,16 +1,44 @@
 //! What cancel, wake and unblock do to a run. The same on every database.
 
 use dormouse_core::run::{Event, Phase, Status};
-use dormouse_core::{Json, RunId, Seq, Timestamp};
+use dormouse_core::{Json, RunId, Seq, Timestamp, invoke};
 
+use super::children;
 use super::execute::{Look, is_open};
 use super::runs::{Hold, Work};
-use crate::command::Commanded;
+use crate::command::{Commanded, Orphans};
 use crate::error::Result;
 use crate::execute::Completion;
 
-/// Ends a run that is loaded, if it is there.
-pub(crate) fn cancel(work: &mut Work, run: RunId, now: Timestamp) -> Result<Commanded> {
+/// Ends a run that is loaded, if it is there, and tells the step that waits for it.
+pub(crate) async fn cancel(
+    look: &mut impl Look,
+    work: &mut Work,
+    run: RunId,
+    now: Timestamp,
+) -> Result<Commanded> {
+    let commanded = end(work, run, now)?;
+    if let Commanded::Done(_) = commanded {
+        children::ended(look, work, run, Err(invoke::cancelled(run)), now).await?;
+    }
+    Ok(commanded)
+}
+
+/// Ends orphans that are loaded: nobody waits for them.
+pub(crate) fn cancel_orphans(work: &mut Work, orphans: &[RunId], now: Timestamp) -> Result<Orphans> {
+    let mut cancelled = Vec::new();
+    for run in orphans {
+        if let Commanded::Done(_) = end(work, *run, now)? {
+            cancelled.push(*run);
+        }
+    }
+    Ok(Orphans {
+        taken: orphans.len() as u32,
+        cancelled,
+    })
+}
+
+fn end(work: &mut Work, run: RunId, now: Timestamp) -> Result<Commanded> {
     let Some(row) = work.get(run) else {
         return Ok(Commanded::NotFound);
     };
@@ -30,11 +58,17 @@ pub(crate) fn cancel(work: &mut Work, run: RunId, now: Timestamp) -> Result<Comm
     Ok(Commanded::Done(state))
 }
 
-/// Ends those of some runs that are loaded, are there and have not ended. Answers with them.
-pub(crate) fn cancel_all(work: &mut Work, runs: &[RunId], now: Timestamp) -> Result<Vec<RunId>> {
+/// Ends those of some runs that are loaded, are there and have not ended, and tells the steps that wait for them. Answers
+/// with those it has ended.
+pub(crate) async fn cancel_all(
+    look: &mut impl Look,
+    work: &mut Work,
+    runs: &[RunId],
+    now: Timestamp,
+) -> Result<Vec<RunId>> {
     let mut cancelled = Vec::with_capacity(runs.len());
     for run in runs {
-        if let Commanded::Done(_) = cancel(work, *run, now)? {
+        if let Commanded::Done(_) = cancel(look, work, *run, now).await? {
             cancelled.push(*run);
         }
     }

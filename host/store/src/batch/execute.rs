@@ -7,7 +7,7 @@ use dormouse_core::run::{End, Event, Status};
 use dormouse_core::{Failure, Json, Outcome, RunId, Seq, Timestamp};
 
 use super::runs::{Hold, RunRow, Work, place};
-use super::waits;
+use super::{children, waits};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, Lost, Then};
 
@@ -32,6 +32,9 @@ pub(crate) trait Look: Send {
 
     /// The run and the operation that wait for a signal, as stored.
     fn signal_holder(&mut self, signal: &str) -> impl Future<Output = Result<Option<(RunId, Seq)>>> + Send;
+
+    /// The operation of a run that waits for the end of another, as stored.
+    fn caller(&mut self, parent: RunId, child: RunId) -> impl Future<Output = Result<Option<Seq>>> + Send;
 
     /// Reads a run's row into the batch, unless it is there.
     fn load(&mut self, work: &mut Work, run: RunId) -> impl Future<Output = Result<()>> + Send;
@@ -69,13 +72,14 @@ pub(crate) async fn append(
                 work.delivered(id, operation);
             }
             if waits {
-                work.end_wait(id, operation);
+                work.give_up_wait(id, operation);
             }
         }
     }
     store(work, append, fresh)?;
     if !repeated {
         waits::register(look, work, append).await?;
+        waits::send(look, work, append).await?;
     }
     if super::pausing::takes(work, append)? {
         return Ok((Appended::Paused, !repeated));
@@ -97,6 +101,10 @@ pub(crate) async fn append(
         }
     }
     follow(work, append)?;
+    let invoked = work.get(id).is_some_and(|row| row.parent.is_some());
+    if invoked && let Some(outcome) = children::outcome(&append.then) {
+        children::ended(look, work, id, outcome, append.now).await?;
+    }
     // A run that was to begin anew, or to be handed back, may have been paused by that.
     let paused = work.get(id).is_some_and(|row| row.hold == Hold::Person);
     let appended = if paused { Appended::Paused } else { Appended::Done };

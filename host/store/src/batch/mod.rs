@@ -8,10 +8,11 @@
 //! | `runs` | rows of runs in memory, and what has to be written for a change |
 //! | `limits` | what flow control remembers, and what it decided |
 //! | `throttles` | lines of runs that throttles hold back |
-//! | `ingest`, `execute`, `schedule`, `command`, `pausing`, `waits` | the decisions |
+//! | `ingest`, `execute`, `schedule`, `command`, `pausing`, `waits`, `children` | the decisions |
 //!
 //! Absent on purpose: SQL, connections, clocks.
 
+pub(crate) mod children;
 pub(crate) mod command;
 pub(crate) mod execute;
 pub(crate) mod ingest;

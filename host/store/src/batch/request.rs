@@ -3,7 +3,7 @@
 use dormouse_core::{Digest, FunctionName, Json, RunId, Seq, Timestamp};
 
 use crate::cancellation::{Cancellation, CancellationId, Examined, NewCancellation};
-use crate::command::Commanded;
+use crate::command::{Commanded, Orphans};
 use crate::execute::{Append, Appended};
 use crate::ingest::{Created, Ingest};
 use crate::registry::{Changed, NewVersion, Stored};
@@ -11,6 +11,10 @@ use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNo
 
 /// A write.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all requests are appends: each would be boxed for the few that are not"
+)]
 pub(crate) enum Request {
     Append(Append),
     Ingest(Ingest),
@@ -22,6 +26,7 @@ pub(crate) enum Request {
     Drain(Incarnation),
     TakeOver(u32, Timestamp),
     Cancel(RunId, Timestamp),
+    CancelOrphans(u32, Timestamp),
     Wake(RunId, Option<Seq>, Timestamp),
     Unblock(String, Timestamp),
     Pause(RunId),
@@ -49,14 +54,16 @@ impl Request {
                 1 + append.records.len()
                     + append.logs.len()
                     + append.waits.len()
+                    + append.signals.len()
                     + append.ingest.as_ref().map_or(0, ingested)
             }
             Request::Ingest(ingest) => 1 + ingested(ingest),
             Request::Claim(claim) => 1 + claim.limit as usize,
             Request::FireTimers(fire) => 1 + fire.limit as usize,
-            Request::TakeOver(limit, _) | Request::Prune(_, limit) | Request::ReleaseHeld(limit, _) => {
-                1 + *limit as usize
-            }
+            Request::TakeOver(limit, _)
+            | Request::Prune(_, limit)
+            | Request::CancelOrphans(limit, _)
+            | Request::ReleaseHeld(limit, _) => 1 + *limit as usize,
             Request::CancelExamined(examined) => 1 + examined.runs.len(),
             _ => 1,
         }
@@ -83,6 +90,7 @@ pub(crate) enum Answer {
     Fired(Fired),
     Count(u64),
     Commanded(Commanded),
+    Orphans(Orphans),
     Signalled(Option<RunId>),
     Cancellation(Cancellation),
     Cancelled(Vec<RunId>),

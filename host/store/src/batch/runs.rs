@@ -14,7 +14,7 @@ use dormouse_core::{FunctionName, Json, RunId, Seq, Timestamp};
 use crate::error::{Error, Result};
 use crate::execute::{Completion, LogLine};
 use crate::schedule::Incarnation;
-use crate::wait::NewWait;
+use crate::wait::{NewWait, WaitOn};
 
 /// Payloads longer than this go to `blobs`.
 const INLINE_BYTES_MAX: usize = 64 << 10;
@@ -61,6 +61,8 @@ pub(crate) struct RunRow {
     pub(crate) claims: u32,
     pub(crate) host_traps: u32,
     pub(crate) continued: bool,
+    /// The run whose step has invoked it.
+    pub(crate) parent: Option<RunId>,
     pub(crate) reason: Option<String>,
     pub(crate) hold: Hold,
     /// Whether completions are stored for it.
@@ -205,7 +207,9 @@ pub(crate) struct Work {
     completions_cleared: Vec<RunId>,
     waits: Vec<(RunId, NewWait)>,
     waits_ended: Vec<(RunId, Seq)>,
+    waits_given_up: Vec<(RunId, Seq)>,
     waits_cleared: Vec<RunId>,
+    orphans: Vec<RunId>,
     /// A waiting run was made ready by what it waited for.
     pub(crate) woke: bool,
     journal_cleared: Vec<RunId>,
@@ -329,9 +333,28 @@ impl Work {
         self.waits_ended.push((run, operation));
     }
 
+    /// A wait is over because its run has closed the operation: whom it waited for may be an orphan.
+    pub(crate) fn give_up_wait(&mut self, run: RunId, operation: Seq) {
+        self.orphan(|of, wait| (of, wait.operation) == (run, operation));
+        self.end_wait(run, operation);
+        self.waits_given_up.push((run, operation));
+    }
+
+    /// All waits of a run are given up.
     pub(crate) fn clear_waits(&mut self, run: RunId) {
+        self.orphan(|of, _| of == run);
         self.waits.retain(|(of, _)| *of != run);
         self.waits_cleared.push(run);
+    }
+
+    /// Of the waits that this batch was going to store.
+    fn orphan(&mut self, given_up: impl Fn(RunId, &NewWait) -> bool) {
+        let given_up = self.waits.iter().filter(|(of, wait)| given_up(*of, wait));
+        self.orphans
+            .extend(given_up.filter_map(|(_, wait)| match &wait.on {
+                WaitOn::Child(on) if on.cancels => Some(on.child),
+                _ => None,
+            }));
     }
 
     pub(crate) fn delivered(&mut self, run: RunId, operation: Seq) {
@@ -376,6 +399,8 @@ impl Work {
             completions_cleared: std::mem::take(&mut self.completions_cleared),
             delivered: std::mem::take(&mut self.delivered),
             waits_cleared: std::mem::take(&mut self.waits_cleared),
+            waits_given_up: std::mem::take(&mut self.waits_given_up),
+            orphans: std::mem::take(&mut self.orphans),
             waits_ended: std::mem::take(&mut self.waits_ended),
             waits: std::mem::take(&mut self.waits),
             journal: std::mem::take(&mut self.journal),
@@ -439,6 +464,10 @@ pub(crate) struct Changes {
     pub(crate) delivered: Vec<(RunId, Seq)>,
     /// Runs whose waits are dropped.
     pub(crate) waits_cleared: Vec<RunId>,
+    /// Single waits of those to drop that their own runs have given up.
+    pub(crate) waits_given_up: Vec<(RunId, Seq)>,
+    /// Runs that are orphans, beside those that dropped waits name.
+    pub(crate) orphans: Vec<RunId>,
     /// Single waits to drop.
     pub(crate) waits_ended: Vec<(RunId, Seq)>,
     /// Waits to add.

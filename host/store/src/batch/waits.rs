@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use dormouse_core::operation::SendSignal;
 use dormouse_core::run::{Event, Phase};
 use dormouse_core::wait::{EventWait, SignalWait, holds, key, signal_replaced, signal_taken};
 use dormouse_core::{EventId, Failure, Json, RunId, Seq, Timestamp, limit};
@@ -16,7 +17,7 @@ use super::runs::Work;
 use crate::error::Result;
 use crate::execute::{Append, Completion};
 use crate::ingest::NewEvent;
-use crate::wait::WaitOn;
+use crate::wait::{ChildWait, WaitOn};
 
 /// The kinds of waits. The numbers are on disk.
 pub(crate) mod kind {
@@ -24,6 +25,22 @@ pub(crate) mod kind {
     pub(crate) const EVENT: i64 = 1;
     /// For a signal.
     pub(crate) const SIGNAL: i64 = 2;
+    /// For another run's end.
+    pub(crate) const CHILD: i64 = 3;
+}
+
+/// How a wait for a run's end names it.
+pub(crate) fn child_name(child: RunId) -> String {
+    child
+        .to_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// What becomes of the run when the wait is given up.
+pub(crate) fn child_path(on: &ChildWait) -> &'static str {
+    if on.cancels { "cancel" } else { "abandon" }
 }
 
 /// What waits for events are looked up by.
@@ -56,6 +73,8 @@ pub(crate) async fn register(look: &mut impl Look, work: &mut Work, append: &App
             WaitOn::Signal(on) => take_signal(look, work, append.run, on, append.now)
                 .await?
                 .map(Err),
+            WaitOn::Child(_) => None,
+            WaitOn::Nothing(failure) => Some(Err(failure.clone())),
         };
         match outcome {
             Some(outcome) => {
@@ -110,6 +129,36 @@ async fn holder(look: &mut impl Look, work: &Work, signal: &str) -> Result<Optio
     Ok(stored.filter(|(run, operation)| !work.is_over(*run, *operation)))
 }
 
+/// Hands the signals that come with an append's entries to whom they are for, and tells the entries who that was.
+pub(crate) async fn send(look: &mut impl Look, work: &mut Work, append: &Append) -> Result<()> {
+    for sent in &append.signals {
+        let mut run = None;
+        if let Some((waiting, operation)) = holder(look, work, &sent.signal).await? {
+            look.load(work, waiting).await?;
+            // Once more: where several nodes write, the run may have given up before its row was locked.
+            if holder(look, work, &sent.signal).await? == Some((waiting, operation)) {
+                let completion = Completion {
+                    operation,
+                    at: append.now,
+                    outcome: Ok(sent.data.clone()),
+                };
+                let woken = complete(work, vec![(waiting, completion)])?;
+                work.woke |= woken;
+                run = Some(waiting);
+            }
+        }
+        if let Some(operation) = sent.operation {
+            let completion = Completion {
+                operation,
+                at: append.now,
+                outcome: Ok(SendSignal::result(run)),
+            };
+            work.complete(append.run, completion);
+        }
+    }
+    Ok(())
+}
+
 /// Hands a signal to the run that waits for it. True: that run was made ready.
 pub(crate) async fn signal(
     look: &mut impl Look,
@@ -162,7 +211,7 @@ pub(crate) fn new_paths(small: &impl Small, work: &Work) -> Vec<(String, String)
         .iter()
         .filter_map(|(_, wait)| match &wait.on {
             WaitOn::Event(on) => Some((on.event.clone(), on.path.clone())),
-            WaitOn::Signal(_) => None,
+            WaitOn::Signal(_) | WaitOn::Child(_) | WaitOn::Nothing(_) => None,
         })
         .filter(|(name, path)| !small.wait_paths(name).contains(path))
         .collect();

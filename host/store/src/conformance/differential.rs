@@ -33,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 57] = [
+const KINDS: [&str; 61] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -66,7 +66,11 @@ const KINDS: [&str; 57] = [
     "append-waits",
     "wait-looks-back",
     "wait-ends",
+    "wait-for-nothing",
+    "child-ends",
+    "orphan",
     "signal",
+    "append-signals",
     "release",
     "host-trap",
     "complete",
@@ -287,7 +291,10 @@ impl Pair {
             93..=94 => self.unblock().await,
             95..=96 => self.registry().await,
             97 => self.signal().await,
-            98 => self.config().await,
+            98 => match self.random.one_in(2) {
+                true => self.config().await,
+                false => self.orphans().await,
+            },
             _ => self.prune().await,
         }
     }
@@ -480,6 +487,8 @@ impl Pair {
             start_at: now.after(std::time::Duration::from_millis(delay)),
             lease: (!self.random.one_in(3)).then_some(node(self.node).incarnation),
             rerun_of: None,
+            parent: None,
+            depth: 0,
             held: self.random.one_in(12),
             copy: None,
         }
@@ -588,6 +597,14 @@ impl Pair {
             .is_some()
         {
             self.succeeded("signal");
+        }
+    }
+
+    async fn orphans(&mut self) {
+        let (limit, now) = (1 + self.random.below(3) as u32, self.time());
+        let orphans = both!(self, cancel_orphans(limit, now)).expect("answers");
+        if !orphans.cancelled.is_empty() {
+            self.succeeded("orphan");
         }
     }
 

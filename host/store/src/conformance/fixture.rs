@@ -114,6 +114,8 @@ impl Fixture {
             start_at: at(0),
             lease: None,
             rerun_of: None,
+            parent: None,
+            depth: 0,
             held: false,
             copy: None,
         }
@@ -197,6 +199,8 @@ impl Fixture {
             logs: Vec::new(),
             ingest: None,
             waits: Vec::new(),
+            signals: Vec::new(),
+            parent: None,
             then,
             now,
         }

@@ -10,6 +10,7 @@ pub mod differential;
 mod execution;
 mod fixture;
 mod ingestion;
+mod invoking;
 mod limiting;
 mod pausing;
 mod random;
@@ -84,7 +85,12 @@ checks![
     sending::what_a_run_sends_comes_with_its_entry,
     sending::sent_again_with_the_same_entries_nothing_is_stored_twice,
     sending::what_is_sent_without_a_lease_or_on_a_stale_registry_stores_nothing,
+    invoking::a_childs_end_completes_the_step_that_waits_for_it,
+    invoking::who_is_given_up_is_cancelled_unless_abandoned,
+    invoking::a_wait_for_nothing_has_its_failure_at_once,
+    invoking::who_is_cancelled_with_many_is_told_of_and_given_up_alike,
     signalling::a_signal_ends_the_one_wait_for_it,
+    signalling::what_a_run_signals_comes_with_its_entry,
     signalling::a_second_waiter_fails_or_replaces_the_first,
     waiting::an_event_ends_the_waits_that_it_fits,
     waiting::a_wait_ends_once_and_with_its_operation_or_its_run,

@@ -9,7 +9,7 @@ use dormouse_core::{Outcome, RunId, Seq};
 use super::fixture::{Fixture, at, cancelled, json, sleep, suspend};
 use crate::contract::Store;
 use crate::execute::{Append, Appended, Then};
-use crate::wait::{NewWait, WaitOn};
+use crate::wait::{NewSignal, NewWait, WaitOn};
 
 /// A run whose entry `operation` waits for the signal `go`, and what storing it answered.
 async fn waiting(fixture: &Fixture, run: RunId, operation: Seq, replace: bool) -> Appended {
@@ -85,6 +85,67 @@ pub(super) async fn a_signal_ends_the_one_wait_for_it(store: Arc<dyn Store>) {
         );
         assert_eq!(signal(&fixture, "3").await, None);
     }
+}
+
+/// A run whose entry 0 sends the signal `go`, and what came of it.
+async fn sending(fixture: &Fixture, run: RunId, waits: Vec<NewWait>) -> Vec<(Seq, Outcome)> {
+    let operation = waits.len() as Seq;
+    let append = Append {
+        signals: vec![NewSignal {
+            operation: Some(operation),
+            signal: "go".to_owned(),
+            data: json("[7]"),
+        }],
+        waits,
+        ..fixture.append_of(
+            run,
+            1,
+            (0..=operation).map(sleep).collect(),
+            Then::Continue,
+            at(500),
+        )
+    };
+    // Again, as after a commit whose answer was lost: once.
+    for _ in 0..2 {
+        let appended = fixture.store.append(append.clone()).await.expect("appends");
+        assert_eq!(appended, Appended::Done);
+    }
+    let completions = fixture.store.completions(run).await.expect("reads");
+    completions
+        .into_iter()
+        .map(|completion| (completion.operation, completion.outcome))
+        .collect()
+}
+
+pub(super) async fn what_a_run_signals_comes_with_its_entry(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let nobody = fixture.leased(at(0)).await;
+    assert_eq!(
+        sending(&fixture, nobody, Vec::new()).await,
+        [(0, Ok(json("null")))]
+    );
+    let waiter = fixture.leased(at(1)).await;
+    assert_eq!(waiting(&fixture, waiter, 0, false).await, Appended::Done);
+    let sender = fixture.leased(at(2)).await;
+    let told = json(&format!("{{\"run_id\":\"{waiter}\"}}"));
+    assert_eq!(sending(&fixture, sender, Vec::new()).await, [(0, Ok(told))]);
+    assert_eq!(outcomes(&fixture, waiter).await, [Ok(json("[7]"))]);
+    assert_eq!(fixture.get(waiter).await.state.phase, Some(Phase::Queued));
+    // Its own wait, which comes before it in the same commit.
+    let own = fixture.leased(at(3)).await;
+    let wait = NewWait {
+        operation: 0,
+        on: WaitOn::Signal(SignalWait {
+            signal: "go".to_owned(),
+            replace: false,
+        }),
+    };
+    let told = json(&format!("{{\"run_id\":\"{own}\"}}"));
+    assert_eq!(
+        sending(&fixture, own, vec![wait]).await,
+        [(0, Ok(json("[7]"))), (1, Ok(told))]
+    );
+    assert_eq!(signal(&fixture, "2").await, None);
 }
 
 pub(super) async fn a_second_waiter_fails_or_replaces_the_first(store: Arc<dyn Store>) {

@@ -6,6 +6,7 @@
 
 mod cancellations;
 mod pausing;
+mod run;
 mod runs;
 mod throttles;
 mod versions;
@@ -22,9 +23,9 @@ use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::watch;
 
 use self::cancellations::ModelCancellation;
-use self::runs::ModelRun;
+use self::run::ModelRun;
 use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
-use crate::command::Commanded;
+use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
@@ -53,6 +54,7 @@ struct World {
     nodes: BTreeMap<Incarnation, Node>,
     events: BTreeMap<EventId, StoredEvent>,
     runs: BTreeMap<RunId, ModelRun>,
+    orphans: BTreeSet<RunId>,
     dedupe: HashMap<(FunctionName, String), (RunId, Timestamp)>,
     limits: HashMap<(FunctionName, Gate, String), Limit>,
     decisions: BTreeMap<(EventId, FunctionName), Decided>,
@@ -231,6 +233,10 @@ impl Store for MemoryStore {
         self.world()?.cancel(run, now)
     }
 
+    async fn cancel_orphans(&self, limit: u32, now: Timestamp) -> Result<Orphans> {
+        self.world()?.cancel_orphans(limit, now)
+    }
+
     async fn wake(&self, run: RunId, operation: Option<Seq>, now: Timestamp) -> Result<Commanded> {
         self.world()?.wake(run, operation, now)
     }
@@ -360,6 +366,7 @@ impl Store for MemoryStore {
                             .is_none_or(|function| run.function.function() == function)
                 })
                 && filter.event.is_none_or(|event| run.event_id == event)
+                && filter.parent.is_none_or(|parent| run.parent == Some(parent))
                 && filter.before.is_none_or(|before| run.id < before)
         });
         Ok(chosen

@@ -4,7 +4,7 @@ use dormouse_core::run::{Event, Phase, Status};
 use dormouse_core::{FunctionName, RunId, Timestamp};
 
 use super::World;
-use super::runs::ModelRun;
+use super::run::ModelRun;
 use crate::command::Commanded;
 use crate::error::Result;
 use crate::registry::Changed;
@@ -57,7 +57,7 @@ impl ModelRun {
 
 impl World {
     pub(super) fn pause(&mut self, id: RunId) -> Result<Commanded> {
-        let waited = self.waited(id);
+        let waited = self.waiting(&[id]);
         let Some(run) = self.runs.get_mut(&id) else {
             return Ok(Commanded::NotFound);
         };
@@ -74,7 +74,7 @@ impl World {
             Some(_) => run.hold()?,
         }
         let state = run.shown.state;
-        self.left(id, waited, None)?;
+        self.left(waited, None)?;
         Ok(Commanded::Done(state))
     }
 

@@ -2,194 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dormouse_core::flow::{Decision, Held, Limited, Standing, Verdict};
-use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
-use dormouse_core::limit::{CLAIMS_WITHOUT_ENTRY_MAX, EVENT_DEDUPE};
-use dormouse_core::run::{End, Event, Phase, RunError, State, Status};
-use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
+use dormouse_core::flow::{Decision, Held, Standing, Verdict};
+use dormouse_core::journal::Record;
+use dormouse_core::limit::EVENT_DEDUPE;
+use dormouse_core::operation::SendSignal;
+use dormouse_core::run::{Event, Phase, State, Status};
+use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp, invoke};
 
 use super::World;
+use super::run::{ModelRun, closed_by};
 use crate::command::Commanded;
 use crate::error::{Error, Result};
-use crate::execute::{Append, Appended, Completion, LogLine, Lost, Then};
-use crate::ingest::{Copied, Created, Ingest, NewRun};
+use crate::execute::{Append, Appended, Completion, Lost, Then};
+use crate::ingest::{Created, Ingest, NewRun};
 use crate::read::{Counts, Decided, Run, StoredEvent};
-use crate::schedule::{
-    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, LACKING_MAX, crash_loop,
-};
-use crate::wait::NewWait;
-
-/// A run and all that belongs to it.
-pub(super) struct ModelRun {
-    /// What pages show of it.
-    pub(super) shown: Run,
-    pub(super) journal: Vec<Record>,
-    pub(super) logs: BTreeMap<u32, LogLine>,
-    config_revision: i64,
-    seed: [u8; 32],
-    continued: Option<Json>,
-    completions: BTreeMap<Seq, Completion>,
-    pub(super) waits: BTreeMap<Seq, NewWait>,
-    /// Since when it is ready, or when its timer is due.
-    due: Option<Timestamp>,
-    journal_bytes: u64,
-    claims: u32,
-    host_traps: u32,
-    /// A person has asked for it to be paused.
-    pub(super) to_pause: bool,
-    /// It is paused because its function was when it was created.
-    pub(super) held: bool,
-    /// When its journal began, and with which entry, where that is not when it was queued.
-    began: Option<(Seq, Timestamp)>,
-    /// What may hold it back, and its turn if it has one.
-    pub(super) throttle: Option<(Limited, Option<Timestamp>)>,
-}
-
-impl ModelRun {
-    pub(super) fn completions(&self) -> Vec<Completion> {
-        let mut completions: Vec<Completion> = self.completions.values().cloned().collect();
-        completions.sort_by_key(|completion| (completion.at, completion.operation));
-        completions
-    }
-
-    /// Completes an operation, and makes the run ready if it waits.
-    pub(super) fn complete(&mut self, completion: Completion) -> Result<()> {
-        let at = completion.at;
-        self.waits.remove(&completion.operation);
-        self.completions.entry(completion.operation).or_insert(completion);
-        let waits = [Phase::Sleeping, Phase::Waiting, Phase::BackingOff, Phase::Limited];
-        if self.shown.state.phase.is_some_and(|phase| waits.contains(&phase)) {
-            self.ready(Event::Wake, at)?;
-        }
-        Ok(())
-    }
-
-    /// Moves the run on. The due time, the reason and a blocked run's error belong to the state that is left.
-    pub(super) fn on(&mut self, event: Event) -> Result<()> {
-        let state = self.shown.state.on(event);
-        self.shown.state =
-            state.map_err(|illegal| Error::Corrupt(format!("run {}: {illegal}", self.shown.id)))?;
-        self.shown.reason = None;
-        self.shown.error = None;
-        self.set_due(None);
-        Ok(())
-    }
-
-    pub(super) fn set_due(&mut self, due: Option<Timestamp>) {
-        self.due = due;
-        let queued = self.shown.state.phase == Some(Phase::Queued);
-        self.shown.wake_at = due.filter(|_| !queued);
-    }
-
-    pub(super) fn ready(&mut self, event: Event, now: Timestamp) -> Result<()> {
-        self.on(event)?;
-        self.shown.owner = None;
-        self.set_due(Some(now));
-        if self.to_pause {
-            self.hold()?;
-        }
-        Ok(())
-    }
-
-    fn block(&mut self, error: RunError) -> Result<()> {
-        self.to_pause = false;
-        self.on(Event::Block)?;
-        self.shown.owner = None;
-        self.shown.reason = Some(error.message.clone());
-        self.shown.error = Some(error);
-        Ok(())
-    }
-
-    fn end(&mut self, event: Event, now: Timestamp) -> Result<()> {
-        self.on(event)?;
-        self.shown.owner = None;
-        self.shown.ended_at = Some(now);
-        self.completions.clear();
-        self.waits.clear();
-        (self.to_pause, self.held) = (false, false);
-        Ok(())
-    }
-
-    fn unblock(&mut self, now: Timestamp) -> Result<()> {
-        self.ready(Event::Unblock, now)?;
-        self.claims = 0;
-        self.host_traps = 0;
-        Ok(())
-    }
-
-    /// True: leased. False: blocked, for having been claimed too often.
-    fn claim(&mut self, node: Incarnation, now: Timestamp) -> Result<bool> {
-        if self.claims >= CLAIMS_WITHOUT_ENTRY_MAX {
-            self.on(Event::Wake)?;
-            self.block(crash_loop())?;
-            return Ok(false);
-        }
-        self.on(Event::Claim)?;
-        self.shown.owner = Some(node);
-        self.shown.epoch += 1;
-        self.shown.started_at = self.shown.started_at.or(Some(now));
-        self.claims += 1;
-        Ok(true)
-    }
-
-    pub(super) fn due(&self) -> Option<Timestamp> {
-        self.due
-    }
-
-    fn log_lines(&self) -> u32 {
-        self.logs.last_key_value().map_or(0, |(number, _)| number + 1)
-    }
-
-    pub(super) fn glance(&self) -> Glance {
-        Glance {
-            id: self.shown.id,
-            state: self.shown.state,
-            owner: self.shown.owner,
-            epoch: self.shown.epoch,
-            journal_next: self.shown.journal_next,
-            log_lines: self.log_lines(),
-        }
-    }
-
-    /// The guest's first `now`.
-    fn begins(&self) -> Timestamp {
-        match self.began {
-            Some((base, at)) if base == self.shown.journal_base => at,
-            _ => self.shown.queued_at,
-        }
-    }
-
-    /// Begins with what another recorded.
-    fn take_over(&mut self, source: &ModelRun, copy: &Copied) {
-        self.began = Some((copy.base, source.begins()));
-        self.seed = source.seed;
-        self.continued = source.continued.clone();
-        let copied = source.journal.iter().filter(|record| record.seq < copy.before);
-        self.journal = copied.cloned().collect();
-        self.shown.journal_base = copy.base;
-        self.shown.journal_next = copy.before;
-        self.journal_bytes = copy.bytes;
-    }
-
-    fn is_open(&self, operation: Seq) -> bool {
-        let started = self.journal.iter().any(|record| {
-            record.seq == operation && matches!(record.kind, RecordKind::Started | RecordKind::Deferred)
-        });
-        started
-            && !self
-                .journal
-                .iter()
-                .any(|record| closed_by(record) == Some(operation))
-    }
-}
-
-/// The operation a record delivers or cancels.
-fn closed_by(record: &Record) -> Option<Seq> {
-    match Entry::decode(record.clone()).ok()?.event {
-        Recorded::Delivered { operation, .. } | Recorded::Cancelled { operation } => Some(operation),
-        Recorded::Step { .. } | Recorded::Deferred { .. } | Recorded::Started { .. } => None,
-    }
-}
+use crate::schedule::{Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, LACKING_MAX};
 
 impl World {
     pub(super) fn ingest(&mut self, ingest: Ingest) -> Result<Vec<Created>> {
@@ -357,11 +184,14 @@ impl World {
                 journal_next: 0,
                 journal_base: 0,
                 rerun_of: run.rerun_of,
+                parent: run.parent,
             },
             journal: Vec::new(),
             logs: BTreeMap::new(),
             config_revision: run.config_revision,
             seed: run.seed,
+            depth: run.depth,
+            orphans: Vec::new(),
             continued: None,
             completions: BTreeMap::new(),
             waits: BTreeMap::new(),
@@ -491,6 +321,8 @@ impl World {
             event: event.payload.clone(),
             continued: run.continued.clone(),
             seed: run.seed,
+            parent: run.shown.parent,
+            depth: run.depth,
             queued_at: run.begins(),
             journal_base: run.shown.journal_base,
             journal_next: run.shown.journal_next,
@@ -566,7 +398,7 @@ impl World {
         for record in fresh {
             if let Some(operation) = closed_by(record) {
                 run.completions.remove(&operation);
-                run.waits.remove(&operation);
+                run.give_up(operation);
             }
             let payload = record.payload.as_ref().map_or(0, Json::len);
             run.journal_bytes += (record.name.len() + record.meta.len() + payload) as u64;
@@ -583,7 +415,26 @@ impl World {
                 self.register(id, wait, append.now)?;
             }
         }
+        for sent in append.signals.into_iter().filter(|_| !repeated) {
+            let run = self.signal(&sent.signal, sent.data, append.now)?;
+            if let Some(operation) = sent.operation {
+                self.of(id)?.complete(Completion {
+                    operation,
+                    at: append.now,
+                    outcome: Ok(SendSignal::result(run)),
+                })?;
+            }
+        }
+        let outcome = match &append.then {
+            Then::Complete { output } => Some(Ok(output.clone())),
+            Then::Fail { error } => Some(Err(invoke::failed(error))),
+            _ => None,
+        };
         let appended = self.of(id)?.follow(append.then, append.now)?;
+        self.adopt(id)?;
+        if let Some(outcome) = outcome {
+            self.child_ended(id, outcome, append.now)?;
+        }
         if let Some(ingest) = append.ingest.filter(|_| !repeated) {
             self.ingest(ingest)?;
         }
@@ -591,7 +442,14 @@ impl World {
     }
 
     pub(super) fn cancel(&mut self, id: RunId, now: Timestamp) -> Result<Commanded> {
-        let waited = self.waited(id);
+        let waited = self.waiting(&[id]);
+        let commanded = self.cancel_one(id, now)?;
+        self.left(waited, Some(now))?;
+        Ok(commanded)
+    }
+
+    /// Ends a run that may have left a throttle's line.
+    pub(super) fn cancel_one(&mut self, id: RunId, now: Timestamp) -> Result<Commanded> {
         let Some(run) = self.runs.get_mut(&id) else {
             return Ok(Commanded::NotFound);
         };
@@ -601,12 +459,13 @@ impl World {
         run.end(Event::Cancel, now)?;
         run.shown.epoch += 1;
         let state = run.shown.state;
-        self.left(id, waited, Some(now))?;
+        self.adopt(id)?;
+        self.child_ended(id, Err(invoke::cancelled(id)), now)?;
         Ok(Commanded::Done(state))
     }
 
     pub(super) fn wake(&mut self, id: RunId, operation: Option<Seq>, now: Timestamp) -> Result<Commanded> {
-        let waited = self.waited(id);
+        let waited = self.waiting(&[id]);
         let Some(run) = self.runs.get_mut(&id) else {
             return Ok(Commanded::NotFound);
         };
@@ -636,7 +495,7 @@ impl World {
             }
         }
         let state = run.shown.state;
-        self.left(id, waited, Some(now))?;
+        self.left(waited, Some(now))?;
         Ok(Commanded::Done(state))
     }
 
@@ -700,72 +559,5 @@ impl World {
     fn forget(&mut self, event: EventId) {
         self.events.remove(&event);
         self.decisions.retain(|(of, _), _| *of != event);
-    }
-}
-
-impl ModelRun {
-    /// What a run does after an append.
-    fn follow(&mut self, then: Then, now: Timestamp) -> Result<Appended> {
-        let asked = self.to_pause;
-        if asked && matches!(then, Then::Continue | Then::Suspend { .. }) {
-            self.hold()?;
-            self.claims = 0;
-            return Ok(Appended::Paused);
-        }
-        match then {
-            Then::Continue => {}
-            Then::Suspend {
-                wait,
-                reason,
-                wake_at,
-                known,
-            } => {
-                if self
-                    .completions
-                    .keys()
-                    .any(|operation| !known.contains(operation))
-                {
-                    return Ok(Appended::Completions(self.completions()));
-                }
-                self.on(Event::Suspend(wait))?;
-                self.shown.owner = None;
-                self.shown.reason = Some(reason);
-                self.set_due(wake_at);
-                self.claims = 0;
-            }
-            Then::Release { host_trap } => {
-                self.ready(Event::Release, now)?;
-                if host_trap {
-                    self.host_traps += 1;
-                } else {
-                    self.claims = 0;
-                }
-            }
-            Then::Complete { output } => {
-                self.end(Event::Finish(End::Completed), now)?;
-                self.shown.output = Some(output);
-            }
-            Then::Fail { error } => {
-                self.end(Event::Finish(End::Failed), now)?;
-                self.shown.error = Some(error);
-            }
-            Then::ContinueWith { continued } => {
-                self.ready(Event::Release, now)?;
-                self.journal.clear();
-                self.completions.clear();
-                self.waits.clear();
-                self.shown.journal_base = self.shown.journal_next;
-                self.shown.queued_at = now;
-                self.journal_bytes = 0;
-                self.claims = 0;
-                self.host_traps = 0;
-                self.continued = Some(continued);
-            }
-            Then::Block { error } => self.block(error)?,
-        }
-        if asked && self.shown.state.phase == Some(Phase::Paused) {
-            return Ok(Appended::Paused);
-        }
-        Ok(Appended::Done)
     }
 }

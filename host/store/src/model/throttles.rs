@@ -7,7 +7,7 @@ use dormouse_core::run::{Phase, State, Status};
 use dormouse_core::{FunctionName, RunId, Timestamp};
 
 use super::World;
-use super::runs::ModelRun;
+use super::run::ModelRun;
 use crate::error::Result;
 
 /// A throttle: whose, and the key's value.
@@ -73,7 +73,7 @@ impl World {
         now: Timestamp,
     ) -> Result<Option<Timestamp>> {
         let run = self.of(id)?;
-        let due = run.due().unwrap_or(now);
+        let due = run.due.unwrap_or(now);
         let Some((throttle, turn)) = run.waits().cloned() else {
             return Ok(None);
         };
@@ -114,32 +114,34 @@ impl World {
         Ok(Some(turn))
     }
 
-    /// What a command is about to be done to: whether it waits in a line.
-    pub(super) fn waited(&self, id: RunId) -> bool {
-        self.runs.get(&id).is_some_and(|run| run.waits().is_some())
+    /// Of some runs, to which something is about to be done, those that may be in line.
+    pub(super) fn waiting(&self, ids: &[RunId]) -> Vec<RunId> {
+        let waits = |id: &RunId| self.runs.get(id).is_some_and(|run| run.waits().is_some());
+        ids.iter().copied().filter(waits).collect()
     }
 
-    /// What a command did: a run that waited and does so no more leaves its turn to the others.
-    pub(super) fn left(&mut self, id: RunId, waited: bool, now: Option<Timestamp>) -> Result<()> {
-        if !waited || self.waited(id) {
-            return Ok(());
-        }
-        let run = self.of(id)?;
-        let Some((throttle, turn)) = run.throttle.take() else {
-            return Ok(());
-        };
-        let key = run.line(&throttle);
-        if run.shown.state.phase == Some(Phase::Paused) {
-            if turn.is_some() {
-                run.shown.queued_at = id.time();
+    /// What was done: those that waited and do so no more leave their turns to the others.
+    pub(super) fn left(&mut self, waited: Vec<RunId>, now: Option<Timestamp>) -> Result<()> {
+        let wait = self.waiting(&waited);
+        let mut lines = Lines::new();
+        for id in waited.into_iter().filter(|id| !wait.contains(id)) {
+            let run = self.of(id)?;
+            let Some((throttle, turn)) = run.throttle.take() else {
+                continue;
+            };
+            let key = run.line(&throttle);
+            if run.shown.state.phase == Some(Phase::Paused) {
+                if turn.is_some() {
+                    run.shown.queued_at = id.time();
+                }
+                run.throttle = Some((throttle.clone(), None));
             }
-            run.throttle = Some((throttle.clone(), None));
+            if let Some(turn) = turn {
+                let line = Line::new(self.used_until(&key), self.first(&key, &BTreeSet::new()));
+                lines.entry(key).or_insert(line).leaves(&throttle, turn, now);
+            }
         }
-        if let Some(turn) = turn {
-            let mut line = Line::new(self.used_until(&key), self.first(&key, &BTreeSet::new()));
-            line.leaves(&throttle, turn, now);
-            self.moves(key, line)?;
-        }
+        self.settle(lines)?;
         Ok(())
     }
 }

@@ -3,10 +3,11 @@
 use std::cmp::Reverse;
 
 use dormouse_core::wait::{EventWait, signal_replaced, signal_taken};
-use dormouse_core::{EventId, Json, RunId, Seq, Timestamp, limit};
+use dormouse_core::{EventId, Json, Outcome, RunId, Seq, Timestamp, limit};
 use serde_json::Value;
 
 use super::World;
+use crate::command::{Commanded, Orphans};
 use crate::error::Result;
 use crate::execute::Completion;
 use crate::wait::{NewWait, WaitOn};
@@ -22,6 +23,14 @@ impl World {
                         outcome: Ok(event),
                     });
                 }
+            }
+            WaitOn::Child(_) => {}
+            WaitOn::Nothing(failure) => {
+                return self.of(run)?.complete(Completion {
+                    operation: wait.operation,
+                    at: now,
+                    outcome: Err(failure.clone()),
+                });
             }
             WaitOn::Signal(on) => {
                 let failed = |operation, failure| Completion {
@@ -110,6 +119,46 @@ impl World {
             })?;
         }
         Ok(())
+    }
+
+    /// A run has ended: whoever waits for that has its outcome.
+    pub(super) fn child_ended(&mut self, child: RunId, outcome: Outcome, now: Timestamp) -> Result<()> {
+        let parent = self.of(child)?.shown.parent;
+        let Some(parent) = parent.and_then(|parent| self.runs.get_mut(&parent)) else {
+            return Ok(());
+        };
+        let waits = |wait: &&NewWait| matches!(&wait.on, WaitOn::Child(on) if on.child == child);
+        let Some(operation) = parent.waits.values().find(waits).map(|wait| wait.operation) else {
+            return Ok(());
+        };
+        parent.complete(Completion {
+            operation,
+            at: now,
+            outcome,
+        })
+    }
+
+    /// Takes note of whom a run has given up.
+    pub(super) fn adopt(&mut self, run: RunId) -> Result<()> {
+        let orphans = std::mem::take(&mut self.of(run)?.orphans);
+        self.orphans.extend(orphans);
+        Ok(())
+    }
+
+    pub(super) fn cancel_orphans(&mut self, limit: u32, now: Timestamp) -> Result<Orphans> {
+        let mut orphans = Orphans::default();
+        // Those that these leave behind are for the next call.
+        let taken: Vec<RunId> = self.orphans.iter().take(limit as usize).copied().collect();
+        let waited = self.waiting(&taken);
+        for orphan in taken {
+            self.orphans.remove(&orphan);
+            orphans.taken += 1;
+            if let Commanded::Done(_) = self.cancel_one(orphan, now)? {
+                orphans.cancelled.push(orphan);
+            }
+        }
+        self.left(waited, Some(now))?;
+        Ok(orphans)
     }
 
     /// The event that started a run.

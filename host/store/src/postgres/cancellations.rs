@@ -4,8 +4,10 @@ use dormouse_core::{EventId, Json, RunId, Timestamp};
 use sqlx::postgres::PgRow;
 
 use super::cache::Cache;
+use super::command::load_to_end;
+use super::execute::Writing;
 use super::fault::Attempt;
-use super::runs::{flush, load};
+use super::runs::flush;
 use super::sql::{Cells, Conn};
 use super::throttles;
 use super::writer::Effects;
@@ -151,10 +153,13 @@ pub(super) async fn examined(
         return Ok(Vec::new());
     }
     let mut work = Work::default();
-    load(conn, &mut work, examined.runs.clone()).await?;
+    load_to_end(conn, &mut work, examined.runs.clone()).await?;
     let waited = waiting(&work, &examined.runs);
-    let cancelled = batch::command::cancel_all(&mut work, &examined.runs, examined.now)?;
+    let mut writing = Writing::on(conn);
+    let cancelled = batch::command::cancel_all(&mut writing, &mut work, &examined.runs, examined.now).await;
+    let cancelled = writing.settle(cancelled)?;
     throttles::left(conn, &mut work, &waited, Some(examined.now)).await?;
+    effects.woke |= work.woke;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
     match examined.last {
         Some(last) => {

@@ -6,13 +6,31 @@ use dormouse_core::{RunId, Seq, Timestamp};
 use super::execute::Writing;
 use super::fault::Attempt;
 use super::runs::{flush, hot_columns, load, take};
-use super::sql::Conn;
+use super::sql::{Cells, Conn};
 use super::throttles;
 use super::writer::Effects;
 use crate::batch;
 use crate::batch::runs::Work;
 use crate::batch::throttles::waiting;
-use crate::command::Commanded;
+use crate::command::{Commanded, Orphans};
+
+/// Locks and reads runs that are to end, and with them those whose steps may wait for that: all in the order of their ids.
+pub(super) async fn load_to_end(conn: &mut Conn, work: &mut Work, runs: Vec<RunId>) -> Attempt<()> {
+    let mut ids = runs;
+    // Who a run's parent is never changes, so it may be read before.
+    let parents = conn
+        .fetch(
+            "SELECT DISTINCT parent_id FROM runs WHERE id = ANY($1) AND parent_id IS NOT NULL",
+            |args| {
+                args.keys(ids.iter().copied());
+            },
+        )
+        .await?;
+    for row in &parents {
+        ids.push(Cells::of(row).run()?);
+    }
+    load(conn, work, ids).await
+}
 
 pub(super) async fn cancel(
     conn: &mut Conn,
@@ -21,12 +39,55 @@ pub(super) async fn cancel(
     now: Timestamp,
 ) -> Attempt<Commanded> {
     let mut work = Work::default();
-    load(conn, &mut work, vec![run]).await?;
+    load_to_end(conn, &mut work, vec![run]).await?;
     let waited = waiting(&work, &[run]);
-    let commanded = batch::command::cancel(&mut work, run, now)?;
+    let mut writing = Writing::on(conn);
+    let commanded = batch::command::cancel(&mut writing, &mut work, run, now).await;
+    let commanded = writing.settle(commanded)?;
     throttles::left(conn, &mut work, &waited, Some(now)).await?;
+    effects.woke |= work.woke;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
     Ok(commanded)
+}
+
+/// Whether there are orphans.
+pub(super) async fn any_orphans(conn: &mut Conn) -> Attempt<bool> {
+    let rows = conn
+        .fetch("SELECT EXISTS (SELECT 1 FROM orphans)", |_| {})
+        .await?;
+    Ok(rows.first().map_or(Ok(false), |row| Cells::of(row).flag())?)
+}
+
+/// Ends runs that their callers have given up. Several nodes may do so at once: each takes what the others have not.
+pub(super) async fn cancel_orphans(
+    conn: &mut Conn,
+    effects: &mut Effects<'_>,
+    limit: u32,
+    now: Timestamp,
+) -> Attempt<Orphans> {
+    let rows = conn
+        .fetch(
+            "SELECT run_id FROM orphans ORDER BY run_id LIMIT $1 FOR UPDATE SKIP LOCKED",
+            |args| {
+                args.int(limit.into());
+            },
+        )
+        .await?;
+    let mut ids = Vec::with_capacity(rows.len());
+    for row in &rows {
+        ids.push(Cells::of(row).run()?);
+    }
+    let mut work = Work::default();
+    load(conn, &mut work, ids.clone()).await?;
+    let waited = waiting(&work, &ids);
+    let orphans = batch::command::cancel_orphans(&mut work, &ids, now)?;
+    throttles::left(conn, &mut work, &waited, Some(now)).await?;
+    conn.execute("DELETE FROM orphans WHERE run_id = ANY($1)", |args| {
+        args.keys(ids.iter().copied());
+    })
+    .await?;
+    effects.tell |= flush(conn, &mut work, effects.marks).await?;
+    Ok(orphans)
 }
 
 pub(super) async fn wake(

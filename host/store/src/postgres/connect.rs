@@ -29,7 +29,7 @@ const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 pub type Migration = (i64, &'static str, &'static str);
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [Migration; 6] = [
+const MIGRATIONS: [Migration; 7] = [
     (
         1,
         "initial",
@@ -57,8 +57,13 @@ const MIGRATIONS: [Migration; 6] = [
     ),
     (
         6,
+        "invoke",
+        include_str!("../../../../migrations/postgres/0006_invoke.sql"),
+    ),
+    (
+        7,
         "throttle",
-        include_str!("../../../../migrations/postgres/0006_throttle.sql"),
+        include_str!("../../../../migrations/postgres/0007_throttle.sql"),
     ),
 ];
 

@@ -76,6 +76,11 @@ impl Look for Writing<'_> {
         Ok(self.keep(read)?.first().copied())
     }
 
+    async fn caller(&mut self, parent: RunId, child: RunId) -> Result<Option<Seq>> {
+        let read = waits::caller(self.conn, parent, child).await;
+        self.keep(read)
+    }
+
     async fn load(&mut self, work: &mut Work, run: RunId) -> Result<()> {
         let loaded = load(self.conn, work, vec![run]).await;
         self.keep(loaded)

@@ -34,11 +34,11 @@ const EVENT_BLOBS: &str = "INSERT INTO blobs (owner_id, seq, bytes) \
 const _: () = assert!(place::EVENT == -3);
 /// What a new run has that no other has; the rest is the same for all.
 const RUNS: &str = "INSERT INTO runs (id, function_id, version_id, config_revision, event_id, rerun_of, seed, status, \
-     phase, owner, epoch, due_ms, queued_ms, started_ms, claims, reason, hold, live, unhappy, journal_base, journal_next, \
+     phase, owner, epoch, due_ms, queued_ms, started_ms, claims, reason, parent_id, depth, hold, live, unhappy, journal_base, journal_next, \
      journal_bytes, log_lines, host_traps, continued, completions, waits) \
      SELECT v.*, true, false, 0, 0, 0, 0, 0, false, false, false FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::int8[], \
      $5::uuid[], $6::uuid[], $7::bytea[], $8::int8[], $9::int8[], $10::uuid[], $11::int8[], $12::int8[], $13::int8[], \
-     $14::int8[], $15::int8[], $16::text[], $17::int8[]) AS v";
+     $14::int8[], $15::int8[], $16::text[], $17::uuid[], $18::int8[], $19::int8[]) AS v";
 const DEDUPE_KNOWN: &str = "SELECT d.function_id, d.key, d.run_id, d.at_ms \
      FROM UNNEST($1::int8[], $2::text[]) AS v(function_id, key) \
      JOIN dedupe d ON d.function_id = v.function_id AND d.key = v.key";
@@ -248,6 +248,8 @@ fn add_runs(together: &mut Together, creations: &[Creation<'_>]) {
             )
             .ints(leased().map(i64::from))
             .texts_or_null(births.iter().map(|birth| birth.reason.as_deref()))
+            .keys_or_null(runs().map(|run| run.parent))
+            .ints(runs().map(|run| run.depth.into()))
             .ints(rows.iter().map(|creation| creation.hold() as i64));
     });
 }

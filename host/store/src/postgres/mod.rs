@@ -61,7 +61,7 @@ use self::writer::Writer;
 use crate::batch::queue::{Queue, queue};
 use crate::batch::request::{Answer, Request};
 use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
-use crate::command::Commanded;
+use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
@@ -367,6 +367,14 @@ impl Store for PostgresStore {
 
     async fn cancel(&self, run: RunId, now: Timestamp) -> Result<Commanded> {
         expect!(self.queue.submit(Request::Cancel(run, now)).await, Answer::Commanded(commanded) => commanded)
+    }
+
+    async fn cancel_orphans(&self, limit: u32, now: Timestamp) -> Result<Orphans> {
+        if !on!(self.readers, () conn => command::any_orphans(conn)).await? {
+            return Ok(Orphans::default());
+        }
+        let request = Request::CancelOrphans(limit, now);
+        expect!(self.queue.submit(request).await, Answer::Orphans(orphans) => orphans)
     }
 
     async fn wake(&self, run: RunId, operation: Option<Seq>, now: Timestamp) -> Result<Commanded> {

@@ -14,7 +14,7 @@ use crate::schedule::Glance;
 
 /// The cells of [`read_run`], but for the output, which comes last.
 const RUN_COLUMNS: &str = "r.id, f.module, f.function, v.digest, r.event_id, r.status, r.phase, r.reason, r.due_ms, \
-     r.queued_ms, r.started_ms, r.ended_ms, r.owner, r.epoch, r.journal_next, r.journal_base, r.rerun_of, \
+     r.queued_ms, r.started_ms, r.ended_ms, r.owner, r.epoch, r.journal_next, r.journal_base, r.rerun_of, r.parent_id, \
      CASE WHEN r.status = 3 OR r.phase = 7 THEN o.error END";
 
 const RUN_JOINS: &str = "LEFT JOIN functions f ON f.id = r.function_id LEFT JOIN versions v ON v.id = r.version_id \
@@ -54,6 +54,7 @@ fn read_run(row: &PgRow) -> Result<Run> {
         journal_next: cells.number()?,
         journal_base: cells.number()?,
         rerun_of: cells.run_or_null()?,
+        parent: cells.run_or_null()?,
         error: cells
             .text_or_null()?
             .map(|text| serde_json::from_str::<RunError>(&text))
@@ -131,11 +132,15 @@ pub(super) async fn runs(conn: &mut Conn, filter: &RunFilter) -> Attempt<Vec<Run
         args.key(event);
         conditions.push(format!("r.event_id = ${}", args.len()));
     }
+    if let Some(parent) = filter.parent {
+        args.key(parent);
+        conditions.push(format!("r.parent_id = ${}", args.len()));
+    }
     if let Some(before) = filter.before {
         args.key(before);
         conditions.push(format!("r.id < ${}", args.len()));
     }
-    let narrowed = live_only || unhappy_only || filter.event.is_some();
+    let narrowed = live_only || unhappy_only || filter.event.is_some() || filter.parent.is_some();
     let mut functions = None;
     if let Some(module) = &filter.module {
         args.text(module);

@@ -17,7 +17,7 @@ macro_rules! hot_columns {
     () => {
         "r.id, r.version_id, r.status, r.phase, r.owner, r.epoch, r.due_ms, r.queued_ms, r.started_ms, r.ended_ms, \
          r.journal_base, r.journal_next, r.journal_bytes, r.log_lines, r.claims, r.host_traps, r.continued, r.completions, \
-         r.waits, r.hold"
+         r.waits, r.parent_id, r.hold"
     };
 }
 pub(super) use hot_columns;
@@ -102,6 +102,7 @@ pub(super) fn read_row(cells: &mut Cells<'_>) -> Result<RunRow> {
         continued: cells.flag()?,
         completions: cells.flag()?,
         waits: cells.flag()?,
+        parent: cells.run_or_null()?,
         hold: Hold::from_number(cells.int()?)?,
         reason: None,
     })

@@ -28,7 +28,7 @@ macro_rules! clock {
 }
 
 /// What a claimed run has beside its row.
-const DETAILS: &str = "SELECT r.id, r.function_id, r.config_revision, r.event_id, r.seed, \
+const DETAILS: &str = "SELECT r.id, r.function_id, r.config_revision, r.event_id, r.depth, r.seed, \
      CASE WHEN r.continued THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = r.id AND b.seq = -2) END, \
      CASE WHEN e.large THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END, \
      CASE WHEN r.began_base = r.journal_base THEN r.began_ms END \
@@ -454,6 +454,7 @@ async fn describe(
             version: cache.digest(row.version_id)?,
             config_revision: cells.int()?,
             event_id: cells.event()?,
+            depth: cells.number()?,
             seed: cells.bytes()?,
             continued: cells.text_or_null()?.map(Json::trusted),
             event: cells.text_or_null()?.map(Json::trusted),

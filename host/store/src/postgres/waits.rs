@@ -11,6 +11,7 @@
 //! The order of locks: the registry's, names in the order of their slots, rows of runs in the order of their ids. Which
 //! runs an event may wake is found out before the batch locks its own runs, so that all of them are locked together.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
 use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
@@ -19,13 +20,13 @@ use super::cache::Cache;
 use super::execute::Writing;
 use super::fault::Attempt;
 use super::runs::{flush, load};
-use super::sql::{Cells, Conn, Together};
+use super::sql::{Args, Cells, Conn, Together};
 use super::writer::Effects;
 use crate::batch;
 use crate::batch::ingest::Small;
 use crate::batch::request::Request;
 use crate::batch::runs::{Changes, Work, place};
-use crate::batch::waits::{Arrivals, Found, Probe, complete, kind, new_paths};
+use crate::batch::waits::{Arrivals, Found, Probe, child_name, child_path, complete, kind, new_paths};
 use crate::error::Result;
 use crate::ingest::Ingest;
 use crate::wait::WaitOn;
@@ -57,7 +58,16 @@ const STARTED_BY: &str = "SELECT CASE WHEN e.large \
 const RECEIVED: &str = "SELECT CASE WHEN e.large \
      THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END \
      FROM events e WHERE e.name = $1 AND e.received_ms >= $2 ORDER BY e.received_ms DESC, e.id DESC LIMIT $3";
-const _: () = assert!(place::EVENT == -3 && kind::EVENT == 1 && kind::SIGNAL == 2);
+const CALLER: &str = "SELECT w.operation FROM waits w \
+     WHERE w.kind = 3 AND w.name = $1 AND w.path IN ('abandon', 'cancel') AND w.key = '' AND w.run_id = $2";
+const ORPHANS_OF: &str = "INSERT INTO orphans (run_id) SELECT w.name::uuid \
+     FROM UNNEST($1::uuid[], $2::int8[]) AS v(run_id, operation) \
+     JOIN waits w ON w.run_id = v.run_id AND w.operation = v.operation \
+     WHERE w.kind = 3 AND w.path = 'cancel' ON CONFLICT DO NOTHING";
+const ORPHANS_OF_ALL: &str = "INSERT INTO orphans (run_id) SELECT w.name::uuid FROM waits w \
+     WHERE w.run_id = ANY($1::uuid[]) AND w.kind = 3 AND w.path = 'cancel' ON CONFLICT DO NOTHING";
+const ORPHANS: &str = "INSERT INTO orphans (run_id) SELECT * FROM UNNEST($1::uuid[]) ON CONFLICT DO NOTHING";
+const _: () = assert!(place::EVENT == -3 && kind::EVENT == 1 && kind::SIGNAL == 2 && kind::CHILD == 3);
 
 /// The first half of the locks' names. The second is a slot.
 const NAMES_LOCK: i32 = 0x646f_726d;
@@ -92,6 +102,9 @@ pub(super) fn lock_names(cache: &Cache, requests: &[&Request], ingests: &[&Inges
                 slots.insert(signal_slot(signal), true);
             }
             Request::Append(append) => {
+                for sent in &append.signals {
+                    slots.insert(signal_slot(&sent.signal), true);
+                }
                 for wait in &append.waits {
                     match &wait.on {
                         // What is remembered is stored, and other nodes read it.
@@ -101,7 +114,7 @@ pub(super) fn lock_names(cache: &Cache, requests: &[&Request], ingests: &[&Inges
                         {
                             slots.insert(slot(&on.event), true);
                         }
-                        WaitOn::Event(_) => {}
+                        WaitOn::Event(_) | WaitOn::Child(_) | WaitOn::Nothing(_) => {}
                         WaitOn::Signal(on) => {
                             slots.insert(signal_slot(&on.signal), true);
                         }
@@ -119,7 +132,7 @@ pub(super) fn lock_names(cache: &Cache, requests: &[&Request], ingests: &[&Inges
     text
 }
 
-/// The runs that a batch may wake: by its events, and by taking the signals that they wait for.
+/// The runs that a batch may wake: by its events, and by sending or taking the signals that they wait for.
 pub(super) async fn candidates(
     conn: &mut Conn,
     cache: &Cache,
@@ -134,14 +147,17 @@ pub(super) async fn candidates(
         Request::Append(append) => append.waits.as_slice(),
         _ => &[],
     });
-    let replaced: Vec<&str> = replaced
-        .filter_map(|wait| match &wait.on {
-            WaitOn::Signal(on) if on.replace => Some(on.signal.as_str()),
-            _ => None,
-        })
-        .collect();
-    if !replaced.is_empty() {
-        let holders = signal_holders(conn, &replaced).await?;
+    let replaced = replaced.filter_map(|wait| match &wait.on {
+        WaitOn::Signal(on) if on.replace => Some(on.signal.as_str()),
+        _ => None,
+    });
+    let sent = requests.iter().flat_map(|request| match request {
+        Request::Append(append) => append.signals.as_slice(),
+        _ => &[],
+    });
+    let signals: Vec<&str> = replaced.chain(sent.map(|sent| sent.signal.as_str())).collect();
+    if !signals.is_empty() {
+        let holders = signal_holders(conn, &signals).await?;
         runs.extend(holders.into_iter().map(|(run, _)| run));
     }
     Ok(runs)
@@ -160,6 +176,19 @@ pub(super) async fn signal_holders(conn: &mut Conn, signals: &[&str]) -> Attempt
         holders.push((cells.run()?, cells.number()?));
     }
     Ok(holders)
+}
+
+/// The operation of a run that waits for another's end.
+pub(super) async fn caller(conn: &mut Conn, parent: RunId, child: RunId) -> Attempt<Option<Seq>> {
+    let rows = conn
+        .fetch(CALLER, |args| {
+            args.text(&child_name(child)).key(parent);
+        })
+        .await?;
+    Ok(match rows.first() {
+        Some(row) => Some(Cells::of(row).number()?),
+        None => None,
+    })
 }
 
 /// Hands a signal to the run that waits for it.
@@ -292,19 +321,27 @@ pub(super) async fn started_by(conn: &mut Conn, run: RunId) -> Attempt<Option<Js
 
 /// Adds what a batch does to waits.
 pub(super) fn write(together: &mut Together, changes: &Changes) {
-    together.add(&changes.waits_cleared, CLEAR, |args, rows| {
+    let runs = |args: &mut Args, rows: &[RunId]| {
         args.keys(rows.iter().copied());
+    };
+    together.add(&changes.waits_given_up, ORPHANS_OF, |args, rows| {
+        args.keys(rows.iter().map(|(id, _)| *id))
+            .ints(rows.iter().map(|(_, operation)| i64::from(*operation)));
     });
+    together.add(&changes.waits_cleared, ORPHANS_OF_ALL, runs);
+    together.add(&changes.orphans, ORPHANS, runs);
+    together.add(&changes.waits_cleared, CLEAR, runs);
     together.add(&changes.waits_ended, REMOVE, |args, rows| {
         args.keys(rows.iter().map(|(id, _)| *id))
             .ints(rows.iter().map(|(_, operation)| i64::from(*operation)));
     });
     together.add(&changes.waits, INSERT, |args, rows| {
         let on = || rows.iter().map(|(_, wait)| columns(&wait.on));
+        let names: Vec<Cow<'_, str>> = on().map(|on| on.name).collect();
         args.keys(rows.iter().map(|(id, _)| *id))
             .ints(rows.iter().map(|(_, wait)| wait.operation.into()))
             .ints(on().map(|on| on.kind))
-            .texts(on().map(|on| on.name))
+            .texts(names.iter().map(AsRef::as_ref))
             .texts(on().map(|on| on.path))
             .texts(on().map(|on| on.key))
             .texts_or_null(on().map(|on| on.condition));
@@ -314,7 +351,7 @@ pub(super) fn write(together: &mut Together, changes: &Changes) {
 /// What a wait is looked up by, as it is stored.
 struct Columns<'w> {
     kind: i64,
-    name: &'w str,
+    name: Cow<'w, str>,
     path: &'w str,
     key: &'w str,
     condition: Option<&'w str>,
@@ -324,14 +361,29 @@ fn columns(on: &WaitOn) -> Columns<'_> {
     match on {
         WaitOn::Event(on) => Columns {
             kind: kind::EVENT,
-            name: &on.event,
+            name: on.event.as_str().into(),
             path: &on.path,
             key: &on.key,
             condition: on.condition.as_deref(),
         },
         WaitOn::Signal(on) => Columns {
             kind: kind::SIGNAL,
-            name: &on.signal,
+            name: on.signal.as_str().into(),
+            path: "",
+            key: "",
+            condition: None,
+        },
+        WaitOn::Child(on) => Columns {
+            kind: kind::CHILD,
+            name: child_name(on.child).into(),
+            path: child_path(on),
+            key: "",
+            condition: None,
+        },
+        // It was completed instead of being stored.
+        WaitOn::Nothing(_) => Columns {
+            kind: 0,
+            name: "".into(),
             path: "",
             key: "",
             condition: None,

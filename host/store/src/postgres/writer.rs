@@ -25,6 +25,7 @@ use crate::batch::queue::Inbox;
 use crate::batch::request::{Answer, Request};
 use crate::batch::runs::Work;
 use crate::error::{Error, Result};
+use crate::execute::Then;
 use crate::ingest::Ingest;
 use crate::schedule::Incarnation;
 
@@ -492,6 +493,9 @@ impl Writer {
                 Answer::Count(schedule::take_over(conn, effects, *limit, *now).await?)
             }
             Request::Cancel(run, now) => Answer::Commanded(command::cancel(conn, effects, *run, *now).await?),
+            Request::CancelOrphans(limit, now) => {
+                Answer::Orphans(command::cancel_orphans(conn, effects, *limit, *now).await?)
+            }
             Request::Wake(run, operation, now) => {
                 Answer::Commanded(command::wake(conn, effects, *run, *operation, *now).await?)
             }
@@ -599,6 +603,9 @@ fn locks(requests: &[&Request], woken: Vec<RunId>) -> Locked {
     for request in requests {
         if let Request::Append(append) = request {
             locked.runs.insert(append.run);
+            if matches!(append.then, Then::Complete { .. } | Then::Fail { .. }) {
+                locked.runs.extend(append.parent);
+            }
             locked.awaiting |= !append.waits.is_empty();
         }
     }

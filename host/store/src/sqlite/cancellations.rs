@@ -5,6 +5,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::cache::Cache;
+use super::execute::Writing;
 use super::runs::{flush, load};
 use super::sql::{Cells, execute, fetch};
 use super::throttles;
@@ -135,19 +136,22 @@ pub(super) async fn next(conn: &mut SqliteConnection, limit: u32) -> Result<Opti
     }))
 }
 
-pub(super) async fn examined(conn: &mut SqliteConnection, examined: &Examined) -> Result<Vec<RunId>> {
+/// Cancels what was found to be meant. True: some waiting run was made ready.
+pub(super) async fn examined(conn: &mut SqliteConnection, examined: &Examined) -> Result<(Vec<RunId>, bool)> {
     let found = fetch(conn, "SELECT 1 FROM cancellations WHERE id = ?", |args| {
         args.event(examined.id);
     })
     .await?;
     if found.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), false));
     }
     let mut work = Work::default();
     load(conn, &mut work, examined.runs.clone()).await?;
     let waited = waiting(&work, &examined.runs);
-    let cancelled = batch::command::cancel_all(&mut work, &examined.runs, examined.now)?;
+    let mut writing = Writing(conn);
+    let cancelled = batch::command::cancel_all(&mut writing, &mut work, &examined.runs, examined.now).await?;
     throttles::left(conn, &mut work, &waited, Some(examined.now)).await?;
+    let woken = work.woke;
     flush(conn, &mut work).await?;
     execute(
         conn,
@@ -161,5 +165,5 @@ pub(super) async fn examined(conn: &mut SqliteConnection, examined: &Examined) -
         },
     )
     .await?;
-    Ok(cancelled)
+    Ok((cancelled, woken))
 }

@@ -6,22 +6,68 @@ use sqlx::SqliteConnection;
 
 use super::execute::Writing;
 use super::runs::{flush, hot_columns, load, read_row};
-use super::sql::{Cells, fetch};
+use super::sql::{Cells, Rows, fetch};
 use super::throttles;
 use crate::batch;
 use crate::batch::runs::Work;
 use crate::batch::throttles::waiting;
-use crate::command::Commanded;
+use crate::command::{Commanded, Orphans};
 use crate::error::Result;
 
-pub(super) async fn cancel(conn: &mut SqliteConnection, run: RunId, now: Timestamp) -> Result<Commanded> {
+/// Ends a run. True: some waiting run was made ready.
+pub(super) async fn cancel(
+    conn: &mut SqliteConnection,
+    run: RunId,
+    now: Timestamp,
+) -> Result<(Commanded, bool)> {
     let mut work = Work::default();
     load(conn, &mut work, vec![run]).await?;
     let waited = waiting(&work, &[run]);
-    let commanded = batch::command::cancel(&mut work, run, now)?;
+    let commanded = batch::command::cancel(&mut Writing(conn), &mut work, run, now).await?;
     throttles::left(conn, &mut work, &waited, Some(now)).await?;
+    let woken = work.woke;
     flush(conn, &mut work).await?;
-    Ok(commanded)
+    Ok((commanded, woken))
+}
+
+static ORPHANS_DELETE: Rows = Rows::new("DELETE FROM orphans WHERE run_id IN (VALUES ", 1, ")");
+
+/// Whether there are orphans.
+pub(super) async fn any_orphans(conn: &mut SqliteConnection) -> Result<bool> {
+    let rows = fetch(conn, "SELECT EXISTS (SELECT 1 FROM orphans)", |_| {}).await?;
+    rows.first().map_or(Ok(false), |row| Cells::of(row).flag())
+}
+
+/// Ends runs that their callers have given up.
+pub(super) async fn cancel_orphans(
+    conn: &mut SqliteConnection,
+    limit: u32,
+    now: Timestamp,
+) -> Result<Orphans> {
+    let rows = fetch(
+        conn,
+        "SELECT run_id FROM orphans ORDER BY run_id LIMIT ?",
+        |args| {
+            args.int(limit.into());
+        },
+    )
+    .await?;
+    let ids: Vec<RunId> = rows
+        .iter()
+        .map(|row| Cells::of(row).run())
+        .collect::<Result<_>>()?;
+    let mut work = Work::default();
+    load(conn, &mut work, ids.clone()).await?;
+    let waited = waiting(&work, &ids);
+    let orphans = batch::command::cancel_orphans(&mut work, &ids, now)?;
+    throttles::left(conn, &mut work, &waited, Some(now)).await?;
+    ORPHANS_DELETE
+        .apply(conn, &ids, |args, id| {
+            args.run(*id);
+        })
+        .await?;
+    flush(conn, &mut work).await?;
+    Ok(orphans)
 }
 
 pub(super) async fn wake(

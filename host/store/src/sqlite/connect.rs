@@ -26,7 +26,7 @@ const STATEMENTS: usize = 400;
 const ROW_BUFFER: usize = 1 << 15;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (
         1,
         "initial",
@@ -59,8 +59,13 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
     ),
     (
         7,
+        "invoke",
+        include_str!("../../../../migrations/sqlite/0007_invoke.sql"),
+    ),
+    (
+        8,
         "throttle",
-        include_str!("../../../../migrations/sqlite/0007_throttle.sql"),
+        include_str!("../../../../migrations/sqlite/0008_throttle.sql"),
     ),
 ];
 

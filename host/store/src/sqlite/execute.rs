@@ -40,6 +40,10 @@ impl Look for Writing<'_> {
         waits::signal_holder(self.0, signal).await
     }
 
+    async fn caller(&mut self, parent: RunId, child: RunId) -> Result<Option<Seq>> {
+        waits::caller(self.0, parent, child).await
+    }
+
     async fn load(&mut self, work: &mut Work, run: RunId) -> Result<()> {
         load(self.0, work, vec![run]).await
     }

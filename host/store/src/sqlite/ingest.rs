@@ -39,10 +39,10 @@ static EVENT_BLOBS: Rows = Rows::insert(
 /// What a new run has that no other has; the rest is the same for all.
 static RUNS: Rows = Rows::insert(
     "INSERT INTO runs (id, function_id, version_id, config_revision, event_id, rerun_of, seed, status, phase, owner, \
-     epoch, due_ms, queued_ms, started_ms, claims, reason, hold, journal_base, journal_next, journal_bytes, log_lines, \
+     epoch, due_ms, queued_ms, started_ms, claims, reason, parent_id, depth, hold, journal_base, journal_next, journal_bytes, log_lines, \
      host_traps, continued) \
      SELECT *, 0, 0, 0, 0, 0, 0 FROM (VALUES ",
-    17,
+    19,
 );
 static DEDUPE_KNOWN: Rows = Rows::new(
     "SELECT function_id, key, run_id, at_ms FROM dedupe WHERE (function_id, key) IN (VALUES ",
@@ -207,6 +207,8 @@ async fn write_runs(conn: &mut SqliteConnection, creations: &[Creation<'_>]) -> 
             .int_or_null(leased.then_some(now.as_millis()))
             .int((*leased).into())
             .text_or_null(birth.reason.as_deref())
+            .run_or_null(run.parent)
+            .int(run.depth.into())
             .int(creation.hold() as i64);
     })
     .await?;

@@ -67,6 +67,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
             "SELECT id FROM events WHERE has_runs = 0 AND received_ms < 7 ORDER BY received_ms, id LIMIT 5",
             waits::RECEIVED,
             waits::HOLDER,
+            waits::CALLER,
             cancellations::CANDIDATES,
             pausing::RELEASED,
             throttles::FIRSTS,

@@ -14,7 +14,7 @@ use crate::schedule::Glance;
 
 /// The cells of [`read_run`], but for the output, which comes last.
 const RUN_COLUMNS: &str = "r.id, f.module, f.function, v.digest, r.event_id, r.status, r.phase, r.reason, r.due_ms, \
-     r.queued_ms, r.started_ms, r.ended_ms, r.owner, r.epoch, r.journal_next, r.journal_base, r.rerun_of, \
+     r.queued_ms, r.started_ms, r.ended_ms, r.owner, r.epoch, r.journal_next, r.journal_base, r.rerun_of, r.parent_id, \
      CASE WHEN r.status = 3 OR r.phase = 7 THEN o.error END";
 
 const RUN_JOINS: &str = "LEFT JOIN functions f ON f.id = r.function_id LEFT JOIN versions v ON v.id = r.version_id \
@@ -50,6 +50,7 @@ fn read_run(row: &SqliteRow) -> Result<Run> {
         journal_next: cells.number()?,
         journal_base: cells.number()?,
         rerun_of: cells.bytes_or_null()?.map(RunId::from_bytes),
+        parent: cells.bytes_or_null()?.map(RunId::from_bytes),
         error: cells
             .text_or_null()?
             .map(serde_json::from_str::<RunError>)
@@ -109,6 +110,8 @@ enum Source {
     All,
     /// An event's runs.
     Event(EventId),
+    /// The runs that a run has invoked.
+    Parent(RunId),
     /// Runs that have not ended.
     Live,
     /// Failed, cancelled and skipped runs.
@@ -137,6 +140,8 @@ pub(super) async fn runs(conn: &mut SqliteConnection, filter: &RunFilter) -> Res
     }
     if let Some(event) = filter.event {
         found = page(conn, filter, &Source::Event(event), functions.as_deref()).await?;
+    } else if let Some(parent) = filter.parent {
+        found = page(conn, filter, &Source::Parent(parent), functions.as_deref()).await?;
     } else if live_only {
         found = page(conn, filter, &Source::Live, functions.as_deref()).await?;
     } else if unhappy_only {
@@ -179,6 +184,10 @@ async fn page(
             conditions.push("r.event_id = ?1".to_owned());
             "INDEXED BY runs_by_event"
         }
+        Source::Parent(_) => {
+            conditions.push("r.parent_id = ?1".to_owned());
+            "INDEXED BY runs_by_parent"
+        }
         Source::Live => {
             conditions.push("r.phase IS NOT NULL AND r.version_id IN (SELECT id FROM versions)".to_owned());
             "INDEXED BY runs_live"
@@ -207,6 +216,17 @@ async fn page(
         let numbers: Vec<String> = functions.iter().map(i64::to_string).collect();
         conditions.push(format!("r.function_id IN ({})", numbers.join(",")));
     }
+    // Beside an event, which leads to fewer runs.
+    if let Some(parent) = filter.parent
+        && filter.event.is_some()
+    {
+        let hex: String = parent
+            .to_bytes()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        conditions.push(format!("r.parent_id = x'{hex}'"));
+    }
     if filter.before.is_some() {
         conditions.push("r.id < ?2".to_owned());
     }
@@ -222,6 +242,7 @@ async fn page(
     let rows = fetch_dynamic(conn, text, |args| {
         match source {
             Source::Event(event) => args.event(*event),
+            Source::Parent(parent) => args.run(*parent),
             _ => args.int_or_null(None),
         };
         args.run_or_null(filter.before).int(filter.limit.into());

@@ -13,7 +13,7 @@ use crate::error::Result;
 macro_rules! hot_columns {
     () => {
         "r.id, r.version_id, r.status, r.phase, r.owner, r.epoch, r.due_ms, r.queued_ms, r.started_ms, r.ended_ms, \
-         r.journal_base, r.journal_next, r.journal_bytes, r.log_lines, r.claims, r.host_traps, r.continued, r.hold, \
+         r.journal_base, r.journal_next, r.journal_bytes, r.log_lines, r.claims, r.host_traps, r.continued, r.parent_id, r.hold, \
          EXISTS (SELECT 1 FROM completions c WHERE c.run_id = r.id), \
          EXISTS (SELECT 1 FROM waits w WHERE w.run_id = r.id)"
     };
@@ -113,6 +113,7 @@ pub(super) fn read_row(cells: &mut Cells<'_>) -> Result<RunRow> {
         claims: cells.number()?,
         host_traps: cells.number()?,
         continued: cells.flag()?,
+        parent: cells.bytes_or_null()?.map(RunId::from_bytes),
         hold: Hold::from_number(cells.int()?)?,
         reason: None,
         completions: cells.flag()?,
@@ -150,7 +151,7 @@ async fn remove(conn: &mut SqliteConnection, changes: &Changes) -> Result<()> {
     JOURNAL_BLOBS_CLEAR
         .apply(conn, &changes.journal_cleared, run)
         .await?;
-    waits::remove(conn, &changes.waits_ended, &changes.waits_cleared).await?;
+    waits::remove(conn, changes).await?;
     COMPLETIONS_CLEAR
         .apply(conn, &changes.completions_cleared, run)
         .await?;

@@ -7,10 +7,10 @@ use super::cache::Cache;
 use super::execute::Writing;
 use super::ingest::stored_events;
 use super::runs::{flush, load};
-use super::sql::{Cells, Rows, execute, fetch};
+use super::sql::{Args, Cells, Rows, execute, fetch};
 use crate::batch;
-use crate::batch::runs::{Work, place};
-use crate::batch::waits::{Arrivals, Found, Probe, complete, kind, new_paths};
+use crate::batch::runs::{Changes, Work, place};
+use crate::batch::waits::{Arrivals, Found, Probe, child_name, child_path, complete, kind, new_paths};
 use crate::error::Result;
 use crate::wait::{NewWait, WaitOn};
 
@@ -37,7 +37,23 @@ const STARTED_BY: &str = "SELECT CASE WHEN e.large \
 pub(super) const RECEIVED: &str = "SELECT CASE WHEN e.large \
      THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END \
      FROM events e WHERE e.name = ? AND e.received_ms >= ? ORDER BY e.received_ms DESC, e.id DESC LIMIT ?";
-const _: () = assert!(place::EVENT == -3 && kind::SIGNAL == 2);
+pub(super) const CALLER: &str = "SELECT w.operation FROM waits w \
+     WHERE w.kind = 3 AND w.name = ? AND w.path IN ('abandon', 'cancel') AND w.key = '' AND w.run_id = ?";
+/// Found by the key of what is given up: there may be many more that wait for other runs' ends.
+static ORPHANS_OF: Rows = Rows::new(
+    "INSERT OR IGNORE INTO orphans (run_id) SELECT unhex(w.name) FROM waits w \
+     WHERE +w.kind = 3 AND +w.path = 'cancel' AND (w.run_id, w.operation) IN (VALUES ",
+    2,
+    ")",
+);
+static ORPHANS_OF_ALL: Rows = Rows::new(
+    "INSERT OR IGNORE INTO orphans (run_id) SELECT unhex(w.name) FROM waits w \
+     WHERE +w.kind = 3 AND +w.path = 'cancel' AND w.run_id IN (VALUES ",
+    1,
+    ")",
+);
+static ORPHANS: Rows = Rows::insert("INSERT OR IGNORE INTO orphans (run_id) SELECT * FROM (VALUES ", 1);
+const _: () = assert!(place::EVENT == -3 && kind::SIGNAL == 2 && kind::CHILD == 3);
 
 /// Payloads of a name's events since some time, the latest first.
 pub(super) async fn received(
@@ -78,6 +94,15 @@ pub(super) async fn signal_holder(conn: &mut SqliteConnection, signal: &str) -> 
     };
     let mut cells = Cells::of(row);
     Ok(Some((cells.run()?, cells.number()?)))
+}
+
+/// The operation of a run that waits for another's end.
+pub(super) async fn caller(conn: &mut SqliteConnection, parent: RunId, child: RunId) -> Result<Option<Seq>> {
+    let rows = fetch(conn, CALLER, |args| {
+        args.text(&child_name(child)).run(parent);
+    })
+    .await?;
+    rows.first().map(|row| Cells::of(row).number()).transpose()
 }
 
 /// Hands a signal to the run that waits for it. True: that run was made ready.
@@ -179,30 +204,53 @@ pub(super) async fn insert(conn: &mut SqliteConnection, waits: &[(RunId, NewWait
                     .text("")
                     .text("")
                     .text_or_null(None),
+                WaitOn::Child(on) => args
+                    .int(kind::CHILD)
+                    .text(&child_name(on.child))
+                    .text(child_path(on))
+                    .text("")
+                    .text_or_null(None),
+                // It was completed instead of being stored.
+                WaitOn::Nothing(_) => args
+                    .int_or_null(None)
+                    .text("")
+                    .text("")
+                    .text("")
+                    .text_or_null(None),
             };
         })
         .await
 }
 
-pub(super) async fn remove(
-    conn: &mut SqliteConnection,
-    ended: &[(RunId, Seq)],
-    cleared: &[RunId],
-) -> Result<()> {
-    REMOVE
-        .apply(conn, ended, |args, (run, operation)| {
+pub(super) async fn remove(conn: &mut SqliteConnection, changes: &Changes) -> Result<()> {
+    let run = |args: &mut Args, run: &RunId| {
+        args.run(*run);
+    };
+    ORPHANS_OF
+        .apply(conn, &changes.waits_given_up, |args, (run, operation)| {
             args.run(*run).int((*operation).into());
         })
         .await?;
-    CLEAR
-        .apply(conn, cleared, |args, run| {
-            args.run(*run);
+    ORPHANS_OF_ALL.apply(conn, &changes.waits_cleared, run).await?;
+    ORPHANS.apply(conn, &changes.orphans, run).await?;
+    REMOVE
+        .apply(conn, &changes.waits_ended, |args, (run, operation)| {
+            args.run(*run).int((*operation).into());
         })
-        .await
+        .await?;
+    CLEAR.apply(conn, &changes.waits_cleared, run).await
 }
 
 /// All multi-row statements of this room, for the check of their plans.
 #[cfg(test)]
 pub(super) fn statements() -> Vec<&'static Rows> {
-    vec![&INSERT, &REMOVE, &CLEAR, &FIND]
+    vec![
+        &INSERT,
+        &REMOVE,
+        &CLEAR,
+        &FIND,
+        &ORPHANS_OF,
+        &ORPHANS_OF_ALL,
+        &ORPHANS,
+    ]
 }

@@ -255,7 +255,14 @@ impl Writer {
                 Answer::Done
             }
             Request::TakeOver(limit, now) => Answer::Count(schedule::take_over(conn, *limit, *now).await?),
-            Request::Cancel(run, now) => Answer::Commanded(command::cancel(conn, *run, *now).await?),
+            Request::Cancel(run, now) => {
+                let (commanded, woken) = command::cancel(conn, *run, *now).await?;
+                self.woke |= woken;
+                Answer::Commanded(commanded)
+            }
+            Request::CancelOrphans(limit, now) => {
+                Answer::Orphans(command::cancel_orphans(conn, *limit, *now).await?)
+            }
             Request::Wake(run, operation, now) => {
                 Answer::Commanded(command::wake(conn, *run, *operation, *now).await?)
             }
@@ -274,7 +281,9 @@ impl Writer {
             }
             Request::DeleteCancellation(id) => Answer::Count(cancellations::delete(conn, *id).await?),
             Request::CancelExamined(examined) => {
-                Answer::Cancelled(cancellations::examined(conn, examined).await?)
+                let (runs, woken) = cancellations::examined(conn, examined).await?;
+                self.woke |= woken;
+                Answer::Cancelled(runs)
             }
             Request::Signal(signal, data, now) => {
                 let (run, woken) = waits::signal(conn, signal, data, *now).await?;

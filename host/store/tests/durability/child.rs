@@ -136,6 +136,8 @@ impl Worker {
                 start_at: now,
                 lease: Some(self.node),
                 rerun_of: None,
+                parent: None,
+                depth: 0,
                 held: false,
                 copy: None,
             }],
@@ -156,6 +158,8 @@ impl Worker {
             logs: vec![],
             ingest: None,
             waits: Vec::new(),
+            signals: Vec::new(),
+            parent: None,
             then,
             now: now(),
         };

@@ -1,9 +1,8 @@
 //! Processes that are killed and disks that fail: what the store acknowledged is there afterwards.
 //!
-//! `DORMOUSE_KILLS` is the number of kills of each kind (default 12), `DORMOUSE_SEED` repeats a run's timing.
+//! `DORMOUSE_KILLS` is the number of kills of each kind (default 12, in the long form 200), `DORMOUSE_SEED` repeats a run's timing.
 
 mod child;
-mod shim;
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
@@ -17,6 +16,7 @@ use dormouse_core::{Digest, RunId, Seq};
 use dormouse_store::Store as _;
 use dormouse_store::conformance::differential::seed;
 use dormouse_store::sqlite::SqliteStore;
+use dormouse_testing_disk::{Shadow, Shim};
 
 /// What a child is told to do.
 const ROLE: &str = "DORMOUSE_CHILD_ROLE";
@@ -34,6 +34,11 @@ fn child(role: &str, dir: &Path) -> Command {
         .env(DIR, dir)
         .stdout(Stdio::piped());
     command
+}
+
+fn shimmed(command: &mut Command, root: &Path, shadow: Option<&Shadow>, fault: Option<&Path>) {
+    let shim = Shim { root, shadow, fault };
+    shim.stand_before(command);
 }
 
 /// The children's entry. Without a role it checks that their workload is what the other tests take it for.
@@ -170,10 +175,11 @@ async fn check_integrity(path: &Path, what: &str) {
 }
 
 fn kills() -> u32 {
+    let long = std::env::var("DORMOUSE_TEST_LONG").is_ok_and(|value| value == "1");
     std::env::var("DORMOUSE_KILLS")
         .ok()
         .and_then(|text| text.parse().ok())
-        .unwrap_or(12)
+        .unwrap_or(if long { 200 } else { 12 })
 }
 
 /// Kills a child after a while and hears all it had said. The while begins when it has opened the store or, to meet
@@ -259,12 +265,9 @@ async fn what_was_acknowledged_survives_power_loss() {
     let mut data = place.join("data-0");
     std::fs::create_dir(&data).expect("makes a directory");
     for round in 0..kills() {
-        let shadow = shim::Shadow::of(&data, &place.join("shadow"));
+        let shadow = Shadow::of(&data, &place.join("shadow"));
         let mut command = child("work", &data);
-        command
-            .env("LD_PRELOAD", shim::library())
-            .env("SHIM_ROOT", &data)
-            .env("SHIM_SHADOW", shadow.dir());
+        shimmed(&mut command, &data, Some(&shadow), None);
         kill_at_work(
             command,
             round % 4 == 0,
@@ -296,14 +299,10 @@ async fn a_disk_that_lies_is_found_out() {
     let place = place.path().canonicalize().expect("is there");
     let (data, left, fault) = (place.join("data"), place.join("left"), place.join("fault"));
     std::fs::create_dir(&data).expect("makes a directory");
-    let shadow = shim::Shadow::of(&data, &place.join("shadow"));
+    let shadow = Shadow::of(&data, &place.join("shadow"));
     std::fs::write(&fault, "lie").expect("writes");
     let mut command = child("work", &data);
-    command
-        .env("LD_PRELOAD", shim::library())
-        .env("SHIM_ROOT", &data)
-        .env("SHIM_SHADOW", shadow.dir())
-        .env(FAULT, &fault);
+    shimmed(&mut command, &data, Some(&shadow), Some(&fault));
     let mut acknowledged = Acknowledged::default();
     kill_at_work(command, false, Duration::from_millis(300), &mut acknowledged);
     shadow.restore(&data, &left);
@@ -326,10 +325,7 @@ fn a_full_disk_is_survived_and_a_failing_one_is_final() {
     let data = place.join("data");
     std::fs::create_dir(&data).expect("makes a directory");
     let mut command = child("faults", &data);
-    command
-        .env("LD_PRELOAD", shim::library())
-        .env("SHIM_ROOT", &data)
-        .env(FAULT, place.join("fault"));
+    shimmed(&mut command, &data, None, Some(&place.join("fault")));
     let output = command.output().expect("runs");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");

@@ -2,7 +2,7 @@
 
 use dormouse::prelude::*;
 
-dormouse::module!(rate_limited, once, throttled, relayed, relay, urgent);
+dormouse::module!(rate_limited, once, throttled, relayed, relay, asks, urgent);
 
 #[dormouse::function(
     id = "rate-limited",
@@ -27,7 +27,11 @@ async fn throttled(event: Event<Value>) -> dormouse::Result<Value> {
     Ok(event.data)
 }
 
-#[dormouse::function(id = "relayed", on(event = "flow/relayed"), throttle(limit = 6, period = "1m"))]
+#[dormouse::function(
+    id = "relayed",
+    on(event = "flow/relayed"),
+    throttle(limit = 6, period = "1m")
+)]
 async fn relayed(event: Event<Value>) -> dormouse::Result<Value> {
     Ok(event.data)
 }
@@ -39,7 +43,19 @@ async fn relay(event: Event<Value>, step: Step) -> dormouse::Result<usize> {
     Ok(step.send_events("relay", events).await?.ids.len())
 }
 
-#[dormouse::function(id = "urgent", on(event = "flow/urgent"), priority = "event.data.vip ? 60 : 0")]
+/// Invokes a throttled function and gives its output.
+#[dormouse::function(id = "asks", on(event = "flow/asks"))]
+async fn asks(event: Event<Value>, step: Step) -> dormouse::Result<Value> {
+    Ok(step
+        .invoke::<Value>("ask", "flow/throttled", event.data.clone())
+        .await?)
+}
+
+#[dormouse::function(
+    id = "urgent",
+    on(event = "flow/urgent"),
+    priority = "event.data.vip ? 60 : 0"
+)]
 async fn urgent(event: Event<Value>) -> dormouse::Result<Value> {
     Ok(event.data)
 }

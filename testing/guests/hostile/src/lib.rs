@@ -86,6 +86,15 @@ async fn huge_step_output(step: Step) -> dormouse::Result<usize> {
     Ok(output.len())
 }
 
+/// Outputs that are 80 MB together.
+#[dormouse::function(id = "huge-journal", on(event = "test/huge-journal"))]
+async fn huge_journal(step: Step) -> dormouse::Result<()> {
+    for _ in 0..27 {
+        let _output: String = step.run("large", || Ok("x".repeat(3 << 20))).await?;
+    }
+    Ok(())
+}
+
 /// A line of 16 MB, then 50,000 short ones.
 #[dormouse::function(id = "huge-log", on(event = "test/huge-log"))]
 async fn huge_log() -> dormouse::Result<()> {
@@ -196,6 +205,7 @@ dormouse::module!(
     recurse_inside,
     huge_output,
     huge_step_output,
+    huge_journal,
     huge_log,
     huge_stdout,
     many_steps,

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use dormouse::prelude::*;
-use dormouse::step::Statement;
+use dormouse::step::{OnCancel, Statement};
 
 use crate::program::{Loser, Program, Task, Wait};
 
@@ -79,6 +79,10 @@ impl Interpreter {
                     Ok(json!({ "sent": ids }))
                 }
                 Program::Call { task, how } => self.call(name, task, *how).await,
+                Program::Invoke { task } => {
+                    let output = self.step.call::<interpret>(name, (**task).clone()).await?;
+                    Ok(json!({ "invoked": output }))
+                }
                 Program::Lonely { ms } => {
                     let waited = self.step.wait_for_event::<Value>(name, program::NEVER);
                     let waited = waited.timeout(Duration::from_millis(*ms)).await?;
@@ -213,6 +217,15 @@ impl Interpreter {
                 }
                 Loser::Send { tasks } => {
                     self.send(name.clone(), tasks).await?;
+                    self.step.sleep(name, NEVER).await?;
+                }
+                Loser::Invoke { task } => {
+                    self.step.call::<interpret>(name, task.clone()).await?;
+                }
+                // Its task may end before the winner does.
+                Loser::Abandon { task } => {
+                    let invoked = self.step.call::<interpret>(name.clone(), task.clone());
+                    invoked.on_cancel(OnCancel::Abandon).await?;
                     self.step.sleep(name, NEVER).await?;
                 }
             }

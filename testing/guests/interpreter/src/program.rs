@@ -77,6 +77,11 @@ pub enum Program {
         /// How it waits.
         how: Wait,
     },
+    /// Invokes the interpreter with a task and waits for its end.
+    Invoke {
+        /// The task.
+        task: Box<Task>,
+    },
     /// Waits for an event that nobody sends.
     Lonely {
         /// Until then: milliseconds.
@@ -124,6 +129,16 @@ pub enum Loser {
         /// The tasks.
         tasks: Vec<Task>,
     },
+    /// Invokes the interpreter with a task that never ends. Given up, it is cancelled, if it has begun at all.
+    Invoke {
+        /// The task: one that only sleeps.
+        task: Task,
+    },
+    /// Invokes the interpreter with a task that goes on alone, whatever becomes of this, when it is asked first.
+    Abandon {
+        /// The task.
+        task: Task,
+    },
 }
 
 impl Program {
@@ -142,6 +157,7 @@ impl Program {
             Program::Refused { .. } => "refused",
             Program::Send { .. } => "send",
             Program::Call { .. } => "call",
+            Program::Invoke { .. } => "invoke",
             Program::Lonely { .. } => "lonely",
             Program::Join(_) => "join",
             Program::Race { .. } => "race",
@@ -159,6 +175,8 @@ impl Loser {
             Loser::Body => "body",
             Loser::Wait => "wait",
             Loser::Send { .. } => "send",
+            Loser::Invoke { .. } => "invoke",
+            Loser::Abandon { .. } => "abandon",
         };
         format!("lost-{kind} {path}")
     }

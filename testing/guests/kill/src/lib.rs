@@ -23,6 +23,12 @@ struct Plan {
     sends: u32,
     /// Steps `answer-0`, … that each wait for the event `test/kill.answer` which answers an event that they send.
     answers: u32,
+    /// Steps `invoke-0`, … that each invoke `invoked`.
+    invokes: u32,
+    /// Steps `fetch-0`, … that each have the host tell the witness.
+    fetches: u32,
+    /// Whether it invokes `signaller`, and waits for its signal.
+    signal: bool,
     /// What no other run has, for its answers.
     key: String,
     /// Whether a step that always fails races a sleep.
@@ -42,6 +48,9 @@ impl Default for Plan {
             branches: 0,
             sends: 0,
             answers: 0,
+            invokes: 0,
+            fetches: 0,
+            signal: false,
             key: String::new(),
             race: false,
             sleep_ms: 5,
@@ -135,6 +144,48 @@ async fn kill(event: Event<Plan>, step: Step, context: Context) -> dormouse::Res
         }
     }
 
+    let mut invoked = Vec::new();
+    for number in 0..plan.invokes {
+        let data = Invoked {
+            by: run_id.clone(),
+            number,
+        };
+        invoked.push(
+            step.call::<self::invoked>(format!("invoke-{number}"), data)
+                .await?,
+        );
+    }
+    if plan.invokes > 0 {
+        // Given up, and with that cancelled, unless it is quicker.
+        let number = plan.invokes;
+        let data = Invoked {
+            by: run_id.clone(),
+            number,
+        };
+        select! {
+            _ = step.call::<self::invoked>("given-up", data) => (),
+            _ = step.sleep("impatient", nap) => (),
+        }
+    }
+
+    for number in 0..plan.fetches {
+        let line = format!("{run_id} fetch-{number} 0 fetched\n");
+        let fetched = step.fetch(format!("fetch-{number}"), dormouse::http::post(&sink).body(line));
+        fetched.await?.success()?;
+    }
+
+    if plan.signal {
+        let (signalled, told) = try_join!(
+            step.wait_for_signal::<u32>("signal", &run_id),
+            step.call::<signaller>("signaller", run_id.clone().into()),
+        )?;
+        if signalled != Some(7) || told.as_ref() != Some(&run_id) {
+            return Err(Error::non_retriable(format!(
+                "signalled {signalled:?}, told {told:?}"
+            )));
+        }
+    }
+
     let branches = (0..plan.branches).map(|number| {
         let (first, second) = (
             told(format!("branch-{number}-a")),
@@ -164,7 +215,42 @@ async fn kill(event: Event<Plan>, step: Step, context: Context) -> dormouse::Res
             _ = step.sleep("race-sleep", nap * 3) => "sleep",
         });
     }
-    Ok(json!({ "tokens": tokens, "sent": sent, "winner": winner }))
+    Ok(json!({ "tokens": tokens, "sent": sent, "invoked": invoked, "winner": winner }))
+}
+
+/// A signal's name.
+#[derive(Serialize, Deserialize)]
+struct Signal {
+    signal: String,
+}
+
+impl From<String> for Signal {
+    fn from(signal: String) -> Signal {
+        Signal { signal }
+    }
+}
+
+/// Sends a signal, and answers with who had it.
+#[dormouse::function(id = "signaller", on(event = "test/kill.signaller"))]
+async fn signaller(event: Event<Signal>, step: Step) -> dormouse::Result<Option<String>> {
+    step.sleep("nap", Duration::from_millis(5)).await?;
+    Ok(step.send_signal("signal", &event.data.signal, 7).await?)
+}
+
+/// Who invokes, and which of its invokes it is.
+#[derive(Serialize, Deserialize)]
+struct Invoked {
+    by: String,
+    number: u32,
+}
+
+/// Answers with its number.
+#[dormouse::function(id = "invoked", on(event = "test/kill.invoked"))]
+async fn invoked(event: Event<Invoked>, step: Step) -> dormouse::Result<u32> {
+    step.sleep("nap", Duration::from_millis(20)).await?;
+    step.run("number", || Ok(event.data.number))
+        .await
+        .map_err(Error::from)
 }
 
 /// Answers with who sent its event.
@@ -186,4 +272,4 @@ async fn answer(event: Event<Value>, step: Step) -> dormouse::Result<()> {
     Ok(())
 }
 
-dormouse::module!(kill, sent, answer);
+dormouse::module!(kill, sent, answer, invoked, signaller);

@@ -2,12 +2,25 @@
 
 use dormouse::prelude::*;
 
+mod fetching;
+mod invoking;
+mod logging;
 mod sending;
 mod signals;
 mod triggered;
 mod waiting;
 
 dormouse::module!(
+    fetching::fetch,
+    fetching::fetch_beside,
+    invoking::invoke,
+    invoking::child,
+    invoking::descend,
+    invoking::race_invoke,
+    invoking::all_kinds,
+    invoking::compensate,
+    logging::log,
+    logging::reveal,
     sending::send,
     sending::send_between,
     sending::give_up_sending,
@@ -15,6 +28,8 @@ dormouse::module!(
     triggered::large,
     triggered::any_of,
     signals::wait_for_signal,
+    signals::send_signal,
+    signals::signal_itself,
     waiting::wait,
     waiting::any_of_three,
     waiting::send_then_wait,

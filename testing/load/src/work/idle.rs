@@ -19,9 +19,11 @@ pub(crate) async fn idle(bench: &mut Bench) -> Result<()> {
     let mut last = None;
     for _ in 0..bench.rounds {
         let mut server = Server::start(bench, &[]).await?;
-        server.kill()?;
-        std::fs::remove_dir_all(server.data_dir())?;
-        fresh.0.push(server.boot().await?.as_secs_f64() * 1e3);
+        if bench.template.is_none() {
+            server.kill()?;
+            std::fs::remove_dir_all(server.data_dir())?;
+            fresh.0.push(server.boot().await?.as_secs_f64() * 1e3);
+        }
         server.deploy("bench", bench.guest("bench")?).await?;
         server.stop().await?;
         again.0.push(server.boot().await?.as_secs_f64() * 1e3);
@@ -31,7 +33,9 @@ pub(crate) async fn idle(bench: &mut Bench) -> Result<()> {
         "W5 start to ready, idle",
         "≤ 100 ms; ≤ 40 MB; ≤ 0.5 % of a processor",
     );
-    bench.report.rounds("ready, new directory", &fresh, "ms");
+    if !fresh.0.is_empty() {
+        bench.report.rounds("ready, new directory", &fresh, "ms");
+    }
     bench.report.rounds("ready, one module", &again, "ms");
     if let Some(server) = last {
         let before = server.cpu()?;

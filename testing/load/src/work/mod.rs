@@ -15,6 +15,7 @@ mod swap;
 use anyhow::{Result, bail};
 
 use crate::Bench;
+pub(crate) use stored::template as stored_template;
 
 /// All kinds of work, in the order in which they are measured.
 pub(crate) const NAMES: [&str; 13] = [

@@ -81,6 +81,7 @@ pub(crate) async fn cold(bench: &mut Bench) -> Result<()> {
         );
         bench.report.number("due to end p50", long.elapsed.median(), "ms");
         bench.report.number("p99", long.elapsed.quantile(0.99), "ms");
+        bench.report.number("resident", server.resident()?, "MiB");
     }
     Ok(())
 }

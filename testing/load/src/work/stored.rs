@@ -1,5 +1,6 @@
 //! The same work with very many finished runs stored.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -24,18 +25,10 @@ pub(crate) async fn finished(bench: &mut Bench) -> Result<()> {
     let server = Server::with_bench(bench, &[]).await?;
     steps::warm(&server, bench).await?;
     let empty = figures(&server, bench).await?;
-    // In arrays, which costs less: how they came to be stored makes no difference.
-    let fill = Closed {
-        clients: 8,
-        window: 2_000,
-        per_request: 100,
-        body: drive::events("bench/one", &serde_json::json!({}), 100),
-        until: Until::Runs(bench.finished),
-    };
-    let filled = drive::closed(&server, fill).await?;
+    let filled = fill(&server, bench.finished).await?;
     let full = figures(&server, bench).await?;
     bench.report.row(
-        &format!("the same with {} finished runs stored", filled.runs),
+        &format!("the same with {filled} finished runs stored"),
         "within 10 % of the empty store",
     );
     let mut both = |metric: &str, unit: &str, (empty, full): (&Samples, &Samples)| {
@@ -54,6 +47,30 @@ pub(crate) async fn finished(bench: &mut Bench) -> Result<()> {
     both("W1 1 client p50", "ms", (&empty.one, &full.one));
     both("ingest", "events/s", (&empty.ingest, &full.ingest));
     Ok(())
+}
+
+/// Stores finished runs; how many there are.
+async fn fill(server: &Server, runs: u64) -> Result<u64> {
+    // In arrays, which costs less: how they came to be stored makes no difference.
+    let fill = Closed {
+        clients: 8,
+        window: 2_000,
+        per_request: 100,
+        body: drive::events("bench/one", &serde_json::json!({}), 100),
+        until: Until::Runs(runs),
+    };
+    Ok(drive::closed(server, fill).await?.runs)
+}
+
+/// A data directory with so many finished runs, for servers to begin with a copy of it.
+pub(crate) async fn template(bench: &Bench, runs: u64) -> Result<PathBuf> {
+    eprintln!("# a store with {runs} finished runs");
+    let mut server = Server::with_bench(bench, &[]).await?;
+    fill(&server, runs).await?;
+    server.stop().await?;
+    let template = bench.dir.join("template");
+    std::fs::rename(server.data_dir(), &template)?;
+    Ok(template)
 }
 
 async fn figures(server: &Server, bench: &Bench) -> Result<Figures> {

@@ -63,6 +63,7 @@ pub(crate) async fn hot(bench: &mut Bench) -> Result<()> {
     bench.report.rounds("ratio", &ratio, "");
     bench.report.number("requests failed", failed as f64, "");
     bench.report.number("versions deployed", f64::from(versions), "");
+    bench.report.number("resident", server.resident()?, "MiB");
     Ok(())
 }
 

@@ -50,19 +50,29 @@ impl Pair {
             logs,
             ingest: None,
             waits: Vec::new(),
+            signals: Vec::new(),
+            parent: None,
             then,
             now: self.time(),
         };
-        let append = Append {
-            ingest: self.random.one_in(6).then(|| self.sends()),
+        let mut append = Append {
+            ingest: self.random.one_in(4).then(|| self.sends()),
             ..append
         };
-        let waits = self.waits(&append);
-        let append = Append { waits, ..append };
+        append.waits = self.waits(&mut append);
+        append.signals = self.signals(&append);
+        append.parent = run.parent;
+        let signals = !append.signals.is_empty() && fresh && first == run.journal_next;
         let waits = !append.waits.is_empty() && first == run.journal_next;
         let sends = append.ingest.is_some() && fresh && first == run.journal_next;
         match both!(self, append(append.clone())) {
             Ok(Appended::Done) => {
+                if append.parent.is_some() && matches!(kind, "complete" | "fail") {
+                    self.succeeded("child-ends");
+                }
+                if signals {
+                    self.succeeded("append-signals");
+                }
                 if sends {
                     self.succeeded("append-sends");
                 }
@@ -75,6 +85,13 @@ impl Pair {
                 self.succeeded("completions");
                 let looks_back =
                     |wait: &NewWait| matches!(&wait.on, WaitOn::Event(on) if on.lookback_from.is_some());
+                if append
+                    .waits
+                    .iter()
+                    .any(|wait| matches!(wait.on, WaitOn::Nothing(_)))
+                {
+                    self.succeeded("wait-for-nothing");
+                }
                 if append.waits.iter().any(looks_back) {
                     self.succeeded("wait-looks-back");
                 }

@@ -1,23 +1,44 @@
 //! What random appends carry beside their entries.
 
-use dormouse_core::Seq;
 use dormouse_core::flow::{Admission, Limited, Rate};
 use dormouse_core::journal::RecordKind;
 use dormouse_core::wait::{EventWait, SignalWait};
+use dormouse_core::{Failure, Seq};
 
 use super::appending::closes;
 use super::{Pair, at};
 use crate::execute::Append;
 use crate::ingest::{Ingest, NewRun};
-use crate::wait::{NewWait, WaitOn};
+use crate::wait::{ChildWait, NewSignal, NewWait, WaitOn};
 
 impl Pair {
     /// Waits of operations that an append opens and does not close.
-    pub(super) fn waits(&mut self, append: &Append) -> Vec<NewWait> {
+    pub(super) fn waits(&mut self, append: &mut Append) -> Vec<NewWait> {
         let closed: Vec<Seq> = append.records.iter().filter_map(closes).collect();
         let mut waits = Vec::new();
+        let parent = append.run;
+        let mut children = append.ingest.iter_mut().flat_map(|ingest| &mut ingest.runs);
         for record in &append.records {
             if record.kind != RecordKind::Started || closed.contains(&record.seq) || self.random.one_in(3) {
+                continue;
+            }
+            if let Some(child) = children.next() {
+                child.parent = Some(parent);
+                child.depth = 1;
+                waits.push(NewWait {
+                    operation: record.seq,
+                    on: WaitOn::Child(ChildWait {
+                        child: child.id,
+                        cancels: self.random.one_in(2),
+                    }),
+                });
+                continue;
+            }
+            if self.random.one_in(8) {
+                waits.push(NewWait {
+                    operation: record.seq,
+                    on: WaitOn::Nothing(Failure::terminal("boom", "nothing")),
+                });
                 continue;
             }
             if self.random.one_in(3) {
@@ -46,6 +67,24 @@ impl Pair {
             });
         }
         waits
+    }
+
+    /// Signals that an append's entries send: those that open no wait, and some that are closed at once.
+    pub(super) fn signals(&mut self, append: &Append) -> Vec<NewSignal> {
+        let closed: Vec<Seq> = append.records.iter().filter_map(closes).collect();
+        let mut signals = Vec::new();
+        for record in &append.records {
+            let waits = append.waits.iter().any(|wait| wait.operation == record.seq);
+            if record.kind != RecordKind::Started || waits {
+                continue;
+            }
+            signals.push(NewSignal {
+                operation: (!closed.contains(&record.seq)).then_some(record.seq),
+                signal: format!("signal {}", self.random.below(3)),
+                data: self.payload(),
+            });
+        }
+        signals
     }
 
     /// What a run has to pass.

@@ -1,37 +1,85 @@
-//! Building the shim, and what is left of a data directory after its power failed.
+//! A shim between a process and its disk: its power fails, or the disk does. And what is left of a directory afterwards.
+//!
+//! [`Shim`] adds it to a command. It is a shared object that is loaded before libc, of C, compiled when it is first asked for.
+#![forbid(unsafe_code)]
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// The shim as a shared object, compiled once per process.
-pub(crate) fn library() -> &'static Path {
+/// What is done to the process that a command starts.
+pub struct Shim<'a> {
+    /// The files that it stands before: all below this directory, by its real path.
+    pub root: &'a Path,
+    /// Where to note what is durable.
+    pub shadow: Option<&'a Shadow>,
+    /// A file that says what goes wrong while it is there: `full` (writes fail with ENOSPC), `eio` (fsync fails with EIO),
+    /// `readonly` (opening for writing fails with EROFS), or `lie` (fsync says yes and does nothing).
+    pub fault: Option<&'a Path>,
+}
+
+impl Shim<'_> {
+    /// Adds the shim.
+    ///
+    /// # Panics
+    /// Without a C compiler.
+    pub fn stand_before(&self, command: &mut Command) {
+        command.env("LD_PRELOAD", library()).env("SHIM_ROOT", self.root);
+        if let Some(shadow) = self.shadow {
+            command.env("SHIM_SHADOW", &shadow.dir);
+        }
+        if let Some(fault) = self.fault {
+            command.env("SHIM_FAULT", fault);
+        }
+    }
+}
+
+/// The shim as a shared object, compiled once per process. It stays in the temporary directory, for the next.
+fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/durability/shim.c");
-        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("shim-{}.so", std::process::id()));
-        let status = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
-            .arg(&library)
-            .arg(&source)
+        let source = include_str!("shim.c");
+        let mut hasher = DefaultHasher::new();
+        source.hash(&mut hasher);
+        let library = std::env::temp_dir().join(format!("dormouse-shim-{:016x}.so", hasher.finish()));
+        // Another process may compile it at the same time.
+        let begun = library.with_extension(std::process::id().to_string());
+        let mut compiler = Command::new("cc")
+            .args([
+                "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-x", "c", "-", "-o",
+            ])
+            .arg(&begun)
             .args(["-ldl", "-lpthread"])
-            .status()
+            .stdin(Stdio::piped())
+            .spawn()
             .expect("this test needs a C compiler, cc (Debian: apt install gcc)");
-        assert!(status.success(), "cc could not compile {}", source.display());
+        let mut stdin = compiler.stdin.take().expect("piped");
+        stdin.write_all(source.as_bytes()).expect("cc reads");
+        drop(stdin);
+        assert!(
+            compiler.wait().expect("cc ends").success(),
+            "cc could not compile the shim"
+        );
+        fs::rename(&begun, &library).expect("the shim is kept");
         library
     })
 }
 
 /// What would survive a power failure of one data directory.
-pub(crate) struct Shadow {
+pub struct Shadow {
     dir: PathBuf,
 }
 
 impl Shadow {
-    /// A shadow of a directory in which everything is durable at the beginning.
-    pub(crate) fn of(data: &Path, dir: &Path) -> Shadow {
+    /// A shadow of a directory in which everything is durable at the beginning. It is kept in `dir`, outside of that.
+    ///
+    /// # Panics
+    /// When either cannot be read or written.
+    pub fn of(data: &Path, dir: &Path) -> Shadow {
         let _ = fs::remove_dir_all(dir);
         for part in ["names", "bytes"] {
             fs::create_dir_all(dir.join(part)).expect("makes the shadow");
@@ -39,10 +87,6 @@ impl Shadow {
         let shadow = Shadow { dir: dir.to_owned() };
         shadow.take(data);
         shadow
-    }
-
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
     }
 
     fn take(&self, dir: &Path) {
@@ -75,7 +119,10 @@ impl Shadow {
     }
 
     /// Builds in `to` what is left of `data`.
-    pub(crate) fn restore(&self, data: &Path, to: &Path) {
+    ///
+    /// # Panics
+    /// When it cannot be read or written, or the shim's notes are none.
+    pub fn restore(&self, data: &Path, to: &Path) {
         fs::create_dir_all(to).expect("makes a directory");
         self.restore_names(&self.names(data), to);
     }
