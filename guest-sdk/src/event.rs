@@ -34,6 +34,16 @@ impl<T> Event<T> {
     }
 }
 
+/// What the event of a cron's tick carries: a function with a cron takes an `Event<ScheduledTimer>`. The event happened at
+/// the tick, so [`Event::time`] is that time too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduledTimer {
+    /// The expression, as the trigger has it.
+    pub cron: String,
+    /// The tick, RFC 3339: when the run was to begin, before jitter and however late it did.
+    pub scheduled_at: String,
+}
+
 /// All events that started the run, for a function that takes several at once. Never empty.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Events<T = Value>(pub Vec<Event<T>>);

@@ -64,12 +64,30 @@ pub struct Definition {
 
 /// What makes a function start.
 #[derive(Clone, Debug, Serialize)]
-pub struct Trigger {
-    /// The name of the events that start it, or a pattern that ends in `/*` or `.*`.
-    pub event: &'static str,
-    /// A CEL expression over `event` that must hold.
-    #[serde(rename = "if", skip_serializing_if = "Option::is_none")]
-    pub condition: Option<&'static str>,
+#[serde(untagged)]
+pub enum Trigger {
+    /// Events.
+    Event {
+        /// Their name, or a pattern that ends in `/*` or `.*`.
+        event: &'static str,
+        /// A CEL expression over `event` that must hold.
+        #[serde(rename = "if", skip_serializing_if = "Option::is_none")]
+        condition: Option<&'static str>,
+    },
+    /// The clock.
+    Cron {
+        /// The expression, with its time zone before it.
+        cron: &'static str,
+        /// By how many milliseconds a tick is put off at most.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        jitter_ms: Option<u64>,
+        /// What becomes of a tick while the run of the tick before has not ended.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        overlap: Option<&'static str>,
+        /// Which ticks are done afterwards that were missed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        catch_up: Option<&'static str>,
+    },
 }
 
 /// What a function is started with.

@@ -64,7 +64,7 @@ pub use collections::{HashMap, HashSet};
 pub use context::Context;
 pub use dormouse_macros::{function, join, module, select, try_join};
 pub use error::{Error, Ok, Result, ResultExt, StepError};
-pub use event::{Event, Events};
+pub use event::{Event, Events, ScheduledTimer};
 pub use function::{Continue, Continued, Function};
 pub use join::{join_all, try_join_all};
 pub use step::{Attempt, Backoff, Step};
@@ -77,7 +77,7 @@ struct Guide;
 /// What most functions need: `use dormouse::prelude::*;`.
 pub mod prelude {
     pub use crate::error::{Error, ResultExt as _, StepError};
-    pub use crate::event::{Event, Events};
+    pub use crate::event::{Event, Events, ScheduledTimer};
     pub use crate::function::{Continue, Continued};
     pub use crate::step::{Attempt, Backoff, Step};
     pub use crate::{Context, join, join_all, params, select, try_join};

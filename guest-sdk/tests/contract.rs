@@ -61,6 +61,13 @@ fn excerpts_are_examples(page: &str, expected: usize) {
     id = "whole",
     on(event = "shop/order.placed"),
     on(event = "shop/order.changed"),
+    on(cron = "@daily"),
+    on(
+        cron = "TZ=Europe/Paris 0 9 * * *",
+        jitter = "30s",
+        overlap = "queue",
+        catch_up = "all"
+    ),
     retries = 7,
     backoff(initial = "500ms", factor = 1.5, max = "2m"),
     timeout = "30s"
@@ -86,7 +93,8 @@ fn the_manifest_says_what_the_attributes_say_and_nothing_else() {
         "functions": [
             {
                 "id": "whole",
-                "triggers": [{"event": "shop/order.placed"}, {"event": "shop/order.changed"}],
+                "triggers": [{"event": "shop/order.placed"}, {"event": "shop/order.changed"}, {"cron": "@daily"},
+                    {"cron": "TZ=Europe/Paris 0 9 * * *", "jitter_ms": 30_000, "overlap": "queue", "catch_up": "all"}],
                 "retries": 7,
                 "backoff": {"initial_ms": 500, "factor": 1.5, "max_ms": 120_000},
                 "timeout_ms": 30_000,

@@ -1,6 +1,7 @@
 //! `#[dormouse::function]`.
 
 use crate::flow;
+use crate::trigger::Trigger;
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
@@ -12,7 +13,6 @@ use syn::{
 
 const TRIGGERS_MAX: usize = 10;
 const RETRIES_MAX: u32 = 20;
-const EVENT_NAME_BYTES_MAX: usize = 512;
 const CONDITION_BYTES_MAX: usize = 4096;
 
 pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
@@ -31,10 +31,7 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
         .attrs
         .iter()
         .filter(|attribute| attribute.path().is_ident("doc"));
-    let triggers = options.triggers.iter().map(|Trigger { event, condition }| {
-        let condition = optional(condition.as_ref().map(|condition| quote!(#condition)));
-        quote!(::dormouse::function::Trigger { event: #event, condition: #condition })
-    });
+    let triggers = options.triggers.iter().map(Trigger::definition);
     let retries = optional(options.retries.map(|retries| quote!(#retries)));
     let backoff = optional(options.backoff.map(|backoff| match backoff {
         Backoff::Inngest => quote!(::dormouse::Backoff::inngest()),
@@ -189,11 +186,6 @@ enum Backoff {
     Inngest,
 }
 
-struct Trigger {
-    event: LitStr,
-    condition: Option<LitStr>,
-}
-
 #[derive(Default)]
 struct Options {
     id: Option<LitStr>,
@@ -241,38 +233,11 @@ impl Options {
     fn add_trigger(&mut self, input: ParseStream<'_>, on: &Ident) -> Result<()> {
         let content;
         parenthesized!(content in input);
-        let key: Ident = content.parse()?;
-        if key != "event" {
-            return Err(Error::new(
-                key.span(),
-                format!("unknown trigger `{key}`; known is: event"),
-            ));
+        let trigger = Trigger::parse(&content)?;
+        if let Some(twice) = self.triggers.iter().find_map(|other| trigger.same(other)) {
+            return Err(twice);
         }
-        let event = text(&content)?;
-        let mut condition = None;
-        if content.peek(Token![,]) && content.peek2(Token![if]) {
-            content.parse::<Token![,]>()?;
-            content.parse::<Token![if]>()?;
-            condition = Some(self::condition(text(&content)?)?);
-        }
-        if !content.is_empty() {
-            return Err(content.error(
-                "a trigger has one event and at most one `if`; write another on(event = \"…\") for another",
-            ));
-        }
-        let name = event.value();
-        if name.is_empty() || name.len() > EVENT_NAME_BYTES_MAX {
-            let message = format!("an event's name has 1 to {EVENT_NAME_BYTES_MAX} bytes");
-            return Err(Error::new(event.span(), message));
-        }
-        let source = condition.as_ref().map(LitStr::value);
-        let same = |other: &Trigger| {
-            other.event.value() == name && other.condition.as_ref().map(LitStr::value) == source
-        };
-        if self.triggers.iter().any(same) {
-            return Err(Error::new(event.span(), "this event starts the function already"));
-        }
-        self.triggers.push(Trigger { event, condition });
+        self.triggers.push(trigger);
         if self.triggers.len() > TRIGGERS_MAX {
             return Err(Error::new(
                 on.span(),

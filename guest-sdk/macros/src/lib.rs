@@ -6,6 +6,7 @@ mod function;
 mod join;
 mod module;
 mod select;
+mod trigger;
 
 use proc_macro::TokenStream;
 
@@ -24,6 +25,8 @@ use proc_macro::TokenStream;
 /// | `id = "…"` | its name in its module: `[a-z][a-z0-9-]{0,62}`. Required |
 /// | `on(event = "…")` | the name of events that start it, or a pattern that ends in `/*` or `.*`. At most ten; with none, only `step.invoke` does |
 /// | `on(event = "…", if = "…")` | the same, where a CEL expression over `event` holds |
+/// | `on(cron = "TZ=Europe/Paris 0 9 * * *")` | the clock: five fields, and a time zone before them where it is not UTC. Its event is an `Event<ScheduledTimer>` |
+/// | `on(cron = "…", jitter = "30s", overlap = "skip", catch_up = "last")` | by how much ticks are put off at most (1 s to 5 min); what becomes of a tick while the run of the tick before goes on (`skip`, `queue`, `allow`); which missed ticks are done afterwards (`none`, `last`, `all`) |
 /// | `retries = 4` | how often a failed step is tried again: 0 to 20 |
 /// | `backoff(initial = "1s", factor = 2, max = "1h")` | how the waits between tries grow; each may be left out |
 /// | `backoff = "inngest"` | Inngest's table of waits: 15 s, 30 s, 1 min, … 2 h |

@@ -35,7 +35,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Failure, Result};
 use crate::executor;
-use crate::function::{self, Completion, Entry, Function};
+use crate::function::{self, Completion, Entry, Function, Trigger};
 use crate::http::{Request, Response};
 use crate::log::Level;
 use crate::step::{Backoff, Rows, Statement};
@@ -142,13 +142,17 @@ pub struct Harness {
 }
 
 impl Harness {
-    /// A run of the function `F`, started by an event of its first trigger without data.
+    /// A run of the function `F`, started by its first trigger: an event without data, or a tick.
     pub fn of<F: Function>() -> Harness {
         let definition = F::definition();
-        let name = definition
-            .triggers
-            .first()
-            .map_or("test/event", |trigger| trigger.event);
+        let (name, data) = match definition.triggers.first() {
+            None => ("test/event", json!({})),
+            Some(Trigger::Event { event, .. }) => (*event, json!({})),
+            Some(Trigger::Cron { cron, .. }) => (
+                "dormouse/scheduled.timer",
+                json!({"cron": cron, "scheduled_at": world::START}),
+            ),
+        };
         let setup = Setup {
             run_id: "01K00000000000000000000000".to_owned(),
             function: F::ID,
@@ -156,7 +160,7 @@ impl Harness {
             backoff: definition
                 .backoff
                 .unwrap_or(Backoff::exponential(Duration::from_secs(1))),
-            events: vec![event(0, name, json!({}))],
+            events: vec![event(0, name, data)],
             config: BTreeMap::new(),
             secrets: BTreeMap::new(),
             replay: true,

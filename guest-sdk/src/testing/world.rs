@@ -20,6 +20,8 @@ pub(crate) use super::journal::Operation as Kind;
 
 /// When virtual time begins: 2026-01-01T00:00:00Z.
 pub(super) const START_MS: u64 = 1_767_225_600_000;
+/// The same as text.
+pub(super) const START: &str = "2026-01-01T00:00:00Z";
 
 /// How long a body may take when its step does not say: the host's own default.
 const BODY_MS: u64 = 300_000;

@@ -9,7 +9,7 @@ use crate::failure::{Exit, Outcome};
 use crate::output::Format;
 use crate::{
     build, cancellations, completions, deploy, doctor, events, functions, invoke, modules, new, nodes, runs,
-    start, terminal,
+    schedules, start, terminal,
 };
 
 /// What scripts rely on.
@@ -94,6 +94,9 @@ enum Command {
     /// Look at functions, pause them
     #[command(subcommand)]
     Functions(functions::Functions),
+    /// Look at when functions start by the clock
+    #[command(subcommand)]
+    Schedules(schedules::Schedules),
     /// Look at nodes
     #[command(subcommand)]
     Nodes(nodes::Nodes),
@@ -137,6 +140,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Cancellations(cancellations) => client(cancellations.run(global)),
         Command::Modules(modules) => client(modules.run(global)),
         Command::Functions(functions) => client(functions.run(global)),
+        Command::Schedules(schedules) => client(schedules.run(global)),
         Command::Nodes(nodes) => client(nodes.run(global)),
         Command::Doctor(doctor) => client(doctor.run(global)),
     }

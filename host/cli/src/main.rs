@@ -25,6 +25,7 @@ mod output;
 mod project;
 mod run;
 mod runs;
+mod schedules;
 mod sse;
 mod start;
 mod terminal;

@@ -34,7 +34,7 @@ impl Client {
         let package = packages::npm(&format!("testing/clients/{name}"), false);
         Client {
             name,
-            program: "node".into(),
+            program: packages::node(),
             arguments: vec![packages::repository().join("testing/clients/send.cjs"), package],
             more: json!({"v": "2", "user": {"id": "u1"}}),
         }
@@ -253,6 +253,11 @@ async fn repeats(client: &Client, server: &Server, door: &Door) {
                 json!([[{"name": "steps/echo", "data": {"n": 1}}, {"name": "steps/echo", "data": {"n": 2}}]]),
             )
             .await;
+        assert!(
+            results[0]["ids"].is_array(),
+            "{}, {faults:?}: {results:?}",
+            client.name
+        );
         let sent = ids(&results[0]);
         assert_eq!(sent.len(), 2, "{faults:?}: {results:?}");
         let seeds = door.seeds();

@@ -25,6 +25,12 @@ const SHAPE: Shape = Shape {
     longest_sleep: 2_000,
 };
 
+/// Whether storms with or without parked instances are to pass. The long form runs everything twice, once for each.
+fn is_turn(parks: bool) -> bool {
+    let turn = std::env::var("DORMOUSE_TEST_PARK");
+    turn.map_or(true, |turn| turn == if parks { "1" } else { "0" })
+}
+
 /// One node on SQLite: it is killed, stands still, and gets new versions.
 fn one_node(park_idle: &'static str) -> Storm {
     let length_ms = length_ms(10, 300);
@@ -57,7 +63,7 @@ fn three_nodes(park_idle: &'static str) -> Storm {
             long_stop: Trouble::of((9_000, 20_000), (11_000, 14_000)),
             cut: Trouble::of((6_000, 12_000), (500, 14_000)),
             lost_answer: Trouble::at_once((1_000, 3_000)),
-            database: Trouble::of((5_000, 40_000), (0, 2_000)),
+            database: Trouble::of((5_000, if long() { 40_000 } else { 12_000 }), (0, 2_000)),
             deploy: Trouble::at_once((3_000, 6_000)),
         },
         shape: SHAPE,
@@ -66,20 +72,28 @@ fn three_nodes(park_idle: &'static str) -> Storm {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_come_to_what_is_predicted_on_one_node_that_drops_instances() {
-    one_node("0").pass().await;
+    if is_turn(false) {
+        one_node("0").pass().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_come_to_what_is_predicted_on_one_node_that_parks_instances() {
-    one_node("5s").pass().await;
+    if is_turn(true) {
+        one_node("5s").pass().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_come_to_what_is_predicted_on_three_nodes_that_drop_instances() {
-    three_nodes("0").pass().await;
+    if is_turn(false) {
+        three_nodes("0").pass().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_come_to_what_is_predicted_on_three_nodes_that_park_instances() {
-    three_nodes("5s").pass().await;
+    if is_turn(true) {
+        three_nodes("5s").pass().await;
+    }
 }

@@ -11,6 +11,7 @@
 //! | [`run`] | the states of a run and the transitions between them |
 //! | [`retry`] | whether and when a failed attempt is followed by another |
 //! | [`event`], [`trigger`] | what a valid event is, and which functions it starts |
+//! | [`cron`] | when functions start by the clock, and what becomes of ticks that nobody took |
 //! | [`flow`] | what becomes of a run that its function limits |
 //! | [`wait`] | which events end a wait |
 //! | [`condition`] | CEL over events: which expressions are taken, and whether one holds |
@@ -22,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 pub mod condition;
+pub mod cron;
 pub mod digest;
 pub mod event;
 pub mod failure;

@@ -80,6 +80,16 @@ pub const THROTTLE_PERIOD_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
 pub const THROTTLE_LATE_MS_MAX: u64 = 1_000;
 /// How far ahead of others, or behind, a priority may put a run, in seconds (Inngest's).
 pub const PRIORITY_SECONDS_MAX: i64 = 600;
+/// A cron expression with its time zone, in bytes.
+pub const CRON_BYTES_MAX: usize = 256;
+/// The least by which the ticks of a cron may be put off (Inngest's).
+pub const CRON_JITTER_MS_MIN: u64 = 1_000;
+/// The most by which the ticks of a cron may be put off (Inngest's).
+pub const CRON_JITTER_MS_MAX: u64 = 300_000;
+/// A tick that begins later than this was missed: a restart or a busy machine takes less.
+pub const CRON_GRACE: Duration = Duration::from_secs(60);
+/// The most missed ticks of one schedule that are done afterwards, one upon the other.
+pub const CRON_CATCH_UP_MAX: usize = 1_000;
 /// A signal's name in bytes.
 pub const SIGNAL_BYTES_MAX: usize = 512;
 /// How many invokes may lead to a run, one out of the other: one that goes on without an end is a loop.

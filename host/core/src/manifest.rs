@@ -160,8 +160,11 @@ impl Function {
         }
         for (index, trigger) in self.triggers.iter().enumerate() {
             trigger.check()?;
-            if self.triggers[..index].contains(trigger) {
-                return Err(format!("trigger \"{}\" stands there twice", trigger.event));
+            if let Some(twice) = self.triggers[..index]
+                .iter()
+                .find_map(|other| trigger.same(other))
+            {
+                return Err(twice);
             }
         }
         if self.retries.is_some_and(|retries| retries >= limit::ATTEMPTS_MAX) {
@@ -228,8 +231,16 @@ mod tests {
                 "column",
             ),
             (
-                r#"{"schema":1,"functions":[{"id":"a","triggers":[{"cron":"* * * * *"}]}]}"#,
-                "cron",
+                r#"{"schema":1,"functions":[{"id":"a","triggers":[{"cron":"0 25 * * *"}]}]}"#,
+                "cron \"0 25 * * *\"",
+            ),
+            (
+                r#"{"schema":1,"functions":[{"id":"a","triggers":[{"cron":"@daily"},{"cron":"@daily","jitter_ms":1000}]}]}"#,
+                "cron \"@daily\" stands there twice",
+            ),
+            (
+                r#"{"schema":1,"functions":[{"id":"a","triggers":[{"cron":"@daily","catch_up":"all"}]}]}"#,
+                "use overlap",
             ),
             ("nonsense", "must be a JSON object"),
             ("{", "cannot be read"),

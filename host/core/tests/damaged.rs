@@ -2,9 +2,11 @@
 //! journal rows, all damaged at random.
 
 use dormouse_core::condition::{Condition, Scope};
+use dormouse_core::cron::Schedule;
 use dormouse_core::journal::{Entry, Record, RecordKind};
 use dormouse_core::manifest::Manifest;
 use dormouse_core::replay::Replay;
+use dormouse_core::trigger::Trigger;
 use dormouse_core::{EventId, Json, Timestamp, event};
 use dormouse_testing_mutate::Mutations;
 
@@ -49,14 +51,35 @@ fn manifests() {
     let samples = [
         r#"{"schema":1,"functions":[{"id":"a","triggers":[{"event":"x/*","if":"event.data.n > 3"}],"retries":4,"timeout_ms":1000}]}"#,
         r#"{"schema":1,"functions":[{"id":"a","triggers":[]},{"id":"b","triggers":[{"event":"y"}],"backoff":{"initial_ms":5,"factor":2,"max_ms":50}}]}"#,
+        r#"{"schema":1,"functions":[{"id":"a","triggers":[{"cron":"TZ=Europe/Paris */5 9-17 1,15 * MON-FRI","jitter_ms":3000,"overlap":"queue","catch_up":"all"}]}]}"#,
     ];
-    let words = ["\"cron\":", "\"triggers\":[", "\"schema\":2", "event.", "*"];
+    let words = [
+        "\"cron\":",
+        "TZ=",
+        "@daily",
+        "L",
+        "#",
+        "\"triggers\":[",
+        "\"schema\":2",
+        "event.",
+        "*",
+    ];
     Mutations::of(&samples, &words).each(|input| {
         if let Ok(manifest) = Manifest::parse(&text(input)) {
             for function in &manifest.functions {
                 for trigger in &function.triggers {
-                    let _ = trigger.compile();
-                    trigger.matches("x/y");
+                    match trigger {
+                        Trigger::Event(trigger) => {
+                            let _ = trigger.compile();
+                            trigger.matches("x/y");
+                        }
+                        Trigger::Cron(trigger) => {
+                            let name = "shop/a".parse().expect("a name");
+                            let schedule = Schedule::compile(&name, trigger).expect("checked");
+                            let next = schedule.next(Timestamp::from_millis(1_790_000_000_000));
+                            assert!(next < Timestamp::MAX && schedule.due(next) >= next, "{trigger:?}");
+                        }
+                    }
                 }
             }
         }

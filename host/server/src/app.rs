@@ -5,6 +5,7 @@
 mod cancellations;
 mod pausing;
 mod reruns;
+mod schedules;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,8 @@ use crate::problem::Problem;
 use crate::registry::{Deployed, Registry};
 use crate::router::{Router, SentEvent};
 use crate::scheduler::Scheduler;
+
+pub use schedules::ScheduleState;
 
 /// The server's commands. Cheap to clone.
 #[derive(Clone)]

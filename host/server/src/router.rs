@@ -3,6 +3,8 @@
 //! A decision made on a registry that has meanwhile changed is refused by the store and made again. A run is born
 //! leased to this node when a slot is free, so that it begins without a detour through the queue.
 
+mod ticks;
+
 use std::sync::Arc;
 
 use dormouse_core::event::{self, Accepted};
@@ -16,6 +18,8 @@ use dormouse_store::schedule::{ClaimedRun, Incarnation};
 use crate::problem::Problem;
 use crate::registry::{Registry, Snapshot};
 use crate::scheduler::{Scheduler, Slot};
+
+pub(crate) use ticks::Stepped;
 
 /// An event that is about to be stored.
 pub(crate) struct SentEvent {
@@ -262,16 +266,7 @@ impl Router {
         Ok(planned
             .into_iter()
             .zip(created)
-            .map(|(planned, created)| {
-                let leased = matches!(created, Created::New { leased: true });
-                Routed {
-                    start_at: planned.run.start_at,
-                    held: planned.run.held,
-                    slot: planned.slot.filter(|_| leased),
-                    created,
-                    run: claimed(planned.run, planned.payload),
-                }
-            })
+            .map(|(planned, created)| planned.created(created))
             .collect())
     }
 }
@@ -363,6 +358,20 @@ struct Planned {
     run: NewRun,
     payload: Json,
     slot: Option<Slot>,
+}
+
+impl Planned {
+    /// What the store has made of it.
+    fn created(self, created: Created) -> Routed {
+        let leased = matches!(created, Created::New { leased: true });
+        Routed {
+            start_at: self.run.start_at,
+            held: self.run.held,
+            slot: self.slot.filter(|_| leased),
+            created,
+            run: claimed(self.run, self.payload),
+        }
+    }
 }
 
 fn stored(event: &SentEvent, now: Timestamp) -> NewEvent {

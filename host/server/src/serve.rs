@@ -43,6 +43,8 @@ pub struct Tuning {
     pub verify_share: f64,
     /// Another store than the one of the options.
     pub store: Option<Arc<dyn Store>>,
+    /// The release that it says it is.
+    pub release: String,
 }
 
 impl Default for Tuning {
@@ -52,6 +54,7 @@ impl Default for Tuning {
             verify_bodies: false,
             verify_share: 0.01,
             store: None,
+            release: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
 }
@@ -120,7 +123,7 @@ impl Server {
                 NewNode {
                     incarnation: node,
                     name: node_name(),
-                    release: env!("CARGO_PKG_VERSION").to_owned(),
+                    release: tuning.release.clone(),
                     url: addresses
                         .first()
                         .map(|address| format!("http://{address}"))
@@ -146,6 +149,7 @@ impl Server {
             clock.clone(),
             feed.clone(),
             node,
+            tuning.release,
             fatal_sender,
             drain_sender,
         );

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,9 +14,8 @@ use dormouse_core::{FunctionName, Json, RunId, Timestamp};
 use dormouse_server::app::App;
 use dormouse_server::clock::{Clock, SystemClock};
 use dormouse_server::{Options, Server, StartError, Tuning};
-use dormouse_store::Store;
 use dormouse_store::postgres::{self, PostgresStore};
-use dormouse_store::read::Run;
+use dormouse_store::read::{Run, RunFilter};
 use dormouse_testing_postgres::{Cluster, Held, Pooler};
 use futures::future::BoxFuture;
 use tempfile::TempDir;
@@ -35,6 +35,12 @@ const NEXT_RELEASE: postgres::Migration = (
      CREATE INDEX runs_of_the_next_release ON runs (next_release, id) WHERE next_release IS NOT NULL; \
      CREATE TABLE next_release (run_id uuid NOT NULL PRIMARY KEY)",
 );
+
+/// The database's name in a URL.
+fn database_of(url: &str) -> &str {
+    let name = url.rsplit('/').next().and_then(|rest| rest.split('?').next());
+    name.expect("a name")
+}
 
 /// This machine's clock, wrong by so many milliseconds.
 struct Wrong(i64);
@@ -60,7 +66,11 @@ struct Node {
 
 impl Node {
     async fn start(database: &str, wrong_by: i64) -> Node {
-        Node::start_on(database, wrong_by, None).await.expect("it starts")
+        let tuning = Tuning {
+            clock: Arc::new(Wrong(wrong_by)),
+            ..Tuning::default()
+        };
+        Node::start_with(database, tuning).await.expect("it starts")
     }
 
     /// A node of the next release, which has brought the schema forward.
@@ -70,26 +80,20 @@ impl Node {
             ..postgres::Options::new(database)
         };
         let store = PostgresStore::open(options).await.expect("it opens");
-        let started = Node::start_on(database, 0, Some(Arc::new(store))).await;
-        started.expect("it starts")
+        let tuning = Tuning {
+            store: Some(Arc::new(store)),
+            ..Tuning::default()
+        };
+        Node::start_with(database, tuning).await.expect("it starts")
     }
 
-    async fn start_on(
-        database: &str,
-        wrong_by: i64,
-        store: Option<Arc<dyn Store>>,
-    ) -> Result<Node, StartError> {
+    async fn start_with(database: &str, tuning: Tuning) -> Result<Node, StartError> {
         let dir = TempDir::new().expect("a directory");
         let options = Options {
             database_url: Some(database.to_owned()),
             listen: vec!["127.0.0.1:0".parse::<SocketAddr>().expect("an address")],
             park_idle: support::park_idle(),
             ..Options::new(dir.path().join("data"))
-        };
-        let tuning = Tuning {
-            clock: Arc::new(Wrong(wrong_by)),
-            store,
-            ..Tuning::default()
         };
         let server = Server::start(options, tuning).await?;
         let (app, url) = (server.app().clone(), server.url());
@@ -407,15 +411,12 @@ async fn an_idle_node_asks_the_database_less_than_five_times_a_second() {
     cluster.psql("postgres", "SELECT pg_reload_conf()");
     let [first, second] = [Node::start(&database, 0).await, Node::start(&database, 0).await];
     first.deploy("bench").await;
+    first.deploy("cron").await;
     let run = second.invoke("bench/ten", "{}").await;
     first.ended(run).await;
     // Looking for work slows down once there is none, and a session that is idle tells what it did within ten seconds.
     tokio::time::sleep(Duration::from_secs(12)).await;
-    let name = database
-        .rsplit('/')
-        .next()
-        .and_then(|rest| rest.split('?').next());
-    let name = name.expect("a name");
+    let name = database_of(&database);
     // A single statement is a transaction.
     let asked = || -> f64 {
         let text = cluster.psql(
@@ -431,6 +432,70 @@ async fn an_idle_node_asks_the_database_less_than_five_times_a_second() {
     assert!(rate < 5.0, "{rate} queries a second");
     first.stop().await;
     second.stop().await;
+}
+
+/// Three nodes wait for the same ticks, and each tick comes at all of them in the same moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tick_is_started_once_however_many_nodes_see_it() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let mut nodes = Vec::new();
+    for wrong_by in [0, 240_000, -240_000] {
+        nodes.push(Node::start(&database, wrong_by).await);
+    }
+    nodes[0].deploy("cron").await;
+    let functions = ["hourly", "forgets", "renamed"];
+    let filter = |function: &str| RunFilter {
+        module: Some("cron".to_owned()),
+        function: Some(function.to_owned()),
+        limit: 100,
+        ..RunFilter::default()
+    };
+    let deadline = Instant::now() + DEADLINE;
+    for round in 1..=3 {
+        // All rows are there, and in four seconds all their ticks come.
+        while nodes[0].app.store().schedules().await.expect("lists").len() < 9 {
+            assert!(Instant::now() < deadline, "the schedules never were there");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        cluster.psql(
+            database_of(&database),
+            "UPDATE schedules SET next_ms = (extract(epoch FROM clock_timestamp()) * 1000)::int8 + 4000",
+        );
+        // Every node looks anew when something else is active or paused than before.
+        let other: FunctionName = "cron/allows".parse().expect("a name");
+        match round % 2 {
+            1 => nodes[1].app.pause_function(&other).await.expect("paused"),
+            _ => nodes[1].app.resume_function(&other).await.expect("resumed"),
+        };
+        for function in functions {
+            loop {
+                let found = nodes[2].app.store().runs(filter(function)).await.expect("lists");
+                if found.len() >= round {
+                    break;
+                }
+                assert!(
+                    Instant::now() < deadline,
+                    "{function} ticked {} times",
+                    found.len()
+                );
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+    for function in functions {
+        let found = nodes[2].app.store().runs(filter(function)).await.expect("lists");
+        for run in &found {
+            let run = nodes[0].ended(run.id).await;
+            assert_eq!(run.state.status, Status::Completed, "{run:#?}");
+        }
+        // An hour may begin meanwhile, but a tick has one event, and that one run.
+        let events: HashSet<_> = found.iter().map(|run| run.event_id).collect();
+        assert_eq!(events.len(), found.len(), "{found:#?}");
+    }
+    for node in nodes {
+        node.stop().await;
+    }
 }
 
 /// Nodes are replaced one after the other while runs of all kinds are under way: the first of the next release brings the
@@ -469,7 +534,8 @@ async fn a_rolling_upgrade_with_an_added_migration_loses_nothing() {
     let loads = [load(&older[0]), load(&older[1])];
 
     let newer = Node::start_newer(&database).await;
-    let refused = Node::start_on(&database, 0, None).await.map(|node| node.url);
+    let refused = Node::start_with(&database, Tuning::default()).await;
+    let refused = refused.map(|node| node.url);
     assert!(
         matches!(refused, Err(StartError::NewerSchema(_))),
         "an older node started on the newer schema: {refused:?}"
@@ -504,4 +570,65 @@ async fn a_rolling_upgrade_with_an_added_migration_loses_nothing() {
     println!("{} runs went through the upgrade", runs.len());
     newer.stop().await;
     second.stop().await;
+}
+
+/// An older node may meet what a newer one wrote. Blocked, the run waits for somebody who can read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_of_another_release_cannot_read_is_tried_by_the_others() {
+    let database = Cluster::shared().database();
+    let psql = |sql: &str| Cluster::shared().psql(database_of(&database), sql);
+    let older = Node::start(&database, 0).await;
+    older.deploy("bench").await;
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        // Its time comes while no node is there.
+        let run = older.invoke("bench/sleeper", r#"{"ms":3000}"#).await;
+        let asleep = |run: &Run| run.state.phase == Some(Phase::Sleeping);
+        older.until(run, "asleep", asleep).await;
+        runs.push(run);
+    }
+    // What it has in memory it need not read.
+    older.stop().await;
+    let hex = |run: RunId| -> String { run.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect() };
+    let (kind, version) = (hex(runs[0]), hex(runs[1]));
+    psql(&format!(
+        "UPDATE journal SET kind = kind + 90 WHERE run_id = '{kind}'"
+    ));
+    psql(&format!(
+        "UPDATE journal SET meta = replace(meta, '{{\"v\":1', '{{\"v\":2') WHERE run_id = '{version}'"
+    ));
+    let release = |run: &Run| {
+        let blocked = run.state.phase == Some(Phase::Blocked);
+        let error = run.error.as_ref().filter(|_| blocked)?;
+        assert_eq!(error.code, "journal-unreadable", "{error:?}");
+        let details: serde_json::Value = error.details.as_ref()?.read().ok()?;
+        details["release"].as_str().map(str::to_owned)
+    };
+    let older = Node::start(&database, 0).await;
+    for run in &runs {
+        let run = older.until(*run, "blocked", |run| release(run).is_some()).await;
+        assert_eq!(release(&run).as_deref(), Some(env!("CARGO_PKG_VERSION")));
+    }
+    let tuning = Tuning {
+        release: "1000.0.0".to_owned(),
+        ..Tuning::default()
+    };
+    let newer = Node::start_with(&database, tuning).await.expect("it starts");
+    let tried = |run: &Run| release(run).as_deref() == Some("1000.0.0");
+    for run in &runs {
+        newer.until(*run, "tried by the newer node", tried).await;
+    }
+    // From now on it can be read: whoever blocked it last, it is tried again.
+    psql(&format!(
+        "UPDATE journal SET kind = kind - 90 WHERE run_id = '{kind}'"
+    ));
+    psql(&format!(
+        "UPDATE journal SET meta = replace(meta, '{{\"v\":2', '{{\"v\":1') WHERE run_id = '{version}'"
+    ));
+    for run in runs {
+        let run = newer.ended(run).await;
+        assert_eq!(run.state.status, Status::Completed, "{:?}", run.error);
+    }
+    older.stop().await;
+    newer.stop().await;
 }

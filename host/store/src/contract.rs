@@ -24,6 +24,7 @@ use tokio::sync::watch;
 
 use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
+use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
 use crate::error::Result;
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
@@ -124,6 +125,11 @@ pub trait Store: Send + Sync + 'static {
     /// Makes a module's blocked runs ready again: a new version is active. Returns how many.
     async fn unblock(&self, module: &str, now: Timestamp) -> Result<u64>;
 
+    /// Makes up to `limit` runs ready again that are blocked because nodes of other releases than this one could not read
+    /// their journals ([`unreadable`](crate::command::unreadable)). Call until it returns 0; any node may. Reads all runs
+    /// that have not ended.
+    async fn retry_unreadable(&self, release: &str, limit: u32, now: Timestamp) -> Result<u32>;
+
     /// Pauses a run: at once, or while it executes, with the next entries that its node appends
     /// ([`Appended::Paused`]). Done again for one that is paused; refused when it has ended or is blocked.
     async fn pause(&self, run: RunId) -> Result<Commanded>;
@@ -157,6 +163,19 @@ pub trait Store: Send + Sync + 'static {
     /// Cancels what was found to be meant, and remembers how far the cancellation has got. Answers with the runs that
     /// were cancelled by it; none of them when the cancellation was deleted meanwhile.
     async fn cancel_examined(&self, examined: Examined) -> Result<Vec<RunId>>;
+
+    // ---- schedules ---------------------------------------------------------------------------------------------
+
+    /// Makes the schedules of some modules those that a generation of the registry has: others are removed, missing ones
+    /// added, and those that were there keep their places. Done again it changes nothing.
+    async fn put_schedules(&self, schedules: NewSchedules) -> Result<()>;
+
+    /// All schedules, by the names of their functions and their expressions.
+    async fn schedules(&self) -> Result<Vec<Schedule>>;
+
+    /// Moves a schedule on, if it stands where it is believed to, and stores the event of the tick that is started and its
+    /// run in the same commit. Flow control may keep the run from being created, which the schedule then says.
+    async fn tick(&self, tick: Tick) -> Result<Ticked>;
 
     // ---- modules -----------------------------------------------------------------------------------------------
 

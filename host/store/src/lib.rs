@@ -8,6 +8,7 @@
 //! | [`schedule`] | claims, timers, leases, nodes |
 //! | [`execute`] | appending to a journal and what follows the append |
 //! | [`command`] | cancel, wake, unblock |
+//! | [`cron`] | where the schedules of functions stand |
 //! | [`cancellation`] | cancelling many runs with one command |
 //! | [`registry`] | modules, versions, activation |
 //! | [`read`] | what pages and the API show |
@@ -26,6 +27,7 @@ pub mod cancellation;
 pub mod command;
 pub mod conformance;
 pub mod contract;
+pub mod cron;
 pub mod error;
 pub mod execute;
 pub mod ingest;

@@ -47,6 +47,8 @@ pub struct Standing {
     pub now: Timestamp,
     /// Somebody asked the node to drain: it should claim nothing more, hand back what it has, and end.
     pub draining: bool,
+    /// Nodes of another release live beside it, as of this heartbeat: an upgrade is under way. Not known yet when it joins.
+    pub mixed: bool,
 }
 
 /// A node as the store knows it.

@@ -27,7 +27,12 @@ async fn sqlite_conforms() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqlite_behaves_as_the_model() {
-    for default in [1, 2, 3] {
+    let seeds = if std::env::var_os("DORMOUSE_TEST_LONG").is_some() {
+        24
+    } else {
+        3
+    };
+    for default in 1..=seeds {
         let dir = tempfile::tempdir().expect("a directory");
         let store = Arc::new(SqliteStore::open(Options::new(dir.path())).await.expect("opens"));
         let seed = differential::seed(default);

@@ -8,7 +8,7 @@ use crate::place;
 /// A transaction that stays open until this is dropped.
 pub struct Held {
     process: Child,
-    _input: ChildStdin,
+    input: ChildStdin,
 }
 
 impl Held {
@@ -37,10 +37,14 @@ impl Held {
         let answers = BufReader::new(process.stdout.take().expect("a pipe"));
         let held = answers.lines().any(|line| line.is_ok_and(|line| line == "held"));
         assert!(held, "psql ended: {sql}");
-        Held {
-            process,
-            _input: input,
-        }
+        Held { process, input }
+    }
+
+    /// Executes more SQL in the transaction, and waits for nothing.
+    pub fn go_on(&mut self, sql: &str) {
+        self.input
+            .write_all(format!("{sql};\n").as_bytes())
+            .expect("psql reads");
     }
 }
 

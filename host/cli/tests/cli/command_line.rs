@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::stub::{Answer, Stub, dormouse, text};
 
-const COMMANDS: [&str; 37] = [
+const COMMANDS: [&str; 39] = [
     "",
     "start",
     "new",
@@ -38,6 +38,8 @@ const COMMANDS: [&str; 37] = [
     "functions list",
     "functions pause",
     "functions resume",
+    "schedules",
+    "schedules list",
     "nodes",
     "nodes list",
     "nodes drain",
@@ -77,7 +79,15 @@ fn help_is_as_reviewed() {
 fn the_guide_names_every_command() {
     let guide = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/cli.md"))
         .expect("docs/guide/cli.md");
-    let groups = ["", "events", "runs", "cancellations", "modules", "functions"];
+    let groups = [
+        "",
+        "events",
+        "runs",
+        "cancellations",
+        "modules",
+        "functions",
+        "schedules",
+    ];
     for command in COMMANDS.iter().filter(|command| !groups.contains(command)) {
         assert!(
             guide.contains(&format!("dormouse {command}")),
@@ -192,6 +202,37 @@ fn an_event_is_sent_as_the_contract_says_and_its_id_is_on_stdout() {
     assert_eq!(
         event,
         serde_json::json!({"name": "a/b", "data": {"n": 1}, "id": "x-1"})
+    );
+}
+
+#[test]
+fn schedules_say_when_they_tick_next_or_why_not() {
+    let answer = r#"{"data":[
+        {"function_id":"m/f","cron":"0 9 * * *","paused":false,"next_at":"2026-11-26T09:00:00.000Z","waits_for":null,
+         "last":{"scheduled_at":"2026-11-25T09:00:00.000Z","run_id":"01R"},
+         "last_skipped":{"scheduled_at":"2026-11-24T09:00:00.000Z","reason":"it overlapped"}},
+        {"function_id":"m/g","cron":"@daily","paused":true,"next_at":null,"waits_for":null,"last":null,"last_skipped":null},
+        {"function_id":"m/h","cron":"@daily","paused":false,"next_at":"2026-11-25T00:00:00.000Z","waits_for":"01Q",
+         "last":null,"last_skipped":null}],"metadata":{}}"#;
+    let stub = Stub::start(move |_| Answer::Json(200, answer.to_owned()));
+    let table = text(&stub.dormouse(&["schedules", "list"]).stdout);
+    assert_eq!(stub.requests()[0].line, "GET /v1/schedules");
+    for part in [
+        "FUNCTION  CRON",
+        "2026-11-26T09:00:00.000Z  2026-11-25T09:00:00.000Z  01R",
+        "2026-11-24T09:00:00.000Z: it overlapped",
+        "paused",
+        "when run 01Q has ended",
+    ] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    let none = Stub::start(|_| Answer::Json(200, r#"{"data":[],"metadata":{}}"#.to_owned()));
+    let output = none.dormouse(&["schedules", "list"]);
+    assert!(output.stdout.is_empty());
+    assert!(
+        text(&output.stderr).contains("no schedules"),
+        "{}",
+        text(&output.stderr)
     );
 }
 

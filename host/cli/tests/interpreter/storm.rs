@@ -13,7 +13,7 @@ use super::verdict::Verdict;
 use crate::support::fleet::{Client, Fleet};
 use crate::support::nemesis::{Appetite, Nemesis, SharedDatabase, plan};
 use crate::support::witness::Witness;
-use crate::support::{Dice, guest};
+use crate::support::{Dice, guest, long};
 
 /// The module and the components that are its versions.
 const MODULE: &str = "interpreter";
@@ -21,6 +21,8 @@ const VERSIONS: [&str; 2] = ["interpreter", "interpreter-v2"];
 /// After the last trouble runs may take this long, and that long without any of them coming to an end.
 const PATIENCE: Duration = Duration::from_secs(300);
 const STANDSTILL: Duration = Duration::from_secs(60);
+/// How many commits have to be left unanswered in the long form; in the short one, one.
+const ANSWERS_LOST_LONG: u32 = 5;
 /// How many of the runs that are stuck are told in full.
 const STUCK_TOLD: usize = 3;
 
@@ -84,6 +86,7 @@ impl Storm {
             panic!("{stuck}\n{}\n{}", nemesis.summary(), nemesis.fleet.log_tails(60));
         }
         let settled = calm.elapsed();
+        nemesis.has_worked(&self.appetite, if long() { ANSWERS_LOST_LONG } else { 1 });
         let verdict = Verdict {
             client: &client,
             module: MODULE,
@@ -143,11 +146,134 @@ async fn stuck(client: &Client, open: &[Value]) -> String {
         open.iter().partition(|run| run["phase"] == "blocked");
     for run in blocked.into_iter().chain(others).take(STUCK_TOLD) {
         let id = run["run_id"].as_str().unwrap_or_default();
-        let (journal, _) = client.get(&format!("/v1/runs/{id}/journal")).await;
-        told.push_str(&format!("\n--- run {id} ---\n{run:#}\n--- its journal ---"));
-        for entry in journal.as_array().into_iter().flatten() {
-            told.push_str(&format!("\n{entry}"));
-        }
+        told.push_str(&format!("\n--- run {id} ---\n{run:#}"));
+        told.push_str(&client.journal(id).await);
     }
     told
+}
+
+mod tests {
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::support::nemesis::{Act, Trouble};
+
+    /// Everything goes wrong, for three nodes.
+    fn everything() -> Appetite {
+        Appetite {
+            kill: Trouble::of((300, 6_000), (0, 3_000)),
+            stop: Trouble::of((400, 9_000), (50, 2_000)),
+            long_stop: Trouble::of((9_000, 20_000), (11_000, 14_000)),
+            cut: Trouble::of((600, 12_000), (500, 14_000)),
+            lost_answer: Trouble::at_once((1_000, 3_000)),
+            database: Trouble::of((5_000, 40_000), (0, 2_000)),
+            deploy: Trouble::at_once((3_000, 6_000)),
+        }
+    }
+
+    #[test]
+    fn a_plan_has_every_trouble_and_each_that_begins_ends_before_the_next_of_its_node() {
+        for seed in 0..200 {
+            let acts = plan(&mut Dice::of(seed), &everything(), 3, 25_000);
+            assert_eq!(acts, plan(&mut Dice::of(seed), &everything(), 3, 25_000));
+            assert!(acts.windows(2).all(|pair| pair[0].0 <= pair[1].0), "{acts:?}");
+            let mut troubles: [Option<Act>; 3] = [None; 3];
+            let (mut down, mut seen) = (false, [false; 7]);
+            for (_, act) in &acts {
+                let (kind, node) = match act {
+                    Act::Kill(node) => (0, Some(*node)),
+                    Act::Stop(node) => (1, Some(*node)),
+                    Act::Cut(node, _) => (2, Some(*node)),
+                    Act::LoseAnswer(_) => (3, None),
+                    Act::DatabaseDown => {
+                        assert!(!down, "it is down already: {acts:?}");
+                        down = true;
+                        (4, None)
+                    }
+                    Act::DatabaseUp => {
+                        assert!(down, "it is up already: {acts:?}");
+                        down = false;
+                        (5, None)
+                    }
+                    Act::Deploy => (6, None),
+                    Act::Start(node) | Act::Continue(node) | Act::Mend(node) => {
+                        let begun = troubles[*node].take();
+                        let fits = matches!(
+                            (begun, act),
+                            (Some(Act::Kill(_)), Act::Start(_))
+                                | (Some(Act::Stop(_)), Act::Continue(_))
+                                | (Some(Act::Cut(..)), Act::Mend(_))
+                        );
+                        assert!(fits, "{act:?} ends {begun:?}: {acts:?}");
+                        continue;
+                    }
+                };
+                seen[kind] = true;
+                if let Some(node) = node {
+                    let before = troubles[node].replace(*act);
+                    assert_eq!(before, None, "node {node} has its trouble already: {acts:?}");
+                }
+            }
+            assert_eq!(seen, [true; 7], "seed {seed}: {acts:?}");
+            assert_eq!((troubles, down), ([None; 3], false), "not all ends: {acts:?}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "too short")]
+    fn a_plan_that_has_no_time_for_every_trouble_is_refused() {
+        plan(&mut Dice::of(1), &everything(), 3, 8_000);
+    }
+
+    /// Answers whatever it is asked with this.
+    async fn answering(data: Value) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let body = json!({ "data": data }).to_string();
+                let _ = stream.read(&mut [0; 4096]).await;
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn runs_that_are_stuck_are_told_with_their_journals_the_blocked_ones_first() {
+        // Loopback has no TLS; the client wants a provider nevertheless.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let run = |id: &str, phase: &str| json!({ "run_id": id, "phase": phase });
+        let open = [
+            run("A", "sleeping"),
+            run("B", "sleeping"),
+            run("C", "sleeping"),
+            run("D", "blocked"),
+        ];
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let nobody = format!("http://{}", gone.local_addr().expect("an address"));
+        drop(gone);
+        let answers = answering(json!([{ "seq": 0, "kind": "sleep" }])).await;
+        let told = stuck(&Client::of_urls([nobody.clone(), answers]), &open).await;
+        assert!(told.starts_with("4 runs are stuck\n--- run D ---"), "{told}");
+        assert_eq!(
+            told.matches("{\"seq\":0,\"kind\":\"sleep\"}").count(),
+            3,
+            "{told}"
+        );
+        assert!(!told.contains("--- run C ---"), "no more than three: {told}");
+        // When no node answers any more it says so, instead of why it could not ask.
+        let told = stuck(&Client::of_urls([nobody]), &open).await;
+        assert!(
+            told.contains("no node answers with the journal of run D"),
+            "{told}"
+        );
+    }
 }

@@ -16,8 +16,46 @@ const INVOKED: &str = "dormouse/function.invoked";
 /// For how long after it went on a node that had stood still may tell of bodies that another has finished meanwhile: it
 /// stood between its last look at its lease and the body.
 const STALE_FOR: Duration = Duration::from_secs(5);
-/// How many wrongs are told in full.
+/// How many wrongs are told in full,
 const TOLD_MAX: usize = 20;
+/// and of how many runs the journals.
+const JOURNALS_MAX: usize = 3;
+
+/// All that is wrong.
+#[derive(Default)]
+struct Wrongs {
+    told: Vec<String>,
+    runs: BTreeSet<String>,
+}
+
+impl Wrongs {
+    fn push(&mut self, wrong: String) {
+        self.told.push(wrong);
+    }
+
+    /// Of a run, whose journal may say more.
+    fn of_run(&mut self, run: &str, wrong: impl std::fmt::Display) {
+        self.runs.insert(run.to_owned());
+        self.told.push(format!("run {run}{wrong}"));
+    }
+
+    /// # Panics
+    /// When anything is wrong.
+    async fn none(self, client: &Client) {
+        if self.told.is_empty() {
+            return;
+        }
+        let mut told = format!(
+            "{} things are not as predicted:\n{}",
+            self.told.len(),
+            self.told[..self.told.len().min(TOLD_MAX)].join("\n")
+        );
+        for run in self.runs.iter().take(JOURNALS_MAX) {
+            told.push_str(&client.journal(run).await);
+        }
+        panic!("{told}");
+    }
+}
 
 /// A task whose run is to be looked at, and what the run that asked for it knows of that.
 struct Open {
@@ -88,7 +126,7 @@ impl Verdict<'_> {
     /// # Panics
     /// With all that is wrong.
     pub(crate) async fn pass(self, application: &Application, lines: Vec<(Instant, String)>) -> String {
-        let mut wrong = Vec::new();
+        let mut wrong = Wrongs::default();
         let mut prediction = Prediction::default();
         for task in self.roots {
             prediction.add(task);
@@ -131,12 +169,12 @@ impl Verdict<'_> {
             let id = run["run_id"].as_str().unwrap_or_default().to_owned();
             let (whole, _) = self.client.get(&format!("/v1/runs/{id}")).await;
             if let Err(error) = asked.fits(&whole) {
-                wrong.push(format!("run {id}: {error}: {whole}"));
+                wrong.of_run(&id, format_args!(": {error}: {whole}"));
             }
             let account = match self.account(&task, &whole) {
                 Ok(account) => account,
                 Err(error) => {
-                    wrong.push(format!("run {id}: {error}: {whole}"));
+                    wrong.of_run(&id, format_args!(": {error}: {whole}"));
                     continue;
                 }
             };
@@ -148,7 +186,7 @@ impl Verdict<'_> {
                 let lines = told.remove(&(id.clone(), body.step.clone())).unwrap_or_default();
                 match self.body(body, &lines, &whole) {
                     Ok(again) => stale += again,
-                    Err(error) => wrong.push(format!("run {id}, {}: {error}", body.step)),
+                    Err(error) => wrong.of_run(&id, format_args!(", {}: {error}", body.step)),
                 }
             }
             let sent = account.sent.into_iter().map(|(event, task)| Open {
@@ -176,20 +214,21 @@ impl Verdict<'_> {
         // What is left are bodies that lost: an hour was to pass before their second attempt.
         for ((run, step), lines) in &told {
             if !step.starts_with("lost-body ") || lines.iter().any(|line| line.attempt != 1) {
-                wrong.push(format!(
-                    "run {run}, {step}: nothing asked for this body, {} lines",
-                    lines.len()
-                ));
+                let lines = lines.len();
+                wrong.of_run(
+                    run,
+                    format_args!(", {step}: nothing asked for this body, {lines} lines"),
+                );
             }
         }
-        self.tellings(&prediction, &mut wrong).await;
-        self.ledger(application, &prediction, &expected, &mut wrong);
-        assert!(
-            wrong.is_empty(),
-            "{} things are not as predicted:\n{}",
-            wrong.len(),
-            wrong[..wrong.len().min(TOLD_MAX)].join("\n")
-        );
+        let done = self.client.pages(&format!("/v1/events?name={DONE}")).await;
+        tellings(&done, &prediction, &mut wrong);
+        let added = Added {
+            ledger: application.ledger(),
+            counters: application.counters(),
+        };
+        added.judge(&prediction, &expected, &mut wrong);
+        wrong.none(self.client).await;
         format!(
             "{} runs of {} programs, {} more invoked and cancelled, {bodies} bodies, {stale} told again by nodes that had \
              stood still, {} additions to {} counters, {} calls, {invoked} invokes",
@@ -221,22 +260,6 @@ impl Verdict<'_> {
             by_task.entry(*tag).or_default().push(run);
         }
         by_task
-    }
-
-    /// Each task that should say that it is done has said so once.
-    async fn tellings(&self, prediction: &Prediction, wrong: &mut Vec<String>) {
-        let mut told: BTreeMap<u64, usize> = prediction.telling.iter().map(|tag| (*tag, 0)).collect();
-        for event in self.client.pages(&format!("/v1/events?name={DONE}")).await {
-            match event["data"]["child"].as_u64() {
-                Some(tag) => *told.entry(tag).or_default() += 1,
-                None => wrong.push(format!("a strange event: {event}")),
-            }
-        }
-        for (tag, times) in told {
-            if times != 1 || !prediction.telling.contains(&tag) {
-                wrong.push(format!("task {tag} has said {times} times that it is done"));
-            }
-        }
     }
 
     /// What a run did, when it has completed on one version and its output is what the task comes to.
@@ -320,36 +343,60 @@ impl Verdict<'_> {
         }
         Ok(after.len())
     }
+}
 
+/// Each task that should say that it is done has said so once.
+fn tellings(done: &[Value], prediction: &Prediction, wrong: &mut Wrongs) {
+    let mut told: BTreeMap<u64, usize> = prediction.telling.iter().map(|tag| (*tag, 0)).collect();
+    for event in done {
+        match event["data"]["child"].as_u64() {
+            Some(tag) => *told.entry(tag).or_default() += 1,
+            None => wrong.push(format!("a strange event: {event}")),
+        }
+    }
+    for (tag, times) in told {
+        if times != 1 || !prediction.telling.contains(&tag) {
+            wrong.push(format!("task {tag} has said {times} times that it is done"));
+        }
+    }
+}
+
+/// What the application's database holds.
+struct Added {
+    /// Run, step, counter, amount.
+    ledger: Vec<(String, String, u32, i64)>,
+    counters: BTreeMap<u32, i64>,
+}
+
+impl Added {
     /// Each addition is there once, and each counter is as predicted.
-    fn ledger(
-        &self,
-        application: &Application,
+    fn judge(
+        self,
         prediction: &Prediction,
         expected: &BTreeMap<(String, String), (u32, i64)>,
-        wrong: &mut Vec<String>,
+        wrong: &mut Wrongs,
     ) {
         let mut noted: BTreeMap<(String, String), Vec<(u32, i64)>> = BTreeMap::new();
-        for (run, step, counter, by) in application.ledger() {
+        for (run, step, counter, by) in self.ledger {
             noted.entry((run, step)).or_default().push((counter, by));
         }
         for ((run, step), added) in &noted {
             match expected.get(&(run.clone(), step.clone())) {
                 Some(one) if added == &[*one] => {}
-                one => wrong.push(format!(
-                    "run {run}, {step}: added {added:?}, predicted was {one:?}"
-                )),
+                one => wrong.of_run(
+                    run,
+                    format_args!(", {step}: added {added:?}, predicted was {one:?}"),
+                ),
             }
         }
         for ((run, step), one) in expected {
             if !noted.contains_key(&(run.clone(), step.clone())) {
-                wrong.push(format!("run {run}, {step}: {one:?} was never added"));
+                wrong.of_run(run, format_args!(", {step}: {one:?} was never added"));
             }
         }
-        let counters = application.counters();
-        let all = prediction.counters.keys().chain(counters.keys());
+        let all = prediction.counters.keys().chain(self.counters.keys());
         for counter in all.collect::<BTreeSet<_>>() {
-            let (is, should) = (counters.get(counter), prediction.counters.get(counter));
+            let (is, should) = (self.counters.get(counter), prediction.counters.get(counter));
             if is != should {
                 wrong.push(format!("counter {counter} is {is:?}, predicted was {should:?}"));
             }
@@ -377,3 +424,5 @@ fn by_step(lines: Vec<(Instant, String)>) -> HashMap<(String, String), Vec<Line>
     }
     told
 }
+
+mod tests;

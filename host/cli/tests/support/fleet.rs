@@ -79,6 +79,28 @@ impl Client {
         .await
     }
 
+    /// The `data` of the answer to `GET` of a path under `/v1`, when any node has one: each is asked once.
+    pub async fn try_get(&self, path: &str) -> Option<Value> {
+        for _ in 0..self.urls.len() {
+            if let Some((200, mut body)) = self.ask("GET", path, "").await {
+                return Some(body["data"].take());
+            }
+        }
+        None
+    }
+
+    /// A run's journal, an entry in a line, or that nobody can be asked for it: for people.
+    pub async fn journal(&self, run: &str) -> String {
+        let Some(journal) = self.try_get(&format!("/v1/runs/{run}/journal")).await else {
+            return format!("\n--- no node answers with the journal of run {run} ---");
+        };
+        let mut told = format!("\n--- the journal of run {run} ---");
+        for entry in journal.as_array().into_iter().flatten() {
+            told.push_str(&format!("\n{entry}"));
+        }
+        told
+    }
+
     /// Sends an event until it is acknowledged, as a client does that repeats the same id. Its ULID.
     pub async fn event(&self, name: &str, id: &str, data: &Value) -> String {
         let body = json!({ "name": name, "id": id, "data": data }).to_string();

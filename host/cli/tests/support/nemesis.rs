@@ -84,6 +84,21 @@ pub struct Appetite {
     pub deploy: Option<Trouble>,
 }
 
+impl Appetite {
+    /// All that may go wrong, each with whether it is wanted, in the order of [`plan`]'s.
+    fn wanted(&self) -> [bool; 7] {
+        [
+            self.kill.is_some(),
+            self.stop.is_some(),
+            self.long_stop.is_some(),
+            self.cut.is_some(),
+            self.lost_answer.is_some(),
+            self.database.is_some(),
+            self.deploy.is_some(),
+        ]
+    }
+}
+
 /// Whom a trouble befalls.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -93,8 +108,31 @@ enum Kind {
     Module,
 }
 
-/// What is done when, in milliseconds from the beginning, in order. All that began also ends.
+/// How often a plan is made that lacks something, before it is given up.
+const PLANS_MAX: u32 = 10_000;
+
+/// What is done when, in milliseconds from the beginning, in order. All that may go wrong does, and all that began also
+/// ends.
+///
+/// # Panics
+/// When the time is too short for that.
 pub fn plan(dice: &mut Dice, appetite: &Appetite, nodes: usize, length_ms: u64) -> Vec<(u64, Act)> {
+    for _ in 0..PLANS_MAX {
+        let (acts, kinds) = any_plan(dice, appetite, nodes, length_ms);
+        if kinds == appetite.wanted() {
+            return acts;
+        }
+    }
+    panic!("{length_ms} ms are too short for {appetite:?}")
+}
+
+/// A plan, and which kinds of trouble are in it.
+fn any_plan(
+    dice: &mut Dice,
+    appetite: &Appetite,
+    nodes: usize,
+    length_ms: u64,
+) -> (Vec<(u64, Act)>, [bool; 7]) {
     let stop = Kind::Node(|node, _| Act::Stop(node), Act::Continue);
     let cut = |node, dice: &mut Dice| Act::Cut(node, if dice.one_in(2) { Way::Silent } else { Way::Shut });
     let kinds = [
@@ -108,11 +146,12 @@ pub fn plan(dice: &mut Dice, appetite: &Appetite, nodes: usize, length_ms: u64) 
     ];
     // The beginnings of all troubles in the order of time, so that who comes first gets the node.
     let mut beginnings = Vec::new();
-    for (trouble, kind) in kinds {
+    let mut planned = [false; 7];
+    for (number, (trouble, kind)) in kinds.into_iter().enumerate() {
         let Some(trouble) = trouble else { continue };
         let mut at = dice.within(trouble.every);
         while at < length_ms {
-            beginnings.push((at, dice.within(trouble.lasts), kind));
+            beginnings.push((at, dice.within(trouble.lasts), kind, number));
             at += dice.within(trouble.every);
         }
     }
@@ -121,7 +160,7 @@ pub fn plan(dice: &mut Dice, appetite: &Appetite, nodes: usize, length_ms: u64) 
     // Until when a node has its trouble, and the database.
     let mut free = vec![0; nodes];
     let mut database_free = 0;
-    for (at, lasts, kind) in beginnings {
+    for (at, lasts, kind, number) in beginnings {
         // From a random node on, the first that is well.
         let from = dice.below(nodes as u64) as usize;
         let well = (0..nodes)
@@ -134,8 +173,8 @@ pub fn plan(dice: &mut Dice, appetite: &Appetite, nodes: usize, length_ms: u64) 
                 free[node] = at + lasts + 1;
             }
             (Kind::NodeAtOnce(act), Some(node)) => acts.push((at, act(node))),
-            (Kind::Node(..) | Kind::NodeAtOnce(_), None) => {}
-            (Kind::Database, _) if database_free > at => {}
+            (Kind::Node(..) | Kind::NodeAtOnce(_), None) => continue,
+            (Kind::Database, _) if database_free > at => continue,
             (Kind::Database, _) => {
                 acts.push((at, Act::DatabaseDown));
                 acts.push((at + lasts, Act::DatabaseUp));
@@ -143,9 +182,10 @@ pub fn plan(dice: &mut Dice, appetite: &Appetite, nodes: usize, length_ms: u64) 
             }
             (Kind::Module, _) => acts.push((at, Act::Deploy)),
         }
+        planned[number] = true;
     }
     acts.sort_by_key(|(at, _)| *at);
-    acts
+    (acts, planned)
 }
 
 /// The database that the nodes share, and each node's way to it.
@@ -282,6 +322,27 @@ impl Nemesis {
     /// When nodes went on that had been stopped for so long that others may have their runs.
     pub fn woken(&self) -> &[Instant] {
         &self.woken
+    }
+
+    /// # Panics
+    /// When something has not gone wrong that should have, or fewer answers were lost than `answers`.
+    pub fn has_worked(&self, appetite: &Appetite, answers: u32) {
+        let done = |of: fn(&Act) -> bool| self.done.iter().any(of);
+        let happened = [
+            done(|act| matches!(act, Act::Kill(_))),
+            done(|act| matches!(act, Act::Continue(_))),
+            !self.woken.is_empty(),
+            done(|act| matches!(act, Act::Mend(_))),
+            self.answers_lost() >= answers,
+            done(|act| matches!(act, Act::DatabaseUp)),
+            done(|act| matches!(act, Act::Deploy)),
+        ];
+        let mut missing = appetite.wanted().into_iter().zip(happened);
+        assert!(
+            missing.all(|(wanted, happened)| happened || !wanted),
+            "not all has gone wrong that should have: {}",
+            self.summary()
+        );
     }
 
     /// How often each kind of act was carried out, for people.

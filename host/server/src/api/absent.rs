@@ -23,7 +23,3 @@ pub(super) async fn grants() -> Answer {
 pub(super) async fn audit() -> Answer {
     answer("the audit log")
 }
-
-pub(super) async fn schedules() -> Answer {
-    answer("schedules")
-}

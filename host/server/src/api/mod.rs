@@ -9,6 +9,7 @@
 //! | [`reruns`] | a run once more |
 //! | [`cancellations`] | cancelling many runs |
 //! | [`modules`] | modules, versions, functions, invoke |
+//! | [`schedules`] | when functions start by the clock |
 //! | [`node`] | `/health`, `/ready`, `/metrics`, `/dev`, nodes |
 //! | [`openapi`] | `/openapi.json`: all of these described |
 //! | [`absent`] | what a later release brings, answered as data |
@@ -31,6 +32,7 @@ mod pausing;
 mod query;
 mod reruns;
 mod runs;
+mod schedules;
 mod signals;
 mod steps;
 mod stream;
@@ -102,7 +104,7 @@ pub fn routes(app: App) -> Router {
         .route("/keys", get(absent::keys).post(absent::keys))
         .route("/grants", get(absent::grants).put(absent::grants))
         .route("/audit", get(absent::audit))
-        .route("/schedules", get(absent::schedules));
+        .route("/schedules", get(schedules::list));
     let guarded = Router::new()
         .nest("/v1", v1)
         .route("/invoke/{module}/{function}", post(modules::invoke))

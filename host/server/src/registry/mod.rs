@@ -10,13 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use dormouse_core::condition::Condition;
+use dormouse_core::cron::Schedule;
 use dormouse_core::flow::{Admission, Plan};
 use dormouse_core::manifest::{Function, Manifest};
-use dormouse_core::trigger::Trigger;
-use dormouse_core::{Digest, FunctionName, Json};
+use dormouse_core::trigger::{OnEvent, Trigger};
+use dormouse_core::{Digest, FunctionName, Json, Timestamp};
 use dormouse_engine::{Engine, Module};
 use dormouse_store::Store;
+use dormouse_store::cron::{NewSchedule, NewSchedules};
 use dormouse_store::registry::{Registry as Active, Version};
+use tokio::sync::watch;
 
 use crate::config::Grants;
 
@@ -31,7 +34,9 @@ pub struct Snapshot {
     pub modules: HashMap<String, ActiveModule>,
     /// Functions that are paused, also those of modules that are not active.
     pub paused: HashSet<FunctionName>,
-    /// Every trigger that some active function has.
+    /// Every cron that some active function has, by function and expression.
+    pub schedules: Vec<Arc<ActiveSchedule>>,
+    /// Every trigger by events that some active function has.
     triggers: Vec<ActiveTrigger>,
     /// The flow control of those functions that have any.
     flow: HashMap<FunctionName, Plan>,
@@ -40,10 +45,25 @@ pub struct Snapshot {
 /// A trigger: the pattern with its condition, and the function it starts.
 #[derive(Debug)]
 struct ActiveTrigger {
-    trigger: Trigger,
+    trigger: OnEvent,
     condition: Option<Condition>,
     function: FunctionName,
     version: Digest,
+}
+
+/// A cron of an active function.
+#[derive(Debug)]
+pub struct ActiveSchedule {
+    /// The function it starts.
+    pub function: FunctionName,
+    /// The active version.
+    pub version: Digest,
+    /// The expression, as its trigger has it.
+    pub cron: String,
+    /// What the trigger says.
+    pub schedule: Schedule,
+    /// Since when the version is active: a schedule that is new begins there.
+    pub since: Timestamp,
 }
 
 /// A module's active version.
@@ -93,6 +113,22 @@ impl Snapshot {
         Some((module.version.digest, module.manifest.function(name.function())?))
     }
 
+    /// What the store should have of schedules.
+    pub(crate) fn wanted_schedules(&self) -> NewSchedules {
+        let mut modules: Vec<String> = self.modules.keys().cloned().collect();
+        modules.sort_unstable();
+        let schedules = self.schedules.iter().map(|active| NewSchedule {
+            function: active.function.clone(),
+            cron: active.cron.clone(),
+            next: active.schedule.next(active.since),
+        });
+        NewSchedules {
+            modules,
+            schedules: schedules.collect(),
+            generation: self.generation,
+        }
+    }
+
     fn new(active: Active) -> Snapshot {
         let mut snapshot = Snapshot {
             generation: active.generation,
@@ -120,21 +156,39 @@ impl Snapshot {
                 }
                 for trigger in &function.triggers {
                     // It was checked at upload, as the manifest was when it was read just now.
-                    let Ok(condition) = trigger.compile() else {
-                        continue;
-                    };
-                    snapshot.triggers.push(ActiveTrigger {
-                        trigger: trigger.clone(),
-                        condition,
-                        function: name.clone(),
-                        version: version.digest,
-                    });
+                    match trigger {
+                        Trigger::Event(trigger) => {
+                            let Ok(condition) = trigger.compile() else {
+                                continue;
+                            };
+                            snapshot.triggers.push(ActiveTrigger {
+                                trigger: trigger.clone(),
+                                condition,
+                                function: name.clone(),
+                                version: version.digest,
+                            });
+                        }
+                        Trigger::Cron(trigger) => {
+                            let Ok(schedule) = Schedule::compile(&name, trigger) else {
+                                continue;
+                            };
+                            snapshot.schedules.push(Arc::new(ActiveSchedule {
+                                function: name.clone(),
+                                version: version.digest,
+                                cron: trigger.cron.clone(),
+                                schedule,
+                                since: version.activated_at.unwrap_or_default(),
+                            }));
+                        }
+                    }
                 }
             }
             snapshot
                 .modules
                 .insert(version.module.clone(), ActiveModule { version, manifest });
         }
+        let key = |active: &Arc<ActiveSchedule>| (active.function.clone(), active.cron.clone());
+        snapshot.schedules.sort_by_cached_key(key);
         snapshot
     }
 }
@@ -144,6 +198,8 @@ pub struct Registry {
     store: Arc<dyn Store>,
     engine: Engine,
     snapshot: RwLock<Arc<Snapshot>>,
+    /// The snapshot's generation, for those who wait for another.
+    generation: watch::Sender<i64>,
     /// Manifests of versions that runs are pinned to.
     manifests: Mutex<HashMap<(String, Digest), Arc<Manifest>>>,
     loaded: Mutex<HashMap<Digest, Module>>,
@@ -180,6 +236,7 @@ impl Registry {
             store,
             engine,
             snapshot: RwLock::default(),
+            generation: watch::Sender::new(0),
             manifests: Mutex::default(),
             loaded: Mutex::default(),
             unloadable: Mutex::default(),
@@ -204,8 +261,18 @@ impl Registry {
         let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
         if fresh.generation >= snapshot.generation {
             *snapshot = Arc::clone(&fresh);
+            self.generation.send_if_modified(|generation| {
+                let moved = *generation != fresh.generation;
+                *generation = fresh.generation;
+                moved
+            });
         }
         Ok(Arc::clone(&snapshot))
+    }
+
+    /// Moves when something else is active than before, or paused.
+    pub(crate) fn generations(&self) -> watch::Receiver<i64> {
+        self.generation.subscribe()
     }
 
     /// The revision that new runs keep.

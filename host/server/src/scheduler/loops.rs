@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dormouse_core::Timestamp;
@@ -36,7 +37,9 @@ const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
 const KEEP_UP_EVERY: Duration = Duration::from_secs(2);
 /// How often dead nodes' runs are looked for: half of what may go by between the end of a lease and the end of its runs.
 const TAKEOVER_EVERY: Duration = Duration::from_millis(2_500);
-/// How many runs are taken over in one commit.
+/// How often it is tried again what nodes of other releases could not read, while there are any.
+const TRY_AGAIN_EVERY: Duration = Duration::from_secs(5);
+/// How many runs are taken over, or tried again, in one commit.
 const TAKEOVER_BATCH: u32 = 1_000;
 /// How often runs are looked for that their callers have given up, without a nudge.
 const ORPHANS_EVERY: Duration = Duration::from_secs(2);
@@ -57,8 +60,10 @@ pub(super) fn all(scheduler: &Scheduler) -> Vec<Task> {
         of(|scheduler| Box::pin(beating(scheduler))),
         of(|scheduler| Box::pin(taking_over(scheduler))),
         of(|scheduler| Box::pin(cancelling_orphans(scheduler))),
+        of(|scheduler| Box::pin(trying_again(scheduler))),
         of(|scheduler| Box::pin(super::held::releasing(scheduler))),
         of(|scheduler| Box::pin(super::many::cancelling(scheduler))),
+        of(|scheduler| Box::pin(super::ticking::ticking(scheduler))),
     ]
 }
 
@@ -196,7 +201,9 @@ async fn fire(scheduler: &Scheduler) -> bool {
 /// Reads what is due in the next window, so that timers set by others or before a restart are known in time.
 async fn reading_ahead(scheduler: Scheduler) {
     loop {
-        let until = scheduler.0.clock.now().after(WINDOW);
+        // Before the question: while that is on its way, the clock may jump.
+        let from = scheduler.0.clock.now();
+        let until = from.after(WINDOW);
         match scheduler.0.store.upcoming_timers(until, DUE_MAX as u32).await {
             Ok(times) => {
                 for time in times {
@@ -210,9 +217,8 @@ async fn reading_ahead(scheduler: Scheduler) {
                 continue;
             }
         }
-        let again = scheduler.0.clock.now().after(WINDOW_EVERY);
         tokio::select! {
-            () = scheduler.0.clock.sleep_until(again) => {}
+            () = scheduler.0.clock.sleep_until(from.after(WINDOW_EVERY)) => {}
             () = scheduler.0.ahead.notified() => {}
             () = scheduler.0.stop.cancelled() => return,
         }
@@ -312,6 +318,48 @@ async fn cancelling_orphans(scheduler: Scheduler) {
         tokio::select! {
             () = scheduler.0.orphaned.notified() => {}
             () = tokio::time::sleep(ORPHANS_EVERY) => {}
+            () = scheduler.0.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Tries again what nodes of other releases could not read: when this one starts, while there are others, and once more when
+/// there are none.
+async fn trying_again(scheduler: Scheduler) {
+    let mut before = true;
+    loop {
+        let mixed = scheduler.0.mixed.load(Ordering::Relaxed);
+        if before || mixed {
+            let (release, now) = (scheduler.release(), scheduler.0.clock.now());
+            match scheduler
+                .0
+                .store
+                .retry_unreadable(release, TAKEOVER_BATCH, now)
+                .await
+            {
+                Ok(0) => {}
+                Ok(count) => {
+                    tracing::info!(
+                        count,
+                        "runs that nodes of another release could not read are tried again"
+                    );
+                    scheduler.nudge();
+                    // Others may block them again at once; that is no reason to hurry.
+                    if count == TAKEOVER_BATCH {
+                        continue;
+                    }
+                }
+                Err(error) => {
+                    if !trouble(&scheduler, "try runs again", error).await {
+                        return;
+                    }
+                    continue;
+                }
+            }
+        }
+        before = mixed;
+        tokio::select! {
+            () = tokio::time::sleep(TRY_AGAIN_EVERY) => {}
             () = scheduler.0.stop.cancelled() => return,
         }
     }

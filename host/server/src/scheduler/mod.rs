@@ -15,6 +15,7 @@ mod loops;
 mod many;
 mod others;
 mod table;
+mod ticking;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,6 +52,9 @@ struct Inner {
     clock: SharedClock,
     feed: Feed,
     node: Incarnation,
+    /// The release that this node runs, and whether nodes of others live beside it.
+    release: String,
+    mixed: AtomicBool,
     lease: Lease,
     slots: Arc<Semaphore>,
     table: Table,
@@ -85,6 +89,7 @@ impl Scheduler {
         clock: SharedClock,
         feed: Feed,
         node: Incarnation,
+        release: String,
         fatal: oneshot::Sender<String>,
         asked_to_drain: oneshot::Sender<()>,
     ) -> Scheduler {
@@ -95,6 +100,8 @@ impl Scheduler {
             store,
             clock,
             node,
+            release,
+            mixed: AtomicBool::new(false),
             slots: Arc::new(Semaphore::new(SLOTS)),
             table: Table::default(),
             due: Mutex::default(),
@@ -273,6 +280,11 @@ impl Scheduler {
 
     pub(crate) fn node(&self) -> Incarnation {
         self.0.node
+    }
+
+    /// The release that this node runs.
+    pub(crate) fn release(&self) -> &str {
+        &self.0.release
     }
 
     /// Whether legs should leave at the next place where they can.

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dormouse_core::RunId;
@@ -169,6 +170,7 @@ impl Scheduler {
         let standing = self.0.store.heartbeat(self.0.node, asked.given()).await?;
         self.0.lease.prove(sent);
         self.0.clock.correct(asked, standing.now);
+        self.0.mixed.store(standing.mixed, Ordering::Relaxed);
         if standing.draining {
             let asked = self
                 .0

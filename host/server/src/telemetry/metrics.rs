@@ -37,7 +37,7 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, meaning.
-const ALL: [(&str, Kind, Unit, &str); 19] = [
+const ALL: [(&str, Kind, Unit, &str); 21] = [
     (
         "dormouse_runs_total",
         Kind::Counter,
@@ -127,6 +127,18 @@ const ALL: [(&str, Kind, Unit, &str); 19] = [
         Kind::Histogram(&SECONDS),
         Unit::Seconds,
         "How long after it was due a run went on from a sleep, a back-off or a timeout.",
+    ),
+    (
+        "dormouse_ticks_total",
+        Kind::Counter,
+        Unit::Count,
+        "Ticks of crons, by outcome: started or skipped.",
+    ),
+    (
+        "dormouse_tick_lag_seconds",
+        Kind::Histogram(&SECONDS),
+        Unit::Seconds,
+        "How long after it was due a tick of a cron was started.",
     ),
     (
         "dormouse_instances_live",

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use dormouse_core::run::Phase;
+use dormouse_core::trigger::Trigger;
 use dormouse_store::read::RunFilter;
 use maud::{Markup, html};
 
@@ -86,8 +87,13 @@ async fn content(app: &App) -> Result<Markup, Failed> {
                             span.muted {
                                 @for (index, trigger) in function.triggers.iter().enumerate() {
                                     @if index > 0 { ", " }
-                                    (trigger.event)
-                                    @if let Some(condition) = &trigger.condition { " if " code { (condition) } }
+                                    @match trigger {
+                                        Trigger::Event(trigger) => {
+                                            (trigger.event)
+                                            @if let Some(condition) = &trigger.condition { " if " code { (condition) } }
+                                        }
+                                        Trigger::Cron(trigger) => { "cron " code { (trigger.cron) } }
+                                    }
                                 }
                             }
                         } } } }

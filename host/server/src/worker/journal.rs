@@ -6,6 +6,7 @@ use dormouse_core::replay::Replay;
 use dormouse_core::run::RunError;
 use dormouse_engine::Stop;
 use dormouse_store::Error;
+use dormouse_store::command::unreadable;
 use dormouse_store::execute::{Append, Appended, Then};
 use dormouse_store::schedule::ClaimedRun;
 
@@ -21,6 +22,11 @@ impl Worker {
             loop {
                 match self.store.journal(run.id, run.journal_base).await {
                     Ok(records) => break records,
+                    // Asking again would not change it.
+                    Err(Error::Corrupt(message)) => {
+                        self.block_unreadable(run, message).await;
+                        return None;
+                    }
                     Err(error) => {
                         if !self.pause(&error).await {
                             return None;
@@ -36,11 +42,16 @@ impl Worker {
         match replay {
             Ok(replay) => Some(replay),
             Err(message) => {
-                self.block(run, RunError::new("journal-unreadable", message))
-                    .await;
+                self.block_unreadable(run, message).await;
                 None
             }
         }
+    }
+
+    /// What this release cannot read, another may have written: its nodes try for themselves.
+    async fn block_unreadable(&self, run: &ClaimedRun, message: String) {
+        self.block(run, unreadable(message, self.scheduler.release()))
+            .await;
     }
 }
 

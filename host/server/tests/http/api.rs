@@ -332,7 +332,7 @@ async fn the_server_tells_of_itself(server: &TestServer) {
             metrics.body
         );
     }
-    for path in ["/v1/modules", "/v1/functions"] {
+    for path in ["/v1/modules", "/v1/functions", "/v1/schedules"] {
         assert_eq!(
             server.get(path).await.json()["data"],
             serde_json::json!([]),
@@ -384,6 +384,7 @@ async fn runs_are_paused_resumed_done_once_more_and_cancelled_in_bulk() {
     let server = TestServer::start().await;
     server.activate_shop().await;
     runs_and_functions_are_paused_and_resumed(&server).await;
+    schedules_are_listed_with_where_they_stand(&server).await;
     a_run_is_done_once_more(&server).await;
     many_runs_are_cancelled_with_one_request(&server).await;
 }
@@ -436,6 +437,41 @@ async fn runs_and_functions_are_paused_and_resumed(server: &TestServer) {
         let charge = functions["data"].as_array().expect("a list").iter();
         let charge: Vec<_> = charge.filter(|function| function["id"] == "charge").collect();
         assert_eq!(charge[0]["paused"], paused);
+    }
+}
+
+async fn schedules_are_listed_with_where_they_stand(server: &TestServer) {
+    let listed = server.get("/v1/schedules?module=shop").await;
+    let schedule = &listed.json()["data"][0];
+    let next = schedule["next_at"].as_str().expect("a time").to_owned();
+    // Midnight of a leap day in Paris, and up to half a minute.
+    assert!(next.contains("-02-28T23:00:"), "{next}");
+    let expected = |paused: bool| {
+        json!({
+            "function_id": "shop/leap-day", "cron": "TZ=Europe/Paris 0 0 29 2 *", "zone": "Europe/Paris",
+            "jitter_ms": 30000, "overlap": "queue", "catch_up": "last", "paused": paused,
+            "next_at": (!paused).then_some(&next), "waits_for": null, "last": null, "last_skipped": null,
+        })
+    };
+    assert_eq!((listed.status, schedule), (200, &expected(false)));
+    let functions = server.get("/v1/functions").await.json();
+    assert_eq!(
+        functions["data"][1]["triggers"],
+        json!([{"cron": "TZ=Europe/Paris 0 0 29 2 *", "jitter_ms": 30000, "overlap": "queue"}])
+    );
+    for (verb, paused) in [("pause", true), ("resume", false)] {
+        let path = format!("/v1/functions/shop/leap-day/{verb}");
+        assert_eq!(server.send("POST", &path, &[], b"").await.status, 200);
+        let listed = server.get("/v1/schedules").await.json();
+        assert_eq!(listed["data"], json!([expected(paused)]));
+    }
+    let none = server.get("/v1/schedules?module=none").await.json();
+    assert_eq!(none["data"], json!([]));
+    for (path, code) in [
+        ("/v1/schedules?function=x", "invalid-query"),
+        ("/v1/schedules?module=No", "invalid-name"),
+    ] {
+        assert_eq!(server.get(path).await.problem(), (400, code.to_owned()), "{path}");
     }
 }
 
@@ -531,7 +567,6 @@ async fn what_a_later_release_brings_is_told_apart_from_a_mistake(server: &TestS
         ("GET", "/v1/keys".to_owned()),
         ("GET", "/v1/grants".to_owned()),
         ("GET", "/v1/audit".to_owned()),
-        ("GET", "/v1/schedules".to_owned()),
         ("PUT", "/v1/modules/shop?policy=migrate".to_owned()),
     ] {
         let answer = server.send(method, &path, &[], b"").await;

@@ -225,7 +225,10 @@ async fn fill(store: &dyn Store) -> Runs {
     let version = NewVersion {
         module: "shop".to_owned(),
         digest: shop,
-        manifest: Json::trusted(r#"{"schema":1,"functions":[{"id":"charge"}]}"#),
+        manifest: Json::trusted(
+            r#"{"schema":1,"functions":[{"id":"charge"},
+            {"id":"leap-day","triggers":[{"cron":"TZ=Europe/Paris 0 0 29 2 *","jitter_ms":30000,"overlap":"queue"}]}]}"#,
+        ),
         size: SHOP.len() as u64,
         uploaded_by: "tests".to_owned(),
         message: None,

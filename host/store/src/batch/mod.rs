@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `queue`, `request` | handing in a write, and its answer |
 //! | `runs` | rows of runs in memory, and what has to be written for a change |
+//! | `cron` | what ticks leave on schedules |
 //! | `limits` | what flow control remembers, and what it decided |
 //! | `throttles` | lines of runs that throttles hold back |
 //! | `ingest`, `execute`, `schedule`, `command`, `pausing`, `waits`, `children` | the decisions |
@@ -14,6 +15,7 @@
 
 pub(crate) mod children;
 pub(crate) mod command;
+pub(crate) mod cron;
 pub(crate) mod execute;
 pub(crate) mod ingest;
 pub(crate) mod limits;

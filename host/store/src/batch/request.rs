@@ -4,6 +4,7 @@ use dormouse_core::{Digest, FunctionName, Json, RunId, Seq, Timestamp};
 
 use crate::cancellation::{Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
+use crate::cron::{NewSchedules, Tick, Ticked};
 use crate::execute::{Append, Appended};
 use crate::ingest::{Created, Ingest};
 use crate::registry::{Changed, NewVersion, Stored};
@@ -18,6 +19,7 @@ use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNo
 pub(crate) enum Request {
     Append(Append),
     Ingest(Ingest),
+    Tick(Tick),
     Claim(Claim),
     FireTimers(FireTimers),
     Join(NewNode, Timestamp),
@@ -29,6 +31,7 @@ pub(crate) enum Request {
     CancelOrphans(u32, Timestamp),
     Wake(RunId, Option<Seq>, Timestamp),
     Unblock(String, Timestamp),
+    RetryUnreadable(String, u32, Timestamp),
     Pause(RunId),
     Resume(RunId, Timestamp),
     PauseFunction(FunctionName, Timestamp),
@@ -38,6 +41,7 @@ pub(crate) enum Request {
     DeleteCancellation(CancellationId),
     CancelExamined(Examined),
     Signal(String, Json, Timestamp),
+    PutSchedules(NewSchedules),
     PutVersion(NewVersion),
     Activate(String, Digest, Timestamp),
     DeleteVersion(String, Digest),
@@ -58,11 +62,14 @@ impl Request {
                     + append.ingest.as_ref().map_or(0, ingested)
             }
             Request::Ingest(ingest) => 1 + ingested(ingest),
+            Request::Tick(tick) => 2 + tick.start.as_ref().map_or(0, |start| ingested(&start.ingest)),
+            Request::PutSchedules(new) => 1 + new.schedules.len(),
             Request::Claim(claim) => 1 + claim.limit as usize,
             Request::FireTimers(fire) => 1 + fire.limit as usize,
             Request::TakeOver(limit, _)
             | Request::Prune(_, limit)
             | Request::CancelOrphans(limit, _)
+            | Request::RetryUnreadable(_, limit, _)
             | Request::ReleaseHeld(limit, _) => 1 + *limit as usize,
             Request::CancelExamined(examined) => 1 + examined.runs.len(),
             _ => 1,
@@ -71,7 +78,7 @@ impl Request {
 
     /// Whether it is decided in memory together with others of its kind.
     pub(crate) fn is_grouped(&self) -> bool {
-        matches!(self, Request::Append(_) | Request::Ingest(_))
+        matches!(self, Request::Append(_) | Request::Ingest(_) | Request::Tick(_))
     }
 }
 
@@ -86,6 +93,7 @@ pub(crate) enum Answer {
     Standing(Standing),
     Appended(Appended),
     Created(Vec<Created>),
+    Ticked(Ticked),
     Claimed(ClaimedBatch),
     Fired(Fired),
     Count(u64),

@@ -6,7 +6,7 @@ use dormouse_core::run::{Phase, RunError, State, Status};
 use dormouse_core::{Digest, Json, RunId};
 
 use super::fixture::{Fixture, at, delivered, function, sleep, step, suspend, version};
-use crate::command::Commanded;
+use crate::command::{Commanded, unreadable};
 use crate::contract::Store;
 use crate::execute::{Appended, Then};
 use crate::ingest::NewRun;
@@ -161,4 +161,38 @@ pub(super) async fn unblock_is_for_one_module(store: Arc<dyn Store>) {
     assert_eq!(fixture.store.unblock("shop", at(20)).await.expect("unblocks"), 0);
     assert_eq!(fixture.get(blocked[1]).await.state.phase, Some(Phase::Blocked));
     assert_eq!(fixture.claim(10, at(21)).await.len(), 2);
+}
+
+pub(super) async fn what_another_release_could_not_read_is_tried_again(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let mut blocked = Vec::new();
+    for error in [
+        unreadable("entry 7", "0.2.0"),
+        unreadable("entry 7", "0.3.0"),
+        RunError::new("diverged", "entry 7"),
+    ] {
+        let id = fixture.leased(at(0)).await;
+        let block = Then::Block { error };
+        assert_eq!(fixture.append(id, 1, vec![], block).await, Appended::Done);
+        blocked.push(id);
+    }
+    let retry = async |release: &str, limit| {
+        let retried = fixture.store.retry_unreadable(release, limit, at(20)).await;
+        retried.expect("tries again")
+    };
+    assert_eq!(retry("0.2.0", 9).await, 1, "not what it could not read itself");
+    assert_eq!(retry("0.2.0", 9).await, 0);
+    let claimed = fixture.claim(9, at(21)).await;
+    assert_eq!(claimed.len(), 1);
+    assert_eq!(claimed[0].id, blocked[1]);
+    // By the one that has it now, neither.
+    let block = Then::Block {
+        error: unreadable("entry 7", "0.4.0"),
+    };
+    assert_eq!(fixture.append(blocked[1], 2, vec![], block).await, Appended::Done);
+    assert_eq!(retry("0.5.0", 1).await, 1, "no more than the limit");
+    assert_eq!(retry("0.5.0", 1).await, 1);
+    assert_eq!(retry("0.5.0", 1).await, 0);
+    let diverged = fixture.get(blocked[2]).await;
+    assert_eq!(diverged.state.phase, Some(Phase::Blocked));
 }

@@ -33,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 61] = [
+const KINDS: [&str; 73] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -85,15 +85,27 @@ const KINDS: [&str; 61] = [
     "wake",
     "wake-completes",
     "unblock",
+    "retry-unreadable",
+    "put-cancellation",
+    "delete-cancellation",
+    "cancel-examined",
+    "cancellation-done",
     "pause",
     "resume",
     "paused",
     "pause-function",
     "resume-function",
     "release-held",
+    "put-schedules",
+    "tick",
+    "tick-lost",
+    "tick-stale",
     "put-version",
+    "activate",
     "delete-version",
+    "component",
     "config",
+    "probe",
     "prune",
 ];
 
@@ -137,6 +149,7 @@ pub async fn run(seed: u64, model: Arc<dyn Store>, store: Arc<dyn Store>) {
         }
     }
     pair.compare(u64::MAX).await;
+    println!("seed {seed}: {} steps", pair.step);
 }
 
 struct Pair {
@@ -163,9 +176,11 @@ macro_rules! both {
 
 // After the macro, which it uses.
 mod appending;
+mod cancelling;
 mod carried;
 mod pausing;
 mod reads;
+mod ticking;
 
 fn digest(number: u64) -> Digest {
     Digest::of(&number.to_le_bytes())
@@ -240,17 +255,17 @@ impl Pair {
         let now = self.time();
         let model = self.model.join(node.clone(), now).await;
         let store = self.store.join(node, now).await;
-        let draining = |standing: Standing| standing.draining;
-        self.same("join", model.map(draining), store.map(draining))
+        let told = |standing: Standing| (standing.draining, standing.mixed);
+        self.same("join", model.map(told), store.map(told))
             .expect("joins");
     }
 
-    async fn heartbeat(&mut self, node: Incarnation) -> Result<bool, Error> {
+    async fn heartbeat(&mut self, node: Incarnation) -> Result<(bool, bool), Error> {
         let now = self.time();
         let model = self.model.heartbeat(node, now).await;
         let store = self.store.heartbeat(node, now).await;
-        let draining = |standing: Standing| standing.draining;
-        self.same("heartbeat", model.map(draining), store.map(draining))
+        let told = |standing: Standing| (standing.draining, standing.mixed);
+        self.same("heartbeat", model.map(told), store.map(told))
     }
 
     /// Nodes without their times, in an order that does not follow from these.
@@ -281,19 +296,22 @@ impl Pair {
     async fn operate(&mut self) {
         match self.random.below(100) {
             0 => self.nodes().await,
-            1..=22 => self.ingest().await,
+            1..=19 => self.ingest().await,
+            20..=22 => self.ticking().await,
             23..=32 => self.claim().await,
             33..=40 => self.fire().await,
             41..=80 => self.append().await,
             81..=82 => self.pausing().await,
-            83..=85 => self.cancel().await,
+            83 => self.cancelling().await,
+            84..=85 => self.cancel().await,
             86..=92 => self.wake().await,
             93..=94 => self.unblock().await,
             95..=96 => self.registry().await,
             97 => self.signal().await,
-            98 => match self.random.one_in(2) {
-                true => self.config().await,
-                false => self.orphans().await,
+            98 => match self.random.below(4) {
+                0 => self.config().await,
+                1 => self.components().await,
+                _ => self.orphans().await,
             },
             _ => self.prune().await,
         }
@@ -602,6 +620,17 @@ impl Pair {
 
     async fn orphans(&mut self) {
         let (limit, now) = (1 + self.random.below(3) as u32, self.time());
+        // Left to chance, hardly any run ends before those that it has invoked.
+        let all = RunFilter {
+            limit: 200,
+            ..RunFilter::default()
+        };
+        let mut runs = both!(self, runs(all.clone())).expect("lists");
+        runs.retain(|run| !run.state.status.is_terminal());
+        let parents: Vec<RunId> = runs.iter().filter_map(|run| run.parent).collect();
+        if let Some(parent) = self.random.pick(&parents).copied() {
+            both!(self, cancel(parent, now)).expect("answers");
+        }
         let orphans = both!(self, cancel_orphans(limit, now)).expect("answers");
         if !orphans.cancelled.is_empty() {
             self.succeeded("orphan");
@@ -609,10 +638,21 @@ impl Pair {
     }
 
     async fn unblock(&mut self) {
+        if self.random.one_in(2) {
+            return self.retry_unreadable().await;
+        }
         let module = MODULES[self.random.below(2) as usize];
         let now = self.time();
         if both!(self, unblock(module, now)).expect("unblocks") > 0 {
             self.succeeded("unblock");
+        }
+    }
+
+    async fn retry_unreadable(&mut self) {
+        let release = format!("0.{}.0", self.random.below(3));
+        let (limit, now) = (1 + self.random.below(3) as u32, self.time());
+        if both!(self, retry_unreadable(&release, limit, now)).expect("tries again") > 0 {
+            self.succeeded("retry-unreadable");
         }
     }
 
@@ -627,7 +667,9 @@ impl Pair {
                 self.succeeded("put-version");
             }
             1 => {
-                both!(self, activate(module, digest, now)).expect("answers");
+                if let Changed::Done(_) = both!(self, activate(module, digest, now)).expect("answers") {
+                    self.succeeded("activate");
+                }
             }
             _ => {
                 if let Changed::Done(_) = both!(self, delete_version(module, digest)).expect("answers") {
@@ -651,8 +693,16 @@ impl Pair {
         self.succeeded("config");
     }
 
+    /// A time of the last twenty seconds.
+    fn earlier(&mut self) -> Timestamp {
+        at(self.now - self.random.below(20_000) as i64)
+    }
+
     async fn prune(&mut self) {
-        let before = at(self.now - self.random.below(20_000) as i64);
+        let now = self.time();
+        both!(self, probe(now)).expect("writes");
+        self.succeeded("probe");
+        let before = self.earlier();
         let limit = self.random.below(30) as u32;
         if both!(self, prune(before, limit)).expect("prunes") > 0 {
             self.succeeded("prune");

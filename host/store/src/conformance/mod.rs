@@ -19,6 +19,7 @@ mod scheduling;
 mod sending;
 mod signalling;
 mod throttling;
+mod ticking;
 mod upkeep;
 mod versions;
 mod waiting;
@@ -112,6 +113,7 @@ checks![
     commands::wake_of_what_is_not_open_is_refused,
     commands::wake_begins_a_delayed_run_now,
     commands::unblock_is_for_one_module,
+    commands::what_another_release_could_not_read_is_tried_again,
     pausing::a_run_is_paused_and_resumed,
     pausing::an_executing_run_is_paused_with_its_next_entry,
     pausing::what_comes_while_a_run_is_paused_is_kept,
@@ -123,6 +125,11 @@ checks![
     cancelling::many_runs_are_cancelled_in_batches_once_each,
     cancelling::a_cancellation_is_about_runs_from_before_it_within_its_bounds,
     cancelling::a_deleted_cancellation_cancels_nothing_more,
+    ticking::schedules_follow_the_registry_and_keep_their_places,
+    ticking::a_tick_is_one_commit_and_happens_once,
+    ticking::a_tick_that_is_left_out_says_why,
+    ticking::of_many_ticks_at_once_one_wins,
+    ticking::a_tick_is_decided_on_what_is_active,
     versions::activation_is_one_step,
     versions::a_version_in_use_is_kept,
     versions::a_deleted_version_can_come_back,

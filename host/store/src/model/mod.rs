@@ -5,6 +5,7 @@
 //! Absent on purpose: speed, durability, and any code shared with an implementation.
 
 mod cancellations;
+mod cron;
 mod pausing;
 mod run;
 mod runs;
@@ -23,10 +24,12 @@ use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::watch;
 
 use self::cancellations::ModelCancellation;
+use self::cron::ModelSchedule;
 use self::run::ModelRun;
 use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
+use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
@@ -61,6 +64,7 @@ struct World {
     configs: Vec<Json>,
     paused: BTreeSet<FunctionName>,
     cancellations: BTreeMap<CancellationId, ModelCancellation>,
+    schedules: BTreeMap<(FunctionName, String), ModelSchedule>,
     components: HashMap<Digest, Vec<u8>>,
 }
 
@@ -126,18 +130,20 @@ impl Store for MemoryStore {
                 runs: 0,
             },
         );
-        Ok(Standing { now, draining: false })
+        Ok(Standing {
+            now,
+            draining: false,
+            mixed: false,
+        })
     }
 
     async fn heartbeat(&self, node: Incarnation, now: Timestamp) -> Result<Standing> {
-        match self.world()?.nodes.get_mut(&node) {
-            Some(node) => {
-                node.heartbeat_at = now;
-                let draining = node.draining;
-                Ok(Standing { now, draining })
-            }
-            None => Err(Error::DeclaredDead),
-        }
+        let mut world = self.world()?;
+        let node = world.nodes.get_mut(&node).ok_or(Error::DeclaredDead)?;
+        node.heartbeat_at = now;
+        let (draining, release) = (node.draining, node.release.clone());
+        let mixed = world.nodes.values().any(|other| other.release != release);
+        Ok(Standing { now, draining, mixed })
     }
 
     async fn drain(&self, node: Incarnation, _now: Timestamp) -> Result<bool> {
@@ -245,6 +251,10 @@ impl Store for MemoryStore {
         self.world()?.unblock(module, now)
     }
 
+    async fn retry_unreadable(&self, release: &str, limit: u32, now: Timestamp) -> Result<u32> {
+        self.world()?.retry_unreadable(release, limit, now)
+    }
+
     async fn pause(&self, run: RunId) -> Result<Commanded> {
         self.world()?.pause(run)
     }
@@ -283,6 +293,18 @@ impl Store for MemoryStore {
 
     async fn cancel_examined(&self, examined: Examined) -> Result<Vec<RunId>> {
         self.world()?.cancel_examined(examined)
+    }
+
+    async fn put_schedules(&self, schedules: NewSchedules) -> Result<()> {
+        self.world()?.put_schedules(schedules)
+    }
+
+    async fn schedules(&self) -> Result<Vec<Schedule>> {
+        Ok(self.world()?.list_schedules())
+    }
+
+    async fn tick(&self, tick: Tick) -> Result<Ticked> {
+        self.world()?.tick(tick)
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {

@@ -11,7 +11,7 @@ use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp, invoke};
 
 use super::World;
 use super::run::{ModelRun, closed_by};
-use crate::command::Commanded;
+use crate::command::{Commanded, unreadable};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, Lost, Then};
 use crate::ingest::{Created, Ingest, NewRun};
@@ -503,6 +503,21 @@ impl World {
         let mut count = 0;
         for run in self.runs.values_mut() {
             if run.shown.state.phase == Some(Phase::Blocked) && run.shown.function.module() == module {
+                run.unblock(now)?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    pub(super) fn retry_unreadable(&mut self, release: &str, limit: u32, now: Timestamp) -> Result<u32> {
+        let own = unreadable("", release);
+        let mut count = 0;
+        for run in self.runs.values_mut() {
+            let blocked = run.shown.state.phase == Some(Phase::Blocked);
+            let error = run.shown.error.as_ref().filter(|_| blocked);
+            let others = error.is_some_and(|error| error.code == own.code && error.details != own.details);
+            if others && count < limit {
                 run.unblock(now)?;
                 count += 1;
             }

@@ -2,6 +2,7 @@
 
 use dormouse_core::run::Phase;
 use dormouse_core::{RunId, Seq, Timestamp};
+use sqlx::postgres::PgRow;
 
 use super::execute::Writing;
 use super::fault::Attempt;
@@ -12,7 +13,7 @@ use super::writer::Effects;
 use crate::batch;
 use crate::batch::runs::Work;
 use crate::batch::throttles::waiting;
-use crate::command::{Commanded, Orphans};
+use crate::command::{Commanded, Orphans, unreadable_as_stored};
 
 /// Locks and reads runs that are to end, and with them those whose steps may wait for that: all in the order of their ids.
 pub(super) async fn load_to_end(conn: &mut Conn, work: &mut Work, runs: Vec<RunId>) -> Attempt<()> {
@@ -127,7 +128,42 @@ pub(super) async fn unblock(
             },
         )
         .await?;
-    let (mut work, ids) = take(&rows)?;
+    unblock_rows(conn, effects, &rows, now).await
+}
+
+pub(super) async fn retry_unreadable(
+    conn: &mut Conn,
+    effects: &mut Effects<'_>,
+    release: &str,
+    limit: u32,
+    now: Timestamp,
+) -> Attempt<u64> {
+    let (begins, own) = unreadable_as_stored(release);
+    let rows = conn
+        .fetch(
+            concat!(
+                "SELECT ",
+                hot_columns!(),
+                " FROM runs r JOIN outcomes o ON o.run_id = r.id WHERE r.live AND r.phase = 7 \
+                 AND strpos(o.error, $1) = 1 AND strpos(o.error, $2) = 0 \
+                 ORDER BY r.id LIMIT $3 FOR NO KEY UPDATE OF r SKIP LOCKED"
+            ),
+            |args| {
+                args.text(begins).text(&own).int(limit.into());
+            },
+        )
+        .await?;
+    unblock_rows(conn, effects, &rows, now).await
+}
+
+/// Makes blocked runs ready. How many that were.
+async fn unblock_rows(
+    conn: &mut Conn,
+    effects: &mut Effects<'_>,
+    rows: &[PgRow],
+    now: Timestamp,
+) -> Attempt<u64> {
+    let (mut work, ids) = take(rows)?;
     for id in &ids {
         batch::command::unblock(&mut work, *id, now)?;
     }
@@ -135,5 +171,5 @@ pub(super) async fn unblock(
     Ok(rows.len() as u64)
 }
 
-// The statement above names the phase by its number on disk.
+// The statements above name the phase by its number on disk.
 const _: () = assert!(Phase::Blocked as u8 == 7);

@@ -89,7 +89,13 @@ impl Marks {
 
 #[cfg(test)]
 mod tests {
+    use dormouse_testing_postgres::{Cluster, Held};
+
+    use super::super::schedule::FIRST_READY;
+    use super::super::{Options, PostgresStore};
     use super::*;
+    use crate::contract::Store as _;
+    use crate::schedule::{Claim, Incarnation, NewNode};
 
     #[test]
     fn a_mark_moves_up_with_what_is_seen_and_down_with_what_is_put_there() {
@@ -108,5 +114,65 @@ mod tests {
             (Timestamp::from_millis(9), run),
         ]);
         assert_eq!(mark.low(), 9);
+    }
+
+    /// How many pages a look at the ready queue reads that begins at `low`.
+    fn pages(database: &str, node: Incarnation, low: i64) -> u64 {
+        let statement = FIRST_READY
+            .replace("$1", &format!("'{node}'"))
+            .replace("$2", &format!("'{low}'::int8"));
+        let plan = Cluster::shared().psql(
+            database,
+            &format!("EXPLAIN (ANALYZE, BUFFERS, COSTS off) {statement}"),
+        );
+        // The first line that tells of pages is that of the whole statement.
+        let line = plan.lines().find(|line| line.contains("Buffers:"));
+        let line = line.unwrap_or_else(|| panic!("no pages: {plan}"));
+        let counts = line.split_whitespace().filter_map(|word| word.split_once('='));
+        counts.filter_map(|(_, count)| count.parse::<u64>().ok()).sum()
+    }
+
+    /// Beside a forgotten transaction, the dead rows of a queue stay; a look at it must not step over them each time.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_claim_does_not_step_over_dead_rows_that_cannot_be_removed() {
+        let url = Cluster::shared().database();
+        let database = url.rsplit('/').next().and_then(|rest| rest.split('?').next());
+        let database = database.expect("a name");
+        let store = PostgresStore::open(Options::new(&url)).await.expect("opens");
+        let node = NewNode {
+            incarnation: Incarnation([1; 16]),
+            name: "host:1".to_owned(),
+            release: "0.1.0".to_owned(),
+            url: String::new(),
+        };
+        let now = Timestamp::from_millis(1_790_000_000_000);
+        let node = store
+            .join(node, now)
+            .await
+            .map(|_| Incarnation([1; 16]))
+            .expect("joins");
+        let held = Held::at(&url, "SELECT 1");
+        let rows = "INSERT INTO ready SELECT 0, 1789999000000 + number, gen_random_uuid() \
+             FROM generate_series(1, 20000) AS number";
+        Cluster::shared().psql(database, rows);
+        Cluster::shared().psql(database, "DELETE FROM ready");
+        let claim = Claim {
+            node,
+            limit: 9,
+            versions: None,
+            now,
+        };
+        // The first claim of a node begins at the very beginning, and learns that nothing is there.
+        store.claim(claim).await.expect("claims");
+        let low = store.marks.ready.low();
+        assert!(low > i64::MIN, "nothing was learnt");
+        let (marked, unmarked) = (pages(database, node, low), pages(database, node, i64::MIN));
+        println!("a look at the queue reads {marked} pages, {unmarked} from its beginning");
+        assert!(
+            marked * 20 <= unmarked,
+            "{marked} pages with the mark, {unmarked} without"
+        );
+        drop(held);
+        store.close().await;
     }
 }

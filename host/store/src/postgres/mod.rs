@@ -10,7 +10,7 @@
 //! | `runs` | the rows of runs and everything that follows from them |
 //! | `waits` | what runs wait for, and which locks keep events from missing it |
 //! | `limits`, `throttles` | what flow control remembers, and whom it holds back; which locks keep nodes from granting the same twice |
-//! | `ingest`, `execute`, `schedule`, `command`, `registry`, `components`, `upkeep` | what each write does |
+//! | `ingest`, `execute`, `schedule`, `cron`, `command`, `registry`, `components`, `upkeep` | what each write does |
 //! | `read` | what pages show |
 //! | `sql`, `fault` | how values go there and back; what errors mean |
 //!
@@ -23,6 +23,7 @@ mod command;
 mod components;
 mod connect;
 mod copies;
+mod cron;
 mod execute;
 mod fault;
 mod hints;
@@ -63,6 +64,7 @@ use crate::batch::request::{Answer, Request};
 use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
+use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
@@ -385,6 +387,11 @@ impl Store for PostgresStore {
         expect!(self.queue.submit(Request::Unblock(module.to_owned(), now)).await, Answer::Count(count) => count)
     }
 
+    async fn retry_unreadable(&self, release: &str, limit: u32, now: Timestamp) -> Result<u32> {
+        let request = Request::RetryUnreadable(release.to_owned(), limit, now);
+        expect!(self.queue.submit(request).await, Answer::Count(count) => count as u32)
+    }
+
     async fn pause(&self, run: RunId) -> Result<Commanded> {
         expect!(self.queue.submit(Request::Pause(run)).await, Answer::Commanded(commanded) => commanded)
     }
@@ -428,6 +435,19 @@ impl Store for PostgresStore {
     async fn cancel_examined(&self, examined: Examined) -> Result<Vec<RunId>> {
         let request = Request::CancelExamined(examined);
         expect!(self.queue.submit(request).await, Answer::Cancelled(runs) => runs)
+    }
+
+    async fn put_schedules(&self, schedules: NewSchedules) -> Result<()> {
+        let request = Request::PutSchedules(schedules);
+        expect!(self.queue.submit(request).await, Answer::Done => ())
+    }
+
+    async fn schedules(&self) -> Result<Vec<Schedule>> {
+        on!(self.readers, () conn => cron::list(conn)).await
+    }
+
+    async fn tick(&self, tick: Tick) -> Result<Ticked> {
+        expect!(self.queue.submit(Request::Tick(tick)).await, Answer::Ticked(ticked) => ticked)
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {

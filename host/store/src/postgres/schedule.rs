@@ -35,6 +35,10 @@ const DETAILS: &str = "SELECT r.id, r.function_id, r.config_revision, r.event_id
      FROM runs r LEFT JOIN events e ON e.id = r.event_id WHERE r.id = ANY($1)";
 const _: () = assert!(place::CONTINUED == -2 && place::EVENT == -3);
 
+/// Whether the node lives, and the time of the first row of the ready queue.
+pub(super) const FIRST_READY: &str = "SELECT EXISTS (SELECT 1 FROM nodes WHERE incarnation = $1), \
+     (SELECT at_ms FROM ready WHERE shard = 0 AND at_ms >= $2 ORDER BY at_ms LIMIT 1)";
+
 // ---- nodes, each a single statement that may be executed twice ----------------------------------------------------
 
 pub(super) async fn join(conn: &mut Conn, node: &NewNode) -> Attempt<Standing> {
@@ -46,7 +50,7 @@ pub(super) async fn join(conn: &mut Conn, node: &NewNode) -> Attempt<Standing> {
                 " AS ms) INSERT INTO nodes (incarnation, name, release, url, joined_ms, heartbeat_ms) \
                  SELECT $1, $2, $3, $4, ms, ms FROM clock ON CONFLICT (incarnation) DO UPDATE SET name = excluded.name, \
                  release = excluded.release, url = excluded.url, joined_ms = excluded.joined_ms, \
-                 heartbeat_ms = excluded.heartbeat_ms, draining = false RETURNING heartbeat_ms, draining"
+                 heartbeat_ms = excluded.heartbeat_ms, draining = false RETURNING heartbeat_ms, draining, false"
             ),
             |args| {
                 args.key(node.incarnation)
@@ -67,6 +71,7 @@ pub(super) async fn heartbeat(conn: &mut Conn, node: Incarnation) -> Attempt<(St
                 "UPDATE nodes SET heartbeat_ms = ",
                 clock!(),
                 " WHERE incarnation = $1 RETURNING heartbeat_ms, draining, \
+                 EXISTS (SELECT 1 FROM nodes o WHERE o.release <> nodes.release), \
                  EXISTS (SELECT 1 FROM nodes o WHERE o.incarnation <> $1)"
             ),
             |args| {
@@ -74,7 +79,7 @@ pub(super) async fn heartbeat(conn: &mut Conn, node: Incarnation) -> Attempt<(St
             },
         )
         .await?;
-    let others = rows.first().map_or(Ok(false), |row| Cells::at(row, 2).flag())?;
+    let others = rows.first().map_or(Ok(false), |row| Cells::at(row, 3).flag())?;
     Ok((standing(&rows)?, others))
 }
 
@@ -84,6 +89,7 @@ fn standing(rows: &[sqlx::postgres::PgRow]) -> Attempt<Standing> {
     Ok(Standing {
         now: cells.time()?,
         draining: cells.flag()?,
+        mixed: cells.flag()?,
     })
 }
 
@@ -262,13 +268,9 @@ pub(super) async fn first_ready(
     low: i64,
 ) -> Attempt<(bool, Option<Timestamp>)> {
     let rows = conn
-        .fetch(
-            "SELECT EXISTS (SELECT 1 FROM nodes WHERE incarnation = $1), \
-             (SELECT at_ms FROM ready WHERE shard = 0 AND at_ms >= $2 ORDER BY at_ms LIMIT 1)",
-            |args| {
-                args.key(node).int(low);
-            },
-        )
+        .fetch(FIRST_READY, |args| {
+            args.key(node).int(low);
+        })
         .await?;
     let mut cells = Cells::of(answer(&rows)?);
     Ok((cells.flag()?, cells.time_or_null()?))

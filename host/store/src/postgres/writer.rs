@@ -19,11 +19,12 @@ use super::execute::Writing;
 use super::fault::{Attempt, Fault};
 use super::marks::Marks;
 use super::sql::{Cells, Conn, Key};
-use super::{cancellations, command, ingest, pausing, registry, runs, schedule, upkeep, waits};
+use super::{cancellations, command, cron, ingest, pausing, registry, runs, schedule, upkeep, waits};
 use crate::batch;
 use crate::batch::queue::Inbox;
 use crate::batch::request::{Answer, Request};
 use crate::batch::runs::Work;
+use crate::cron::{Tick, Ticked};
 use crate::error::{Error, Result};
 use crate::execute::Then;
 use crate::ingest::Ingest;
@@ -339,6 +340,7 @@ impl Writer {
             .filter_map(|request| match request {
                 Request::Ingest(ingest) => Some(ingest),
                 Request::Append(append) => append.ingest.as_ref(),
+                Request::Tick(tick) => tick.start.as_ref().map(|start| &start.ingest),
                 _ => None,
             })
             .collect();
@@ -352,8 +354,11 @@ impl Writer {
                     | Request::PauseFunction(..)
                     | Request::ResumeFunction(..)
                     | Request::PutCancellation(..)
+                    | Request::PutSchedules(..)
             )
         });
+        let reads_registry =
+            !ingests.is_empty() || requests.iter().any(|request| matches!(request, Request::Tick(_)));
         let functions = || {
             ingests
                 .iter()
@@ -373,13 +378,13 @@ impl Writer {
         let mut begin = self.address.begin(Purpose::Write);
         if changes_registry {
             begin += &format!("; {}", lock_alone());
-        } else if !ingests.is_empty() {
+        } else if reads_registry {
             begin += &format!("; {}", lock_shared());
         }
         begin += &waits::lock_names(&self.cache, requests, &ingests);
         conn.wrote = false;
         conn.simple(begin).await?;
-        if changes_registry || !ingests.is_empty() {
+        if changes_registry || reads_registry {
             let mut nodes: Vec<Incarnation> = ingests
                 .iter()
                 .flat_map(|ingest| &ingest.runs)
@@ -412,7 +417,9 @@ impl Writer {
             &mut answers,
         )
         .await?;
-        self.ingests(conn, &mut effects, requests, carried, &locked, &mut answers)
+        let ticks = ticks(conn, &self.cache, requests, &mut answers).await?;
+        let begun = (carried, ticks);
+        self.ingests(conn, &mut effects, requests, begun, &locked, &mut answers)
             .await?;
         for (request, answer) in requests.iter().zip(&mut answers) {
             if request.is_grouped() {
@@ -441,12 +448,14 @@ impl Writer {
         conn: &mut Conn,
         effects: &mut Effects<'_>,
         requests: &[&'r Request],
-        carried: Vec<&'r Ingest>,
+        (carried, ticks): (Vec<&'r Ingest>, Vec<(usize, &'r Tick)>),
         locked: &Locked,
         answers: &mut [Option<Result<Answer>>],
     ) -> Attempt<()> {
         let own = carried.len();
         let mut ingests = carried;
+        ingests.extend(batch::cron::ingests(&ticks));
+        let started = ingests.len();
         let mut places = Vec::new();
         for (place, request) in requests.iter().enumerate() {
             if let Request::Ingest(ingest) = request {
@@ -458,7 +467,13 @@ impl Writer {
             return Ok(());
         }
         let mut created = ingest::ingest(conn, &mut self.cache, effects, &ingests, locked.awaiting()).await?;
-        let asked = created.split_off(own);
+        let asked = created.split_off(started);
+        // They were checked before their schedules were moved.
+        for ((place, tick), created) in ticks.into_iter().zip(created.split_off(own)) {
+            let created = created?.first().copied();
+            cron::leave(conn, tick, created).await?;
+            answers[place] = Some(Ok(Answer::Ticked(Ticked::Done(created))));
+        }
         // They were checked before their entries were written: what fails now takes the entries with it.
         for carried in created {
             carried?;
@@ -479,6 +494,7 @@ impl Writer {
         Ok(match request {
             Request::Append(_)
             | Request::Ingest(_)
+            | Request::Tick(_)
             | Request::Join(..)
             | Request::Heartbeat(..)
             | Request::Leave(_)
@@ -502,6 +518,9 @@ impl Writer {
             Request::Unblock(module, now) => {
                 Answer::Count(command::unblock(conn, effects, module, *now).await?)
             }
+            Request::RetryUnreadable(release, limit, now) => {
+                Answer::Count(command::retry_unreadable(conn, effects, release, *limit, *now).await?)
+            }
             Request::Pause(run) => Answer::Commanded(pausing::pause(conn, effects, *run).await?),
             Request::Resume(run, now) => Answer::Commanded(pausing::resume(conn, effects, *run, *now).await?),
             Request::PauseFunction(function, now) => {
@@ -522,6 +541,10 @@ impl Writer {
             }
             Request::Signal(signal, data, now) => {
                 Answer::Signalled(waits::signal(conn, effects, signal, data, *now).await?)
+            }
+            Request::PutSchedules(new) => {
+                cron::put(conn, cache, new).await?;
+                Answer::Done
             }
             Request::PutVersion(version) => {
                 Answer::Stored(registry::put_version(conn, cache, version).await?)
@@ -579,6 +602,32 @@ async fn appends<'r>(
     effects.woke |= work.woke;
     effects.tell |= runs::flush(conn, &mut work, effects.marks).await?;
     Ok(carried)
+}
+
+/// Moves schedules on. Returns the ticks that are to be started, with their places among the requests.
+async fn ticks<'r>(
+    conn: &mut Conn,
+    cache: &Cache,
+    requests: &[&'r Request],
+    answers: &mut [Option<Result<Answer>>],
+) -> Attempt<Vec<(usize, &'r Tick)>> {
+    let mut started = Vec::new();
+    for (place, request) in requests.iter().enumerate() {
+        let Request::Tick(tick) = *request else {
+            continue;
+        };
+        if let Err(error) = batch::cron::check(cache, tick) {
+            answers[place] = Some(Err(error));
+        } else if !cron::move_on(conn, tick).await? {
+            answers[place] = Some(Ok(Answer::Ticked(Ticked::Lost)));
+        } else if tick.start.is_some() {
+            started.push((place, tick));
+        } else {
+            cron::leave(conn, tick, None).await?;
+            answers[place] = Some(Ok(Answer::Ticked(Ticked::Done(None))));
+        }
+    }
+    Ok(started)
 }
 
 /// The runs that a batch's appends and events are about, locked in one go.

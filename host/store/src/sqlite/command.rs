@@ -3,6 +3,7 @@
 use dormouse_core::run::Phase;
 use dormouse_core::{RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
 
 use super::execute::Writing;
 use super::runs::{flush, hot_columns, load, read_row};
@@ -11,7 +12,7 @@ use super::throttles;
 use crate::batch;
 use crate::batch::runs::Work;
 use crate::batch::throttles::waiting;
-use crate::command::{Commanded, Orphans};
+use crate::command::{Commanded, Orphans, unreadable_as_stored};
 use crate::error::Result;
 
 /// Ends a run. True: some waiting run was made ready.
@@ -98,8 +99,36 @@ pub(super) async fn unblock(conn: &mut SqliteConnection, module: &str, now: Time
         },
     )
     .await?;
+    unblock_rows(conn, &rows, now).await
+}
+
+pub(super) async fn retry_unreadable(
+    conn: &mut SqliteConnection,
+    release: &str,
+    limit: u32,
+    now: Timestamp,
+) -> Result<u64> {
+    let (begins, own) = unreadable_as_stored(release);
+    let rows = fetch(
+        conn,
+        concat!(
+            "SELECT ",
+            hot_columns!(),
+            " FROM runs r JOIN outcomes o ON o.run_id = r.id WHERE r.phase = 7 AND instr(o.error, ?) = 1 \
+             AND instr(o.error, ?) = 0 ORDER BY r.id LIMIT ?"
+        ),
+        |args| {
+            args.text(begins).text(&own).int(limit.into());
+        },
+    )
+    .await?;
+    unblock_rows(conn, &rows, now).await
+}
+
+/// Makes blocked runs ready. How many that were.
+async fn unblock_rows(conn: &mut SqliteConnection, rows: &[SqliteRow], now: Timestamp) -> Result<u64> {
     let mut work = Work::default();
-    for row in &rows {
+    for row in rows {
         let row = read_row(&mut Cells::of(row))?;
         let id = row.id;
         work.add(row);

@@ -5,7 +5,7 @@
 //! | `connect`, `lock` | opening: settings, schema, one process per data directory |
 //! | `writer`, `cache` | the one writer and its transactions |
 //! | `runs` | the rows of runs and everything that follows from them |
-//! | `ingest`, `copies`, `execute`, `schedule`, `command`, `cancellations`, `pausing`, `limits`, `throttles`, `registry`, `upkeep` | what each write does |
+//! | `ingest`, `copies`, `execute`, `schedule`, `cron`, `command`, `cancellations`, `pausing`, `limits`, `throttles`, `registry`, `upkeep` | what each write does |
 //! | `journal` | reading what a run recorded |
 //! | `read` | what pages show |
 //! | `components` | components as files |
@@ -19,6 +19,7 @@ mod command;
 mod components;
 mod connect;
 mod copies;
+mod cron;
 mod execute;
 mod fault;
 mod ingest;
@@ -56,6 +57,7 @@ use crate::batch::request::{Answer, Request};
 use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
+use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
@@ -264,6 +266,11 @@ impl Store for SqliteStore {
         expect!(self.queue.submit(Request::Unblock(module.to_owned(), now)).await, Answer::Count(count) => count)
     }
 
+    async fn retry_unreadable(&self, release: &str, limit: u32, now: Timestamp) -> Result<u32> {
+        let request = Request::RetryUnreadable(release.to_owned(), limit, now);
+        expect!(self.queue.submit(request).await, Answer::Count(count) => count as u32)
+    }
+
     async fn pause(&self, run: RunId) -> Result<Commanded> {
         expect!(self.queue.submit(Request::Pause(run)).await, Answer::Commanded(commanded) => commanded)
     }
@@ -309,6 +316,19 @@ impl Store for SqliteStore {
     async fn cancel_examined(&self, examined: Examined) -> Result<Vec<RunId>> {
         let request = Request::CancelExamined(examined);
         expect!(self.queue.submit(request).await, Answer::Cancelled(runs) => runs)
+    }
+
+    async fn put_schedules(&self, schedules: NewSchedules) -> Result<()> {
+        let request = Request::PutSchedules(schedules);
+        expect!(self.queue.submit(request).await, Answer::Done => ())
+    }
+
+    async fn schedules(&self) -> Result<Vec<Schedule>> {
+        self.read(async |conn| cron::list(conn).await).await
+    }
+
+    async fn tick(&self, tick: Tick) -> Result<Ticked> {
+        expect!(self.queue.submit(Request::Tick(tick)).await, Answer::Ticked(ticked) => ticked)
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {

@@ -4,7 +4,7 @@ use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
 use super::{
-    cancellations, connect, copies, ingest, journal, limits, pausing, read, runs, schedule, throttles,
+    cancellations, connect, copies, cron, ingest, journal, limits, pausing, read, runs, schedule, throttles,
     upkeep, waits,
 };
 
@@ -55,6 +55,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         waits::statements(),
         limits::statements(),
         throttles::statements(),
+        cron::statements(),
     ]
     .concat();
     assert!(rows.len() > 25);

@@ -54,7 +54,11 @@ pub(super) async fn join(
     .await?;
     cache.nodes.clear();
     cache.nodes.insert(node.incarnation);
-    Ok(Standing { now, draining: false })
+    Ok(Standing {
+        now,
+        draining: false,
+        mixed: false,
+    })
 }
 
 pub(super) async fn heartbeat(
@@ -74,7 +78,12 @@ pub(super) async fn heartbeat(
     .await?;
     let row = rows.first().ok_or(Error::DeclaredDead)?;
     let draining = Cells::of(row).flag()?;
-    Ok(Standing { now, draining })
+    Ok(Standing {
+        now,
+        draining,
+        // There is one node.
+        mixed: false,
+    })
 }
 
 /// Marks a node as draining. Returns how many nodes that were.

@@ -12,11 +12,12 @@ use sqlx::{Connection as _, SqliteConnection};
 use super::cache::Cache;
 use super::execute::Writing;
 use super::sql::execute;
-use super::{cancellations, command, ingest, pausing, registry, runs, schedule, upkeep, waits};
+use super::{cancellations, command, cron, ingest, pausing, registry, runs, schedule, upkeep, waits};
 use crate::batch;
 use crate::batch::queue::{Inbox, Queue, queue};
 use crate::batch::request::{Answer, Request};
 use crate::batch::runs::Work;
+use crate::cron::{Tick, Ticked};
 use crate::error::{Error, Result};
 use crate::ingest::Ingest;
 
@@ -145,7 +146,8 @@ impl Writer {
         let mut answers: Vec<Option<Result<Answer>>> = Vec::new();
         answers.resize_with(requests.len(), || None);
         let carried = self.appends(requests, &mut answers).await?;
-        self.ingests(requests, carried, &mut answers).await?;
+        let ticks = self.ticks(requests, &mut answers).await?;
+        self.ingests(requests, carried, ticks, &mut answers).await?;
         for (request, answer) in requests.iter().zip(&mut answers) {
             if request.is_grouped() {
                 continue;
@@ -203,14 +205,42 @@ impl Writer {
         Ok(carried)
     }
 
+    /// Moves schedules on. Returns the ticks that are to be started, with their places among the requests.
+    async fn ticks<'r>(
+        &mut self,
+        requests: &[&'r Request],
+        answers: &mut [Option<Result<Answer>>],
+    ) -> Result<Vec<(usize, &'r Tick)>> {
+        let mut started = Vec::new();
+        for (place, request) in requests.iter().enumerate() {
+            let Request::Tick(tick) = *request else {
+                continue;
+            };
+            if let Err(error) = batch::cron::check(&self.cache, tick) {
+                answers[place] = Some(Err(error));
+            } else if !cron::move_on(&mut self.conn, tick).await? {
+                answers[place] = Some(Ok(Answer::Ticked(Ticked::Lost)));
+            } else if tick.start.is_some() {
+                started.push((place, tick));
+            } else {
+                cron::leave(&mut self.conn, tick, None).await?;
+                answers[place] = Some(Ok(Answer::Ticked(Ticked::Done(None))));
+            }
+        }
+        Ok(started)
+    }
+
     async fn ingests<'r>(
         &mut self,
         requests: &[&'r Request],
         carried: Vec<&'r Ingest>,
+        ticks: Vec<(usize, &'r Tick)>,
         answers: &mut [Option<Result<Answer>>],
     ) -> Result<()> {
         let own = carried.len();
         let mut ingests = carried;
+        ingests.extend(batch::cron::ingests(&ticks));
+        let started = ingests.len();
         let mut places = Vec::new();
         for (place, request) in requests.iter().enumerate() {
             if let Request::Ingest(ingest) = request {
@@ -223,7 +253,13 @@ impl Writer {
         }
         let (mut created, woken) = ingest::ingest(&mut self.conn, &mut self.cache, &ingests).await?;
         self.woke |= woken;
-        let asked = created.split_off(own);
+        let asked = created.split_off(started);
+        // They were checked before their schedules were moved.
+        for ((place, tick), created) in ticks.into_iter().zip(created.split_off(own)) {
+            let created = created?.first().copied();
+            cron::leave(&mut self.conn, tick, created).await?;
+            answers[place] = Some(Ok(Answer::Ticked(Ticked::Done(created))));
+        }
         // They were checked before their entries were written: what fails now takes the entries with it.
         for carried in created {
             carried?;
@@ -238,7 +274,7 @@ impl Writer {
         let conn = &mut self.conn;
         let cache = &mut self.cache;
         Ok(match request {
-            Request::Append(_) | Request::Ingest(_) => {
+            Request::Append(_) | Request::Ingest(_) | Request::Tick(_) => {
                 return Err(Error::Corrupt(
                     "a grouped request was taken for a single one".to_owned(),
                 ));
@@ -267,6 +303,9 @@ impl Writer {
                 Answer::Commanded(command::wake(conn, *run, *operation, *now).await?)
             }
             Request::Unblock(module, now) => Answer::Count(command::unblock(conn, module, *now).await?),
+            Request::RetryUnreadable(release, limit, now) => {
+                Answer::Count(command::retry_unreadable(conn, release, *limit, *now).await?)
+            }
             Request::Pause(run) => Answer::Commanded(pausing::pause(conn, *run).await?),
             Request::Resume(run, now) => Answer::Commanded(pausing::resume(conn, *run, *now).await?),
             Request::PauseFunction(function, now) => {
@@ -289,6 +328,10 @@ impl Writer {
                 let (run, woken) = waits::signal(conn, signal, data, *now).await?;
                 self.woke |= woken;
                 Answer::Signalled(run)
+            }
+            Request::PutSchedules(new) => {
+                cron::put(conn, cache, new).await?;
+                Answer::Done
             }
             Request::PutVersion(version) => {
                 Answer::Stored(registry::put_version(conn, cache, version).await?)

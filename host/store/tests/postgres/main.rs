@@ -2,6 +2,7 @@
 //! and nodes end.
 
 mod conformance;
+mod contention;
 mod failover;
 mod faults;
 mod limits;

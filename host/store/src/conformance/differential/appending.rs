@@ -5,6 +5,7 @@ use dormouse_core::run::{Phase, RunError, Wait};
 use dormouse_core::{Failure, RunId, Seq};
 
 use super::Pair;
+use crate::command::unreadable;
 use crate::conformance::fixture::{at, json, node};
 use crate::error::Error;
 use crate::execute::{Append, Appended, LogLine, Lost, Then};
@@ -221,7 +222,10 @@ impl Pair {
             _ => (
                 "block",
                 Then::Block {
-                    error: RunError::new("diverged", "it diverged"),
+                    error: match self.random.below(4) {
+                        0 => RunError::new("diverged", "it diverged"),
+                        number => unreadable("it cannot be read", &format!("0.{number}.0")),
+                    },
                 },
             ),
         }

@@ -12,7 +12,9 @@ impl Pair {
         both!(self, counts()).expect("counts");
         self.compare_nodes().await;
         both!(self, registry()).expect("reads");
+        both!(self, schedules()).expect("lists");
         both!(self, upcoming_timers(Timestamp::MAX, 10_000)).expect("reads");
+        both!(self, cancellations(1_000)).expect("lists");
         for module in MODULES {
             both!(self, versions(module)).expect("reads");
         }
