@@ -2,22 +2,21 @@
 //!
 //! Deaths, cuts and restarts are the process tests' (host/cli/tests).
 
+#[path = "nodes/skew.rs"]
+mod skew;
 mod support;
+#[path = "nodes/upgrading.rs"]
+mod upgrading;
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dormouse_core::run::{Phase, Status};
-use dormouse_core::{FunctionName, Json, RunId, Timestamp};
+use dormouse_core::{Digest, FunctionName, Json, RunId};
 use dormouse_server::app::App;
-use dormouse_server::clock::{Clock, SystemClock};
 use dormouse_server::{Options, Server, StartError, Tuning};
-use dormouse_store::postgres::{self, PostgresStore};
-use dormouse_store::read::{Run, RunFilter};
+use dormouse_store::read::Run;
 use dormouse_testing_postgres::{Cluster, Held, Pooler};
-use futures::future::BoxFuture;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,33 +25,10 @@ use support::component;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What the next release adds to the schema: in every way in which a release may, on the tables that are busiest.
-const NEXT_RELEASE: postgres::Migration = (
-    1_000_000,
-    "of the next release",
-    "ALTER TABLE runs ADD COLUMN next_release text; \
-     ALTER TABLE timers ADD COLUMN next_release bigint NOT NULL DEFAULT 0; \
-     CREATE INDEX runs_of_the_next_release ON runs (next_release, id) WHERE next_release IS NOT NULL; \
-     CREATE TABLE next_release (run_id uuid NOT NULL PRIMARY KEY)",
-);
-
 /// The database's name in a URL.
 fn database_of(url: &str) -> &str {
     let name = url.rsplit('/').next().and_then(|rest| rest.split('?').next());
     name.expect("a name")
-}
-
-/// This machine's clock, wrong by so many milliseconds.
-struct Wrong(i64);
-
-impl Clock for Wrong {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(SystemClock.now().as_millis() + self.0)
-    }
-
-    fn sleep_until(&self, time: Timestamp) -> BoxFuture<'static, ()> {
-        SystemClock.sleep_until(Timestamp::from_millis(time.as_millis().saturating_sub(self.0)))
-    }
 }
 
 /// A node with its address, and its end.
@@ -65,26 +41,9 @@ struct Node {
 }
 
 impl Node {
-    async fn start(database: &str, wrong_by: i64) -> Node {
-        let tuning = Tuning {
-            clock: Arc::new(Wrong(wrong_by)),
-            ..Tuning::default()
-        };
-        Node::start_with(database, tuning).await.expect("it starts")
-    }
-
-    /// A node of the next release, which has brought the schema forward.
-    async fn start_newer(database: &str) -> Node {
-        let options = postgres::Options {
-            later: vec![NEXT_RELEASE],
-            ..postgres::Options::new(database)
-        };
-        let store = PostgresStore::open(options).await.expect("it opens");
-        let tuning = Tuning {
-            store: Some(Arc::new(store)),
-            ..Tuning::default()
-        };
-        Node::start_with(database, tuning).await.expect("it starts")
+    async fn start(database: &str) -> Node {
+        let started = Node::start_with(database, Tuning::default()).await;
+        started.expect("it starts")
     }
 
     async fn start_with(database: &str, tuning: Tuning) -> Result<Node, StartError> {
@@ -108,12 +67,9 @@ impl Node {
         })
     }
 
-    async fn pair(wrong_by: [i64; 2]) -> [Node; 2] {
+    async fn pair() -> [Node; 2] {
         let database = Cluster::shared().database();
-        [
-            Node::start(&database, wrong_by[0]).await,
-            Node::start(&database, wrong_by[1]).await,
-        ]
+        [Node::start(&database).await, Node::start(&database).await]
     }
 
     async fn deploy(&self, guest: &str) {
@@ -177,7 +133,7 @@ impl Node {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_module_deployed_at_one_node_runs_at_every_other() {
-    let [first, second] = Node::pair([0, 0]).await;
+    let [first, second] = Node::pair().await;
     first.deploy("bench").await;
     let run = second.invoke("bench/ten", "{}").await;
     let run = first.ended(run).await;
@@ -193,10 +149,10 @@ async fn a_module_deployed_at_one_node_runs_at_every_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_claims_no_run_of_a_version_before_it_has_loaded_it() {
     let database = Cluster::shared().database();
-    let first = Node::start(&database, 0).await;
+    let first = Node::start(&database).await;
     first.deploy("bench").await;
     let held = Held::at(&database, "LOCK TABLE components");
-    let second = Node::start(&database, 0).await;
+    let second = Node::start(&database).await;
     let mut runs = Vec::new();
     for _ in 0..20 {
         runs.push(second.invoke("bench/ten", "{}").await);
@@ -214,38 +170,8 @@ async fn a_node_claims_no_run_of_a_version_before_it_has_loaded_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clocks_that_are_minutes_apart_neither_hurry_nor_delay_a_run() {
-    let [early, late] = Node::pair([-7 * 60_000, 5 * 60_000]).await;
-    early.deploy("bench").await;
-    for node in [&early, &late] {
-        let asked = Instant::now();
-        let mut runs = Vec::new();
-        for _ in 0..20 {
-            runs.push(node.invoke("bench/sleeper", r#"{"ms":1500}"#).await);
-        }
-        for run in runs {
-            let run = late.ended(run).await;
-            assert_eq!(run.state.status, Status::Completed, "{:?}", run.error);
-            let took = run.ended_at.expect("ended").since(run.queued_at);
-            assert!(took >= Duration::from_millis(1500), "{took:?}");
-            let journal = early.app.store().journal(run.id, 0).await.expect("read");
-            assert!(
-                journal.windows(2).all(|pair| pair[0].at <= pair[1].at),
-                "{journal:?}"
-            );
-        }
-        assert!(asked.elapsed() >= Duration::from_millis(1500));
-        // Minutes would pass if a node went by its own clock; the deadline of this test is one.
-        let difference = early.app.now().as_millis() - late.app.now().as_millis();
-        assert!(difference.abs() < 1_000, "{difference}");
-    }
-    early.stop().await;
-    late.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_cancelled_and_woken_from_any_node() {
-    let [first, second] = Node::pair([0, 0]).await;
+    let [first, second] = Node::pair().await;
     first.deploy("bench").await;
     first.deploy("hostile").await;
     // Asleep for an hour: woken from elsewhere.
@@ -271,7 +197,7 @@ async fn a_run_is_cancelled_and_woken_from_any_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_or_a_run_is_paused_and_resumed_from_any_node() {
-    let [first, second] = Node::pair([0, 0]).await;
+    let [first, second] = Node::pair().await;
     first.deploy("bench").await;
     let name: FunctionName = "bench/one".parse().expect("a name");
     second.app.pause_function(&name).await.expect("paused");
@@ -314,7 +240,7 @@ async fn a_function_or_a_run_is_paused_and_resumed_from_any_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_followed_from_a_node_that_does_not_drive_it() {
-    let [first, second] = Node::pair([0, 0]).await;
+    let [first, second] = Node::pair().await;
     first.deploy("bench").await;
     let at = first.app.now().as_millis() + 2_000;
     let run = first.invoke("bench/until", &format!(r#"{{"at":{at}}}"#)).await;
@@ -340,7 +266,7 @@ async fn a_run_is_followed_from_a_node_that_does_not_drive_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_node_ends_and_the_others_finish_its_runs() {
-    let [first, second] = Node::pair([0, 0]).await;
+    let [first, second] = Node::pair().await;
     first.deploy("bench").await;
     let mut runs = Vec::new();
     for ms in 0..40 {
@@ -378,8 +304,8 @@ async fn a_drained_node_ends_and_the_others_finish_its_runs() {
 async fn without_hints_a_node_still_finds_what_others_cancel_wake_and_end() {
     let database = Cluster::shared().database();
     let pooler = Pooler::start(Cluster::shared(), 8);
-    let deaf = Node::start(&pooler.url(&database), 0).await;
-    let other = Node::start(&pooler.url(&database), 0).await;
+    let deaf = Node::start(&pooler.url(&database)).await;
+    let other = Node::start(&pooler.url(&database)).await;
     deaf.deploy("bench").await;
     deaf.deploy("hostile").await;
     let run = deaf.invoke("hostile/loop-long", "{}").await;
@@ -409,7 +335,7 @@ async fn an_idle_node_asks_the_database_less_than_five_times_a_second() {
     // Its transactions would be counted too.
     cluster.psql("postgres", "ALTER SYSTEM SET autovacuum = off");
     cluster.psql("postgres", "SELECT pg_reload_conf()");
-    let [first, second] = [Node::start(&database, 0).await, Node::start(&database, 0).await];
+    let [first, second] = [Node::start(&database).await, Node::start(&database).await];
     first.deploy("bench").await;
     first.deploy("cron").await;
     let run = second.invoke("bench/ten", "{}").await;
@@ -434,201 +360,58 @@ async fn an_idle_node_asks_the_database_less_than_five_times_a_second() {
     second.stop().await;
 }
 
-/// Three nodes wait for the same ticks, and each tick comes at all of them in the same moment.
+/// It executes at one node; another is asked to pause it. It stops where it next records something, and goes on from there.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tick_is_started_once_however_many_nodes_see_it() {
-    let cluster = Cluster::shared();
-    let database = cluster.database();
-    let mut nodes = Vec::new();
-    for wrong_by in [0, 240_000, -240_000] {
-        nodes.push(Node::start(&database, wrong_by).await);
-    }
-    nodes[0].deploy("cron").await;
-    let functions = ["hourly", "forgets", "renamed"];
-    let filter = |function: &str| RunFilter {
-        module: Some("cron".to_owned()),
-        function: Some(function.to_owned()),
-        limit: 100,
-        ..RunFilter::default()
-    };
-    let deadline = Instant::now() + DEADLINE;
-    for round in 1..=3 {
-        // All rows are there, and in four seconds all their ticks come.
-        while nodes[0].app.store().schedules().await.expect("lists").len() < 9 {
-            assert!(Instant::now() < deadline, "the schedules never were there");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        cluster.psql(
-            database_of(&database),
-            "UPDATE schedules SET next_ms = (extract(epoch FROM clock_timestamp()) * 1000)::int8 + 4000",
-        );
-        // Every node looks anew when something else is active or paused than before.
-        let other: FunctionName = "cron/allows".parse().expect("a name");
-        match round % 2 {
-            1 => nodes[1].app.pause_function(&other).await.expect("paused"),
-            _ => nodes[1].app.resume_function(&other).await.expect("resumed"),
-        };
-        for function in functions {
-            loop {
-                let found = nodes[2].app.store().runs(filter(function)).await.expect("lists");
-                if found.len() >= round {
-                    break;
-                }
-                assert!(
-                    Instant::now() < deadline,
-                    "{function} ticked {} times",
-                    found.len()
-                );
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        }
-    }
-    for function in functions {
-        let found = nodes[2].app.store().runs(filter(function)).await.expect("lists");
-        for run in &found {
-            let run = nodes[0].ended(run.id).await;
-            assert_eq!(run.state.status, Status::Completed, "{run:#?}");
-        }
-        // An hour may begin meanwhile, but a tick has one event, and that one run.
-        let events: HashSet<_> = found.iter().map(|run| run.event_id).collect();
-        assert_eq!(events.len(), found.len(), "{found:#?}");
-    }
-    for node in nodes {
-        node.stop().await;
-    }
-}
-
-/// Nodes are replaced one after the other while runs of all kinds are under way: the first of the next release brings the
-/// schema forward under the feet of the older ones.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_upgrade_with_an_added_migration_loses_nothing() {
-    let database = Cluster::shared().database();
-    let older = [Node::start(&database, 0).await, Node::start(&database, 0).await];
-    older[0].deploy("bench").await;
-    let mut runs = Vec::new();
-    // Some are asleep when the schema changes and end at a newer node, some are never there when it changes.
-    for ms in [50, 3_000, 6_000] {
-        for node in &older {
-            for _ in 0..20 {
-                runs.push(node.invoke("bench/sleeper", &format!(r#"{{"ms":{ms}}}"#)).await);
-            }
-        }
-    }
-    let stop = CancellationToken::new();
-    let load = |node: &Node| {
-        let (app, stop) = (node.app.clone(), stop.clone());
-        tokio::spawn(async move {
-            let mut accepted = Vec::new();
-            while !stop.is_cancelled() {
-                let function: FunctionName = "bench/ten".parse().expect("a name");
-                match app.invoke(&function, Json::parse("{}").expect("JSON")).await {
-                    Ok((run, _)) => accepted.push(run),
-                    // What is refused is not lost: the client knows.
-                    Err(problem) => assert_eq!(problem.status, 503, "{problem:?}"),
-                }
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            accepted
-        })
-    };
-    let loads = [load(&older[0]), load(&older[1])];
-
-    let newer = Node::start_newer(&database).await;
-    let refused = Node::start_with(&database, Tuning::default()).await;
-    let refused = refused.map(|node| node.url);
-    assert!(
-        matches!(refused, Err(StartError::NewerSchema(_))),
-        "an older node started on the newer schema: {refused:?}"
-    );
-    // The older ones go on beside the newer one.
-    for node in &older {
-        let run = node.invoke("bench/ten", "{}").await;
-        assert_eq!(node.ended(run).await.state.status, Status::Completed);
-    }
-    stop.cancel();
-    for load in loads {
-        runs.extend(load.await.expect("no panic"));
-    }
-    for node in older {
-        let nodes = newer.app.store().nodes(newer.app.now()).await.expect("read");
-        let found = nodes
-            .iter()
-            .find(|found| found.url == node.url)
-            .expect("it is listed");
-        newer
-            .app
-            .drain(&found.incarnation.to_string())
-            .await
-            .expect("it is asked");
-        node.ended.await.expect("no panic").expect("it ends in order");
-    }
-    let second = Node::start_newer(&database).await;
-    for run in &runs {
-        let run = second.ended(*run).await;
-        assert_eq!(run.state.status, Status::Completed, "{:?}", run.error);
-    }
-    println!("{} runs went through the upgrade", runs.len());
-    newer.stop().await;
+async fn a_run_that_executes_at_one_node_is_paused_from_another() {
+    let [first, second] = Node::pair().await;
+    first.deploy("bench").await;
+    let run = first.invoke("bench/steps", r#"{"n":5000}"#).await;
+    first
+        .until(run, "executing", |run| run.state.phase == Some(Phase::Executing))
+        .await;
+    second.app.pause(run).await.expect("it is asked for");
+    let paused = |run: &Run| run.state.phase == Some(Phase::Paused);
+    let held = second.until(run, "paused", paused).await;
+    assert_eq!(held.owner, None, "nobody drives it");
+    assert!(held.journal_next < 5_000, "it had ended: {held:?}");
+    Node::until_live([&first, &second], 0).await;
+    // Nothing of it goes on meanwhile, at either.
+    let left = first.app.store().run(run).await.expect("read").expect("there");
+    assert_eq!(left, held);
+    first.app.resume(run).await.expect("resumed");
+    let run = second.ended(run).await;
+    assert_eq!(run.state.status, Status::Completed, "{:?}", run.error);
+    assert_eq!(run.output.expect("an output").as_str(), "12497500");
+    first.stop().await;
     second.stop().await;
 }
 
-/// An older node may meet what a newer one wrote. Blocked, the run waits for somebody who can read it.
+/// What the database has of a component is damaged: a node that has no other goes without, until it is uploaded again.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_node_of_another_release_cannot_read_is_tried_by_the_others() {
+async fn a_damaged_component_is_not_run_and_an_upload_repairs_it() {
     let database = Cluster::shared().database();
-    let psql = |sql: &str| Cluster::shared().psql(database_of(&database), sql);
-    let older = Node::start(&database, 0).await;
-    older.deploy("bench").await;
-    let mut runs = Vec::new();
-    for _ in 0..2 {
-        // Its time comes while no node is there.
-        let run = older.invoke("bench/sleeper", r#"{"ms":3000}"#).await;
-        let asleep = |run: &Run| run.state.phase == Some(Phase::Sleeping);
-        older.until(run, "asleep", asleep).await;
-        runs.push(run);
-    }
-    // What it has in memory it need not read.
-    older.stop().await;
-    let hex = |run: RunId| -> String { run.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect() };
-    let (kind, version) = (hex(runs[0]), hex(runs[1]));
-    psql(&format!(
-        "UPDATE journal SET kind = kind + 90 WHERE run_id = '{kind}'"
-    ));
-    psql(&format!(
-        "UPDATE journal SET meta = replace(meta, '{{\"v\":1', '{{\"v\":2') WHERE run_id = '{version}'"
-    ));
-    let release = |run: &Run| {
-        let blocked = run.state.phase == Some(Phase::Blocked);
-        let error = run.error.as_ref().filter(|_| blocked)?;
-        assert_eq!(error.code, "journal-unreadable", "{error:?}");
-        let details: serde_json::Value = error.details.as_ref()?.read().ok()?;
-        details["release"].as_str().map(str::to_owned)
-    };
-    let older = Node::start(&database, 0).await;
-    for run in &runs {
-        let run = older.until(*run, "blocked", |run| release(run).is_some()).await;
-        assert_eq!(release(&run).as_deref(), Some(env!("CARGO_PKG_VERSION")));
-    }
-    let tuning = Tuning {
-        release: "1000.0.0".to_owned(),
-        ..Tuning::default()
-    };
-    let newer = Node::start_with(&database, tuning).await.expect("it starts");
-    let tried = |run: &Run| release(run).as_deref() == Some("1000.0.0");
-    for run in &runs {
-        newer.until(*run, "tried by the newer node", tried).await;
-    }
-    // From now on it can be read: whoever blocked it last, it is tried again.
-    psql(&format!(
-        "UPDATE journal SET kind = kind - 90 WHERE run_id = '{kind}'"
-    ));
-    psql(&format!(
-        "UPDATE journal SET meta = replace(meta, '{{\"v\":2', '{{\"v\":1') WHERE run_id = '{version}'"
-    ));
-    for run in runs {
-        let run = newer.ended(run).await;
-        assert_eq!(run.state.status, Status::Completed, "{:?}", run.error);
-    }
-    older.stop().await;
-    newer.stop().await;
+    let first = Node::start(&database).await;
+    first.deploy("bench").await;
+    Cluster::shared().psql(
+        database_of(&database),
+        "UPDATE components SET bytes = overlay(bytes PLACING '\\xff00ff'::bytea FROM 100)",
+    );
+    let second = Node::start(&database).await;
+    // Accepted at the one that cannot, done by the other, which has it.
+    let run = second.invoke("bench/ten", "{}").await;
+    assert_eq!(second.ended(run).await.state.status, Status::Completed);
+    first.stop().await;
+    let run = second.invoke("bench/ten", "{}").await;
+    let digest = Digest::of(&component("bench"));
+    let refused = second.app.store().component(digest).await;
+    assert!(
+        matches!(refused, Err(dormouse_store::Error::Corrupt(_))),
+        "{refused:?}"
+    );
+    // It waits: neither is what is damaged run, nor is the run blocked for it.
+    let waiting = second.app.store().run(run).await.expect("read").expect("there");
+    assert_eq!(waiting.state.phase, Some(Phase::Queued), "{waiting:?}");
+    second.deploy("bench").await;
+    assert_eq!(second.ended(run).await.state.status, Status::Completed);
+    second.stop().await;
 }

@@ -60,7 +60,7 @@ fn of_code(code: &str, message: &str) -> Fault {
         // read_only_sql_transaction, and what a standby says to READ WRITE (feature_not_supported): the next connection may
         // reach the new primary. The latter is also said of a prepared statement whose columns a migration has changed,
         // which a new connection prepares anew.
-        "25006" | "0A000" => Fault::Lost(format!("the server cannot do this at the moment: {message}")),
+        "25006" | "0A000" => Fault::Lost(format!("the server may be a standby: {message}")),
         // duplicate_prepared_statement, invalid_sql_statement_name.
         "42P05" | "26000" => Fault::Lost(format!("{message}: {SAY_POOLER}")),
         // unique_violation.

@@ -7,6 +7,7 @@ mod invoking;
 mod logging;
 mod sending;
 mod signals;
+mod timing;
 mod triggered;
 mod waiting;
 
@@ -30,6 +31,7 @@ dormouse::module!(
     signals::wait_for_signal,
     signals::send_signal,
     signals::signal_itself,
+    timing::timed,
     waiting::wait,
     waiting::any_of_three,
     waiting::send_then_wait,
