@@ -81,6 +81,8 @@ pub const CRON_JITTER_MS_MIN: u64 = 1_000;
 pub const CRON_JITTER_MS_MAX: u64 = 300_000;
 /// A tick that begins later than this was missed: a restart or a busy machine takes less.
 pub const CRON_GRACE: Duration = Duration::from_secs(60);
+/// A schedule that stands further ahead than the tick after this was moved by a wrong clock, and is set back.
+pub const CRON_AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The most missed ticks of one schedule that are done afterwards, one upon the other.
 pub const CRON_CATCH_UP_MAX: usize = 1_000;
 /// A signal's name in bytes.

@@ -357,7 +357,19 @@ async fn schedules_follow_what_is_active() {
         schedule(&running, "renamed").await.next_at,
         Some(time("12:30:00"))
     );
-    // The rows are there after a restart, whoever made them.
+    // The rows are there after a restart, also if somebody had lost them.
+    let lost = dormouse_store::cron::NewSchedules {
+        modules: vec!["cron".to_owned()],
+        schedules: vec![],
+        generation: running.server.app().registry().snapshot().generation,
+    };
+    running
+        .server
+        .app()
+        .store()
+        .put_schedules(lost)
+        .await
+        .expect("they are lost");
     let dir = stop(running).await;
     let running = start_again(dir, &clock).await;
     move_to(&clock, "13:00:00");
@@ -407,4 +419,23 @@ async fn flow_control_and_jitter_hold_for_ticks() {
     let run = running.settled(ticked.last.expect("it has ticked").run).await;
     assert_eq!(run.queued_at, next);
     assert!(ticked.next_at.is_some_and(|at| at >= tick.after(HOUR)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_wrong_does_not_stop_a_schedule() {
+    let (running, clock) = start().await;
+    clock.advance(40 * 365 * 24 * HOUR);
+    let far = until(&running, "hourly", "ticked", |state| {
+        state.last.is_some() && state.next_at > Some(clock.now())
+    })
+    .await;
+    running.settled(far.last.expect("it has ticked").run).await;
+    let dir = stop(running).await;
+    let clock = SimClock::new(time("08:30:00"));
+    let running = start_again(dir, &clock).await;
+    let back = until_next(&running, "hourly", "09:00:00").await;
+    assert_eq!(back.last, far.last);
+    move_to(&clock, "09:00:00");
+    let ticked = until_next(&running, "hourly", "10:00:00").await;
+    assert_eq!(ticked.last.map(|last| last.tick), Some(time("09:00:00")));
 }

@@ -113,6 +113,14 @@ impl Schedule {
         let first = standing.next;
         let due = self.due(first);
         if due > now {
+            // It has been moved by a clock that was wrong: without this it would stand still until that time comes.
+            if first > self.next(now.after(limit::CRON_AHEAD_MAX)) {
+                return Decision::Move(Move {
+                    start: None,
+                    skipped: None,
+                    next: self.next(now),
+                });
+            }
             return Decision::Later(due);
         }
         match (self.overlap, standing.previous) {
@@ -353,6 +361,30 @@ mod tests {
             decide(CatchUp::All, "11:30:30"),
             moved(Some("09:00:00"), None, "10:00:00")
         );
+    }
+
+    #[test]
+    fn a_schedule_that_a_wrong_clock_has_moved_comes_back() {
+        let hourly = schedule(HOURLY, None, Overlap::Skip, CatchUp::Last);
+        let now = time("08:30:00");
+        let stands = |next: &str| Standing {
+            next: Timestamp::parse(next).expect("a time"),
+            previous: Previous::None,
+            paused: false,
+        };
+        assert_eq!(
+            hourly.decide(&stands("2099-01-01T00:00:00Z"), now),
+            moved(None, None, "09:00:00")
+        );
+        // Clocks of nodes differ by less: what one of them has ticked is not ticked again by another.
+        let ahead = "2026-11-26T09:00:00Z";
+        let later = Decision::Later(Timestamp::parse(ahead).expect("a time"));
+        assert_eq!(hourly.decide(&stands(ahead), now), later);
+        // The next tick of a rare cron may be far off.
+        let rare = schedule("0 0 29 2 *", None, Overlap::Skip, CatchUp::Last);
+        let leap_day = "2028-02-29T00:00:00Z";
+        let later = Decision::Later(Timestamp::parse(leap_day).expect("a time"));
+        assert_eq!(rare.decide(&stands(leap_day), now), later);
     }
 
     #[test]

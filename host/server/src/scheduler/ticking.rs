@@ -3,7 +3,7 @@
 //!
 //! A loop over what the store holds: it makes the stored schedules those of what is active, does what is due, and waits for
 //! the next tick, for another generation of the registry, or for the end of a run that a tick waits for. While nothing of
-//! that happens it asks the store nothing. Absent on purpose: what becomes of ticks (the core's).
+//! that happens it asks the store next to nothing. Absent on purpose: what becomes of ticks (the core's).
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -29,6 +29,8 @@ use crate::worker::Worker;
 const AT_ONCE: usize = 64;
 /// How often a run that a tick waits for is looked at without being told: it may end at another node.
 const WAITING_EVERY: Duration = Duration::from_secs(2);
+/// How often it is looked without any reason: until when it waits may have been decided by a clock that was wrong.
+const LOOK_EVERY: Duration = Duration::from_secs(600);
 /// How soon it is looked again after it did something.
 const CHANGED_EVERY: Duration = Duration::from_millis(50);
 
@@ -74,6 +76,7 @@ pub(super) async fn ticking(scheduler: Scheduler) {
             () = until(&scheduler, wait.until) => {}
             moved = generations.changed() => if moved.is_err() { return },
             () = changed(&mut changes, &wait.runs) => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
             () = scheduler.0.stop.cancelled() => return,
         }
     }
