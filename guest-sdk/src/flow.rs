@@ -12,6 +12,12 @@ pub struct Flow {
     /// How many runs may start in what time; events beyond start none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<Rate>,
+    /// How many runs may start in what time; those beyond wait for their turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttle: Option<Rate>,
+    /// A CEL expression: by how many seconds a run that waits to begin goes before others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<&'static str>,
 }
 
 /// So many in so long.

@@ -8,7 +8,7 @@ use syn::{Error, Ident, LitInt, LitStr, Result, Token, parenthesized};
 use crate::function::{condition, duration, optional, text};
 
 /// The options' names, for a mistake's message.
-pub(crate) const KNOWN: &str = "idempotency, rate_limit";
+pub(crate) const KNOWN: &str = "idempotency, rate_limit, throttle, priority";
 
 const RATE_MAX: u32 = 1_000_000;
 const DAY_MS: u64 = 86_400_000;
@@ -25,6 +25,8 @@ struct Rate {
 pub(crate) struct Options {
     idempotency: Option<LitStr>,
     rate_limit: Option<Rate>,
+    throttle: Option<Rate>,
+    priority: Option<LitStr>,
 }
 
 impl Options {
@@ -33,6 +35,8 @@ impl Options {
         match name {
             "idempotency" => self.idempotency = Some(condition(text(input)?)?),
             "rate_limit" => self.rate_limit = Some(rate(name, input, DAY_MS)?),
+            "throttle" => self.throttle = Some(rate(name, input, 7 * DAY_MS)?),
+            "priority" => self.priority = Some(condition(text(input)?)?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -41,9 +45,13 @@ impl Options {
     pub(crate) fn definition(&self) -> TokenStream {
         let idempotency = optional(self.idempotency.as_ref().map(|key| quote!(#key)));
         let rate_limit = optional(self.rate_limit.as_ref().map(Rate::definition));
+        let throttle = optional(self.throttle.as_ref().map(Rate::definition));
+        let priority = optional(self.priority.as_ref().map(|priority| quote!(#priority)));
         quote!(::dormouse::__private::Flow {
             idempotency: #idempotency,
             rate_limit: #rate_limit,
+            throttle: #throttle,
+            priority: #priority,
         })
     }
 }

@@ -32,6 +32,8 @@ use proc_macro::TokenStream;
 /// | `backoff = "inngest"` | Inngest's table of waits: 15 s, 30 s, 1 min, … 2 h |
 /// | `timeout = "5m"` | wall time of one try of a step's body |
 /// | `idempotency = "event.data.id"` | no second run for the same value of a CEL expression within 24 hours |
+/// | `throttle(limit = 10, period = "1m", burst = 2, key = "event.data.user")` | how many runs may start in what time; those beyond wait for their turn |
+/// | `priority = "event.data.vip ? 60 : 0"` | by how many seconds a run that waits to begin goes before others: -600 to 600 |
 /// | `rate_limit(limit = 10, period = "1m", burst = 2, key = "event.data.user")` | how many runs may start in what time; events beyond start none. `burst` and `key` may be left out |
 ///
 /// Durations are whole numbers with `ms`, `s`, `m`, `h` or `d`.

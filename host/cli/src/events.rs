@@ -1,4 +1,4 @@
-//! `dormouse events`: send and list.
+//! `dormouse events`: send, list, and ask what became of one.
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -22,6 +22,14 @@ pub(crate) enum Events {
     Send(Send),
     /// List the newest events
     List(List),
+    /// Say why an event started what it started, and why nothing else
+    Triggers(Triggers),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Triggers {
+    /// The event's id, as it was answered when it was sent
+    event: String,
 }
 
 #[derive(Debug, Args)]
@@ -59,6 +67,7 @@ impl Events {
         match self {
             Events::Send(send) => send.run(&client, global.output).await,
             Events::List(list) => list.run(&client, global.output).await,
+            Events::Triggers(triggers) => triggers.run(&client, global.output).await,
         }
     }
 }
@@ -103,6 +112,25 @@ impl List {
                 ]);
             }
             table.text("no events")
+        })
+    }
+}
+
+impl Triggers {
+    async fn run(self, client: &Client, format: Format) -> Outcome {
+        let request = client.request(Method::GET, &["v1", "events", &self.event, "triggers"]);
+        let data = request.data().await?;
+        format.write(&data, || {
+            let mut table = Table::new(&["function", "trigger", "outcome", "why"]);
+            for trigger in data.as_array().into_iter().flatten() {
+                table.row([
+                    text(trigger, "function_id"),
+                    crate::functions::trigger(&trigger["trigger"]),
+                    text(trigger, "outcome"),
+                    text(trigger, "detail"),
+                ]);
+            }
+            table.text("no function is deployed")
         })
     }
 }

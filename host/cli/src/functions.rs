@@ -76,20 +76,22 @@ async fn list(client: &Client, global: &Global) -> Outcome {
 
 /// `user/signed.up, shop/* if event.data.n > 1, cron 0 9 * * *`.
 fn triggers(triggers: &Value) -> String {
-    let each = triggers
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|trigger| match trigger {
-            Value::String(event) => event.clone(),
-            trigger => match (trigger["event"].as_str(), trigger["cron"].as_str()) {
-                (Some(event), _) => match trigger["if"].as_str() {
-                    Some(condition) => format!("{event} if {condition}"),
-                    None => event.to_owned(),
-                },
-                (None, Some(cron)) => format!("cron {cron}"),
-                (None, None) => trigger.to_string(),
-            },
-        });
+    let each = triggers.as_array().into_iter().flatten().map(trigger);
     each.collect::<Vec<_>>().join(", ")
+}
+
+/// One of these; nothing where there is none.
+pub(crate) fn trigger(trigger: &Value) -> String {
+    match trigger {
+        Value::Null => String::new(),
+        Value::String(event) => event.clone(),
+        trigger => match (trigger["event"].as_str(), trigger["cron"].as_str()) {
+            (Some(event), _) => match trigger["if"].as_str() {
+                Some(condition) => format!("{event} if {condition}"),
+                None => event.to_owned(),
+            },
+            (None, Some(cron)) => format!("cron {cron}"),
+            (None, None) => trigger.to_string(),
+        },
+    }
 }

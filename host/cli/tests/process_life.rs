@@ -211,6 +211,87 @@ async fn log_lines_of_a_run_say_which_run_module_version_and_step() {
     }
 }
 
+/// Why did nothing happen?
+#[tokio::test(flavor = "multi_thread")]
+async fn what_became_of_an_event_is_told_for_each_trigger() {
+    let server = Server::start("", &[]).await;
+    let early = server
+        .event("flow/rate", "early", &json!({ "user": "ann" }))
+        .await;
+    server.deploy("flow", guest("flow")).await;
+    server.deploy("steps", guest("steps")).await;
+    let told = |event: String| {
+        let server = &server;
+        async move {
+            let path = format!("/v1/events/{event}/triggers");
+            let triggers = server.get(&path).await.expect("they are listed");
+            triggers.as_array().expect("a list").clone()
+        }
+    };
+    let of = |triggers: &[Value], function: &str| -> Value {
+        let mut found = triggers
+            .iter()
+            .filter(|trigger| trigger["function_id"] == function);
+        let one = found
+            .next()
+            .unwrap_or_else(|| panic!("{function} is not among {triggers:?}"));
+        assert!(found.next().is_none(), "{triggers:?}");
+        one.clone()
+    };
+    assert_eq!(
+        of(&told(early).await, "flow/rate-limited")["outcome"],
+        "deployed-later"
+    );
+    let mut last = String::new();
+    for (number, outcome) in ["started", "started", "rate-limited"].into_iter().enumerate() {
+        last = server
+            .event("flow/rate", &format!("event-{number}"), &json!({ "user": "ann" }))
+            .await;
+        let triggers = told(last.clone()).await;
+        let limited = of(&triggers, "flow/rate-limited");
+        assert_eq!(limited["outcome"], outcome, "{limited:#}");
+        assert_eq!(limited["run_id"].is_string(), outcome == "started", "{limited:#}");
+        let other = of(&triggers, "steps/echo");
+        assert_eq!(
+            (&other["outcome"], &other["run_id"]),
+            (&json!("other-name"), &Value::Null)
+        );
+    }
+    let again = server
+        .event("flow/rate", "event-0", &json!({ "user": "bob" }))
+        .await;
+    assert_eq!(
+        of(&told(again).await, "flow/rate-limited")["outcome"],
+        "duplicate"
+    );
+    let poor = server.event("steps/paid", "poor", &json!({ "amount": 1 })).await;
+    let conditions: Vec<Value> = told(poor)
+        .await
+        .into_iter()
+        .filter(|trigger| trigger["function_id"] == "steps/large")
+        .collect();
+    assert!(!conditions.is_empty());
+    assert!(
+        conditions
+            .iter()
+            .any(|trigger| trigger["outcome"] == "condition-false"),
+        "{conditions:#?}"
+    );
+    assert_eq!(
+        server.get("/v1/events/01KAYZ3M7R8G6Q5V4W3X2Y1Z0A/triggers").await,
+        Err(404)
+    );
+    let output = server
+        .command(&["events", "triggers", &last])
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        said.contains("rate-limited") && said.contains("is used up"),
+        "{said}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_cancelled_while_it_sleeps_and_while_its_body_loops() {
     let server = Server::start("", &[]).await;

@@ -73,6 +73,13 @@ pub const RATE_MAX: u32 = 1_000_000;
 pub const RATE_PERIOD_MS_MIN: u64 = 1_000;
 /// The longest period of a rate limit (Inngest's).
 pub const RATE_LIMIT_PERIOD_MS_MAX: u64 = 24 * 3600 * 1000;
+/// The longest period of a throttle (Inngest's).
+pub const THROTTLE_PERIOD_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
+/// How much later than its turn a throttled run may start in it. After that it takes another: many that were held up
+/// together, by a node that was down, must not start together.
+pub const THROTTLE_LATE_MS_MAX: u64 = 1_000;
+/// How far ahead of others, or behind, a priority may put a run, in seconds (Inngest's).
+pub const PRIORITY_SECONDS_MAX: i64 = 600;
 /// A cron expression with its time zone, in bytes.
 pub const CRON_BYTES_MAX: usize = 256;
 /// The least by which the ticks of a cron may be put off (Inngest's).

@@ -56,6 +56,13 @@ pub struct Function {
     /// How many runs may start in what time; the events of those beyond start none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateOptions>,
+    /// How many runs may start in what time; those beyond wait for their turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle: Option<RateOptions>,
+    /// A CEL expression over `event`: by how many seconds a run that waits to begin goes before others (or, negative,
+    /// after them).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<String>,
 }
 
 impl Function {

@@ -185,6 +185,8 @@ pub enum Event {
     Resume,
     /// A person lets it on before the time at which it may begin.
     Delay,
+    /// A person lets it on, and its throttle has yet to.
+    Throttle,
     /// Flow control drops it before it began.
     Skip,
 }
@@ -262,6 +264,7 @@ impl State {
 
             (P::Paused, E::Resume) => to(P::Queued),
             (P::Paused, E::Delay) if self.status == Status::Scheduled => to(P::Sleeping),
+            (P::Paused, E::Throttle) if self.status == Status::Scheduled => to(P::Limited),
             (P::Queued | P::Executing | P::Sleeping | P::Waiting | P::BackingOff | P::Limited, E::Pause) => {
                 to(P::Paused)
             }
@@ -290,6 +293,7 @@ impl State {
                 | E::Pause
                 | E::Resume
                 | E::Delay
+                | E::Throttle
                 | E::Skip,
             ) => illegal,
         }
@@ -343,7 +347,7 @@ impl From<Failure> for RunError {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 16] = [
+    const EVENTS: [Event; 17] = [
         Event::Claim,
         Event::Suspend(Wait::Sleep),
         Event::Suspend(Wait::External),
@@ -359,6 +363,7 @@ mod tests {
         Event::Pause,
         Event::Resume,
         Event::Delay,
+        Event::Throttle,
         Event::Skip,
     ];
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use dormouse_core::run::{End, Event, Phase, State, Status, Wait};
 
-const EVENTS: [(Event, &str); 16] = [
+const EVENTS: [(Event, &str); 17] = [
     (Event::Claim, "claim"),
     (Event::Suspend(Wait::Sleep), "suspend, to sleep"),
     (Event::Suspend(Wait::External), "suspend, to wait"),
@@ -21,6 +21,7 @@ const EVENTS: [(Event, &str); 16] = [
     (Event::Pause, "pause"),
     (Event::Resume, "resume"),
     (Event::Delay, "resume, before its time"),
+    (Event::Throttle, "resume, throttled"),
     (Event::Skip, "skip"),
 ];
 
@@ -42,7 +43,8 @@ fn place(event: Event) -> usize {
         Event::Pause => 12,
         Event::Resume => 13,
         Event::Delay => 14,
-        Event::Skip => 15,
+        Event::Throttle => 15,
+        Event::Skip => 16,
     }
 }
 

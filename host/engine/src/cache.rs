@@ -18,6 +18,8 @@ use crate::mapped;
 /// The directory of compiled modules.
 pub(crate) struct Cache {
     directory: PathBuf,
+    /// Who may run what is kept, in the order in which they are asked.
+    engines: [wasmtime::Engine; 2],
     /// Of the engine's settings: a part of every name.
     compatibility: String,
 }
@@ -33,7 +35,7 @@ impl Cache {
     ///
     /// # Errors
     /// When the directory cannot be made or read.
-    pub(crate) fn open(directory: &Path, engine: &wasmtime::Engine) -> io::Result<Cache> {
+    pub(crate) fn open(directory: &Path, engines: [&wasmtime::Engine; 2]) -> io::Result<Cache> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -45,16 +47,17 @@ impl Cache {
             }
         }
         let mut hasher = Stable(Sha256::new());
-        engine.precompile_compatibility_hash().hash(&mut hasher);
+        engines[0].precompile_compatibility_hash().hash(&mut hasher);
         let digest = Digest::from_bytes(hasher.0.finalize().into());
         Ok(Cache {
             directory: directory.to_owned(),
+            engines: engines.map(Clone::clone),
             compatibility: digest.hex()[..16].to_owned(),
         })
     }
 
-    /// Maps a compiled module in, if there is a sound one.
-    pub(crate) fn load(&self, engine: &wasmtime::Engine, digest: Digest) -> Option<Mapped> {
+    /// Maps a compiled module in, if there is a sound one, for the first engine that has room for its instances.
+    pub(crate) fn load(&self, digest: Digest) -> Option<Mapped> {
         let (code, hash) = self.paths(digest);
         let expected = fs::read_to_string(&hash).ok()?;
         let bytes = fs::read(&code).ok()?;
@@ -64,7 +67,8 @@ impl Cache {
             self.remove(digest);
             return None;
         }
-        match mapped::component(engine, &code) {
+        let [first, second] = &self.engines;
+        match mapped::component(first, &code).or_else(|_| mapped::component(second, &code)) {
             Ok(component) => Some(Mapped { component, size }),
             Err(error) => {
                 tracing::warn!(path = %code.display(), "a compiled module is refused; it is compiled again: {error:#}");

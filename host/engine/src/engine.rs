@@ -111,8 +111,10 @@ pub struct Instances {
 pub struct Engine(Arc<Parts>);
 
 pub(crate) struct Parts {
-    pub(crate) wasmtime: wasmtime::Engine,
-    pub(crate) linker: Linker<HostState>,
+    /// Instances from a pool: for what fits into its slots, as guests in Rust do.
+    pub(crate) pooled: Instantiator,
+    /// Instances made on demand: for large language runtimes, which are several core modules with several memories.
+    pub(crate) on_demand: Instantiator,
     pub(crate) cache: Cache,
     pub(crate) compiler: Compiler,
     pub(crate) ticker: Ticker,
@@ -123,6 +125,21 @@ pub(crate) struct Parts {
     gate: Semaphore,
     waiting: AtomicUsize,
     memory: Arc<NodeMemory>,
+}
+
+/// An engine of wasmtime, and what its guests may import. Both engines have the same settings but for where instances come
+/// from, so that compiled code fits either.
+pub(crate) struct Instantiator {
+    pub(crate) wasmtime: wasmtime::Engine,
+    pub(crate) linker: Linker<HostState>,
+}
+
+impl Instantiator {
+    fn new(config: &Config) -> wasmtime::Result<Instantiator> {
+        let wasmtime = wasmtime::Engine::new(config)?;
+        let linker = capability::link(&wasmtime)?;
+        Ok(Instantiator { wasmtime, linker })
+    }
 }
 
 impl std::fmt::Debug for Engine {
@@ -144,24 +161,28 @@ impl Engine {
             memory: options.instance_memory_max,
             reason: format!("{error:#}"),
         };
-        let wasmtime = wasmtime::Engine::new(&config(&options)).map_err(refused)?;
-        let linker = capability::link(&wasmtime).map_err(refused)?;
-        let cache = Cache::open(&options.cache_dir, &wasmtime).map_err(|error| EngineError::Cache {
+        let mut config = config(&options);
+        let on_demand = Instantiator::new(&config).map_err(refused)?;
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(&options)));
+        let pooled = Instantiator::new(&config).map_err(refused)?;
+        let engines = [&pooled.wasmtime, &on_demand.wasmtime];
+        let ticker = Ticker::start(engines.map(wasmtime::Engine::weak), options.tick);
+        let cache = Cache::open(&options.cache_dir, engines).map_err(|error| EngineError::Cache {
             path: options.cache_dir.clone(),
             error,
         })?;
         Ok(Engine(Arc::new(Parts {
-            linker,
+            pooled,
+            on_demand,
             cache,
             compiler: Compiler::start().map_err(EngineError::Thread)?,
-            ticker: Ticker::start(wasmtime.weak(), options.tick).map_err(EngineError::Thread)?,
+            ticker: ticker.map_err(EngineError::Thread)?,
             modules: Mutex::default(),
             loading: Mutex::default(),
             gate: Semaphore::new(options.instances_max as usize),
             waiting: AtomicUsize::new(0),
             memory: Arc::new(NodeMemory::new(options.node_memory_max)),
             options,
-            wasmtime,
         })))
     }
 
@@ -182,7 +203,7 @@ impl Engine {
     pub async fn run_leg<H: RunHost>(&self, leg: Leg, host: H) -> (LegEnd, H, LegStats) {
         let _permit = self.permit().await;
         let shared = Arc::new(Shared::default());
-        let mut store = self.store(HostState::new(
+        let state = HostState::new(
             Box::new(host),
             Phase::Outside,
             Some(leg.context),
@@ -192,7 +213,8 @@ impl Engine {
             Http::new(leg.http, shared.clone()),
             shared.clone(),
             leg.interrupt.clone(),
-        ));
+        );
+        let mut store = store(leg.module.0.pre.engine(), state);
         let input = leg.input.as_str().to_owned();
         let answer = {
             let call = pin!(async {
@@ -259,16 +281,16 @@ impl Engine {
             self.0.memory.clone(),
         )
     }
+}
 
-    /// A store that yields and looks at its guest's budget at every tick.
-    pub(crate) fn store(&self, state: HostState) -> Store<HostState> {
-        let mut store = Store::new(&self.0.wasmtime, state);
-        store.limiter(|state| &mut state.limiter);
-        store.set_hostcall_fuel(CALL_BYTES_MAX);
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(|mut context| context.data_mut().tick());
-        store
-    }
+/// A store that yields and looks at its guest's budget at every tick.
+pub(crate) fn store(engine: &wasmtime::Engine, state: HostState) -> Store<HostState> {
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_hostcall_fuel(CALL_BYTES_MAX);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|mut context| context.data_mut().tick());
+    store
 }
 
 /// Counts a leg that waits, also when it gives up.
@@ -287,7 +309,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-fn config(options: &EngineOptions) -> Config {
+fn pool(options: &EngineOptions) -> PoolingAllocationConfig {
     let instances = options.instances_max;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
@@ -305,6 +327,11 @@ fn config(options: &EngineOptions) -> Config {
         .async_stack_keep_resident(64 << 10)
         .table_keep_resident(16 << 10)
         .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+/// All that compiled code depends on.
+fn config(options: &EngineOptions) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
@@ -316,7 +343,6 @@ fn config(options: &EngineOptions) -> Config {
         .async_stack_size(FIBER_BYTES)
         .wasm_backtrace_max_frames(NonZeroUsize::new(FRAMES_MAX))
         .memory_reservation(options.instance_memory_max as u64)
-        .memory_guard_size(64 << 20)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        .memory_guard_size(64 << 20);
     config
 }

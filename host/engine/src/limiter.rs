@@ -6,11 +6,38 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wasmtime::ResourceLimiter;
+use wasmtime::component::Component;
 
 use crate::trap::GuestTrap;
 
 /// The most elements a table may have: function pointers of a large language runtime are some 15,000.
 pub(crate) const TABLE_ELEMENTS_MAX: usize = 20_000;
+
+/// What an instance of a large language runtime is made of, at most: Python's is 14 core instances, and so on.
+const CORE_INSTANCES_MAX: usize = 64;
+/// Linear memories; what is in them counts together.
+const MEMORIES_MAX: usize = 4;
+/// Tables.
+const TABLES_MAX: usize = 16;
+
+/// Refuses a component that asks for more before anything runs. What has a pool's slots asks for less.
+///
+/// # Errors
+/// What it asks for.
+pub(crate) fn check(component: &Component) -> Result<(), String> {
+    let Some(needed) = component.resources_required() else {
+        return Err("it imports components, or modules, so nothing says how large an instance is".to_owned());
+    };
+    for (what, count, max) in [
+        ("linear memories", needed.num_memories as usize, MEMORIES_MAX),
+        ("tables", needed.num_tables as usize, TABLES_MAX),
+    ] {
+        if count > max {
+            return Err(format!("it has {count} {what}, more than the limit of {max}"));
+        }
+    }
+    Ok(())
+}
 
 /// Linear memory of all instances of the node, against its cap.
 #[derive(Debug)]
@@ -113,6 +140,18 @@ impl ResourceLimiter for Limiter {
             return Err(GuestTrap::new("memory-limit", message).into());
         }
         Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        CORE_INSTANCES_MAX
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES_MAX
+    }
+
+    fn tables(&self) -> usize {
+        TABLES_MAX
     }
 
     fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {

@@ -10,10 +10,12 @@ use wasmtime::component::Component;
 use crate::bindings::{ModuleIndices, ModulePre};
 use crate::capability::http::Http;
 use crate::drive::Drive;
-use crate::engine::Engine;
+use crate::engine::{Engine, Parts, store};
 use crate::host::{self, RunHost};
 use crate::import;
 use crate::interrupt::Interrupt;
+use crate::limiter;
+use crate::mapped;
 use crate::module::{Inner, Module};
 use crate::policy::HttpPolicy;
 use crate::shared::{Shared, lock};
@@ -130,8 +132,14 @@ impl LoadError {
 /// Where a component's code is.
 struct Compiled {
     component: Component,
-    /// Size of its file in the cache, if it is there already.
-    cached: Option<u64>,
+    place: Place,
+}
+
+enum Place {
+    /// In the cache, in a file of this size.
+    Cached(u64),
+    /// In memory, compiled just now.
+    Fresh(Vec<u8>),
 }
 
 impl Engine {
@@ -229,7 +237,7 @@ impl Engine {
     /// From the cache, off the threads that run guests: reading and hashing takes its time.
     async fn cached(&self, digest: Digest) -> Result<Option<Compiled>, LoadError> {
         let engine = self.clone();
-        let load = move || engine.parts().cache.load(&engine.parts().wasmtime, digest);
+        let load = move || engine.parts().cache.load(digest);
         let mapped = tokio::task::spawn_blocking(load)
             .await
             .map_err(|error| LoadError::Engine {
@@ -237,7 +245,7 @@ impl Engine {
             })?;
         Ok(mapped.map(|mapped| Compiled {
             component: mapped.component,
-            cached: Some(mapped.size),
+            place: Place::Cached(mapped.size),
         }))
     }
 
@@ -246,9 +254,14 @@ impl Engine {
         if let Some(compiled) = self.cached(digest).await? {
             return Ok(compiled);
         }
-        let wasmtime = self.parts().wasmtime.clone();
-        let compile = move || Component::new(&wasmtime, &bytes);
-        let component = self
+        let engine = self.clone();
+        let compile = move || {
+            let parts = engine.parts();
+            let code = parts.pooled.wasmtime.precompile_component(&bytes)?;
+            let component = mapped::compiled([&parts.pooled.wasmtime, &parts.on_demand.wasmtime], &code)?;
+            wasmtime::Result::<_>::Ok((component, code))
+        };
+        let (component, code) = self
             .parts()
             .compiler
             .run(compile)
@@ -259,20 +272,28 @@ impl Engine {
             .map_err(|error| LoadError::Invalid {
                 reason: format!("{error:#}"),
             })?;
+        limiter::check(&component).map_err(|reason| LoadError::Invalid { reason })?;
         Ok(Compiled {
             component,
-            cached: None,
+            place: Place::Fresh(code),
         })
     }
 
     fn link(&self, component: &Component) -> Result<ModulePre<HostState>, LoadError> {
-        let pre =
-            self.parts()
-                .linker
-                .instantiate_pre(component)
-                .map_err(|error| LoadError::ImportMismatch {
-                    reason: format!("{error:#}"),
-                })?;
+        let Parts {
+            pooled, on_demand, ..
+        } = self.parts();
+        let of = if wasmtime::Engine::same(component.engine(), &pooled.wasmtime) {
+            pooled
+        } else {
+            on_demand
+        };
+        let pre = of
+            .linker
+            .instantiate_pre(component)
+            .map_err(|error| LoadError::ImportMismatch {
+                reason: format!("{error:#}"),
+            })?;
         ModulePre::new(pre).map_err(|error| LoadError::NotAModule {
             reason: format!("{error:#}"),
         })
@@ -286,14 +307,13 @@ impl Engine {
         pre: ModulePre<HostState>,
         imports_http: bool,
     ) -> Result<Module, LoadError> {
-        let (pre, size) = match compiled.cached {
-            Some(size) => (pre, size),
-            None => {
-                let (engine, component) = (self.clone(), compiled.component);
+        let (pre, size) = match compiled.place {
+            Place::Cached(size) => (pre, size),
+            Place::Fresh(code) => {
+                let engine = self.clone();
                 let store = move || {
-                    let bytes = component.serialize()?;
-                    engine.parts().cache.store(digest, &bytes)?;
-                    wasmtime::Result::<_>::Ok(engine.parts().cache.load(&engine.parts().wasmtime, digest))
+                    engine.parts().cache.store(digest, &code)?;
+                    std::io::Result::Ok(engine.parts().cache.load(digest))
                 };
                 let stored = self
                     .parts()
@@ -308,7 +328,7 @@ impl Engine {
                     // Without a cache everything works; the next start compiles again.
                     Ok(None) => (pre, 0),
                     Err(error) => {
-                        tracing::warn!("the compiled module {} is not cached: {error:#}", digest.short());
+                        tracing::warn!("the compiled module {} is not cached: {error}", digest.short());
                         (pre, 0)
                     }
                 }
@@ -335,7 +355,7 @@ impl Engine {
         let shared = Arc::new(Shared::default());
         let interrupt = Interrupt::new();
         let _permit = self.permit().await;
-        let mut store = self.store(HostState::new(
+        let state = HostState::new(
             Box::new(Nobody),
             Phase::Describe,
             None,
@@ -345,7 +365,8 @@ impl Engine {
             Http::new(HttpPolicy::none(), shared.clone()),
             shared.clone(),
             interrupt.clone(),
-        ));
+        );
+        let mut store = store(pre.engine(), state);
         let answer = {
             let call = std::pin::pin!(async {
                 let instance = pre.instance_pre().instantiate_async(&mut store).await?;

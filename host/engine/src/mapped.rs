@@ -1,4 +1,4 @@
-//! The one place with unsafe code: mapping compiled modules in.
+//! The one place with unsafe code: taking compiled modules in.
 #![allow(unsafe_code)]
 
 use std::path::Path;
@@ -20,4 +20,16 @@ pub(crate) fn component(engine: &wasmtime::Engine, path: &Path) -> wasmtime::Res
     // - its SHA-256 stands in a file beside it and was compared before this call, so damage is noticed;
     // - its name carries a hash of `Engine::precompile_compatibility_hash`, and wasmtime checks its own header too.
     unsafe { Component::deserialize_file(engine, path) }
+}
+
+/// What was just compiled, as a component of the first engine that has room for its instances.
+///
+/// # Errors
+/// What the second says: there is no room anywhere.
+pub(crate) fn compiled(engines: [&wasmtime::Engine; 2], code: &[u8]) -> wasmtime::Result<Component> {
+    let [first, second] = engines;
+    // SAFETY: `deserialize` runs what the bytes say, so they must be what an engine of these settings has compiled: the
+    // caller has just had them from `precompile_component` of one of these two, which differ only in where instances come
+    // from.
+    unsafe { Component::deserialize(first, code).or_else(|_| Component::deserialize(second, code)) }
 }

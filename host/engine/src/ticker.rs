@@ -1,4 +1,4 @@
-//! The thread that advances the engine's epoch, which is what makes a computing guest stop and look at its budget.
+//! The thread that advances the engines' epochs, which is what makes a computing guest stop and look at its budget.
 //!
 //! It rests while no guest has computed for a second: an idle server has nothing to wake up for.
 
@@ -35,12 +35,12 @@ impl Ticker {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(crate) fn start(engine: EngineWeak, tick: Duration) -> std::io::Result<Ticker> {
+    pub(crate) fn start(engines: [EngineWeak; 2], tick: Duration) -> std::io::Result<Ticker> {
         let gauge = Arc::new(Gauge::default());
         let seen = gauge.clone();
         let handle = thread::Builder::new()
             .name("dormouse-epoch".to_owned())
-            .spawn(move || run(&seen, &engine, tick))?;
+            .spawn(move || run(&seen, &engines, tick))?;
         Ok(Ticker {
             gauge,
             thread: handle.thread().clone(),
@@ -70,13 +70,14 @@ impl Drop for Computing<'_> {
     }
 }
 
-fn run(gauge: &Gauge, engine: &EngineWeak, tick: Duration) {
+fn run(gauge: &Gauge, engines: &[EngineWeak], tick: Duration) {
     let mut idle = 0;
     while !gauge.ended.load(Ordering::SeqCst) {
         thread::sleep(tick);
-        let Some(engine) = engine.upgrade() else { return };
-        engine.increment_epoch();
-        drop(engine);
+        for engine in engines {
+            let Some(engine) = engine.upgrade() else { return };
+            engine.increment_epoch();
+        }
         idle = if gauge.computing.load(Ordering::SeqCst) > 0 {
             0
         } else {

@@ -139,7 +139,7 @@ impl App {
                     run: earlier,
                     until,
                 } => Some(dropped(&function, decision, earlier, until, app.now())),
-                Created::New { .. } | Created::Duplicate(_) => None,
+                Created::New { .. } | Created::Held { .. } | Created::Duplicate(_) => None,
             };
             app.0.scheduler.begin(vec![run]);
             refused.map_or(Ok((id, event)), Err)
@@ -200,11 +200,22 @@ impl App {
         match commanded {
             Commanded::Done(state) => {
                 metrics::counter!("dormouse_runs_total", "status" => state.status.as_str()).increment(1);
+                self.may_move_up(run).await?;
                 Ok(state)
             }
             Commanded::Refused(state) => Err(ended(run, state)),
             Commanded::NotFound => Err(Problem::not_found("run", run)),
         }
+    }
+
+    /// A run was taken out of what it waited in: if that was a throttle's line, another may begin earlier, at a time that only
+    /// the store knows.
+    async fn may_move_up(&self, left: RunId) -> Result<(), Problem> {
+        let found = self.0.store.run(left).await?;
+        if found.is_some_and(|run| run.started_at.is_none()) {
+            self.0.scheduler.look_ahead();
+        }
+        Ok(())
     }
 
     /// Ends a run's wait for a time now, or tries a blocked run again.
@@ -232,6 +243,7 @@ impl App {
         match self.0.store.wake(run, soonest, self.now()).await? {
             Commanded::Done(state) => {
                 self.0.scheduler.nudge();
+                self.may_move_up(run).await?;
                 self.0.feed.run(run);
                 Ok(state)
             }

@@ -216,8 +216,9 @@ impl Router {
         now: Timestamp,
     ) -> Planned {
         let start_at = event.accepted.ts.max(now);
-        // A run that begins later is leased when it begins; one whose version is not loaded yet, where it is.
-        let slot = if start_at <= now && !held && self.scheduler.takes_version(version) {
+        // A run that begins later, or may have to, is leased when it begins; one whose version is not loaded yet, where it is.
+        let at_once = start_at <= now && !held && admission.throttle.is_none();
+        let slot = if at_once && self.scheduler.takes_version(version) {
             self.scheduler.try_slot()
         } else {
             None
@@ -338,8 +339,10 @@ pub(crate) fn add_invoked(
         config_revision: registry.revision(),
         event_id: invoked.event_id,
         dedupe: None,
-        // A function's limits are for what events start: the step waits for this run alone.
-        admission: Admission::default(),
+        // What would drop it is for what events start: the step waits for this run alone.
+        admission: snapshot
+            .admission(invoked.function, &invoked.event.payload)
+            .waiting(),
         seed: random(),
         start_at: ingest.now,
         lease: None,

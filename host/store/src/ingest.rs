@@ -97,6 +97,11 @@ pub enum Created {
         /// Whether it is leased.
         leased: bool,
     },
+    /// It was created, and its function's throttle holds it back until then at least.
+    Held {
+        /// When it begins, or tries to.
+        until: Timestamp,
+    },
     /// A run for the same function and event id exists already: this one.
     Duplicate(RunId),
     /// Flow control kept it from being created. Why is stored with the event.

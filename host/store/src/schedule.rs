@@ -171,6 +171,8 @@ pub struct Fired {
     pub fired: u32,
     /// Runs that were blocked instead of claimed again ([`dormouse_core::limit::CLAIMS_WITHOUT_ENTRY_MAX`]).
     pub blocked: Vec<RunId>,
+    /// Runs whose throttle holds them back further: until when.
+    pub held: Vec<Timestamp>,
 }
 
 /// Runs claimed from the ready queue.

@@ -13,6 +13,10 @@ pub struct Admission {
     pub idempotency: Option<String>,
     /// Dropped when there were too many.
     pub rate_limit: Option<Limited>,
+    /// Held back until there is room.
+    pub throttle: Option<Limited>,
+    /// By how many seconds it goes before others that wait to begin; negative: after them.
+    pub priority: i64,
 }
 
 /// A rate and whose it is.
@@ -32,12 +36,14 @@ pub enum Gate {
     Idempotency = 1,
     /// `rate_limit`.
     RateLimit = 2,
+    /// `throttle`.
+    Throttle = 3,
 }
 
 impl Gate {
     /// From the number on disk.
     pub fn from_number(number: i64) -> Option<Gate> {
-        [Gate::Idempotency, Gate::RateLimit]
+        [Gate::Idempotency, Gate::RateLimit, Gate::Throttle]
             .into_iter()
             .find(|gate| *gate as i64 == number)
     }
@@ -92,6 +98,8 @@ pub enum Verdict {
     Admitted {
         /// What its limits remember from then on.
         used_until: Vec<(Gate, i64)>,
+        /// It begins later than it might without a throttle, or may have to.
+        held: Option<Held>,
     },
     /// It is not.
     Dropped {
@@ -106,19 +114,78 @@ pub enum Verdict {
     },
 }
 
+/// How long a throttled run is held back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Until then.
+    pub until: Timestamp,
+    /// Whether it has its turn then; otherwise it takes one then.
+    pub turn: bool,
+    /// For a person.
+    pub reason: String,
+}
+
+impl Limited {
+    /// Held back until it may begin as far as the throttle is not concerned. It takes a turn then: one that is taken now for
+    /// some day far ahead would hold up all that come before.
+    pub fn later(&self, start_at: Timestamp) -> Held {
+        Held {
+            until: start_at,
+            turn: false,
+            reason: format!(
+                "starts at {start_at}, or as soon then as its throttle of {}{} allows",
+                self.rate.describe(),
+                of_key(&self.key)
+            ),
+        }
+    }
+
+    /// Held back until its turn.
+    pub fn held(&self, until: Timestamp) -> Held {
+        Held {
+            until,
+            turn: true,
+            reason: format!(
+                "throttled to {}{}: begins at {until}",
+                self.rate.describe(),
+                of_key(&self.key)
+            ),
+        }
+    }
+}
+
 impl Admission {
+    /// The same without what would keep the run from being created.
+    pub fn waiting(self) -> Admission {
+        Admission {
+            idempotency: None,
+            rate_limit: None,
+            ..self
+        }
+    }
+
     /// The limits that are asked, each with its key.
     pub fn gates(&self) -> impl Iterator<Item = (Gate, &str)> {
         let idempotency = self.idempotency.as_deref();
         let rate_limit = self.rate_limit.as_ref();
+        let throttle = self.throttle.as_ref();
         idempotency
             .map(|key| (Gate::Idempotency, key))
             .into_iter()
             .chain(rate_limit.map(|limited| (Gate::RateLimit, limited.key.as_str())))
+            .chain(throttle.map(|limited| (Gate::Throttle, limited.key.as_str())))
     }
 
     /// Decides. Only a run that passes every limit counts towards any.
-    pub fn decide(&self, now: Timestamp, standing: impl Fn(Gate) -> Option<Standing>) -> Verdict {
+    ///
+    /// `start_at`: when it may begin as far as its event is concerned. `paused`: not before its function is resumed, either.
+    pub fn decide(
+        &self,
+        start_at: Timestamp,
+        paused: bool,
+        now: Timestamp,
+        standing: impl Fn(Gate) -> Option<Standing>,
+    ) -> Verdict {
         let mut used_until = Vec::new();
         if let Some(key) = &self.idempotency {
             let once = Rate {
@@ -161,7 +228,20 @@ impl Admission {
             }
             used_until.push((Gate::RateLimit, turn.used_until));
         }
-        Verdict::Admitted { used_until }
+        let mut held = None;
+        if let Some(throttle) = &self.throttle {
+            if paused || start_at > now {
+                held = Some(throttle.later(start_at.max(now)));
+            } else {
+                let before = standing(Gate::Throttle);
+                let turn = throttle
+                    .rate
+                    .next(before.map_or(0, |before| before.used_until), now);
+                held = (turn.at > now).then(|| throttle.held(turn.at));
+                used_until.push((Gate::Throttle, turn.used_until));
+            }
+        }
+        Verdict::Admitted { used_until, held }
     }
 }
 
@@ -206,10 +286,15 @@ mod tests {
                 },
                 key: "\"ann\"".to_owned(),
             }),
+            ..Admission::default()
         };
         let gates: Vec<_> = admission.gates().collect();
         assert_eq!(gates, [(Gate::Idempotency, "7"), (Gate::RateLimit, "\"ann\"")]);
-        let Verdict::Admitted { used_until } = admission.decide(at(0), |_| None) else {
+        let Verdict::Admitted {
+            used_until,
+            held: None,
+        } = admission.decide(at(0), false, at(0), |_| None)
+        else {
             panic!("nothing is used up");
         };
         let day = 86_400_000;
@@ -229,15 +314,17 @@ mod tests {
                     run: run(1),
                 })
         };
-        let dropped = |admission: &Admission, millis: i64| match admission.decide(at(millis), state) {
-            Verdict::Dropped {
-                decision,
-                run,
-                until,
-                detail,
-            } => Some((decision, run, until, detail)),
-            Verdict::Admitted { .. } => None,
-        };
+        let dropped =
+            |admission: &Admission, millis: i64| match admission.decide(at(millis), false, at(millis), state)
+            {
+                Verdict::Dropped {
+                    decision,
+                    run,
+                    until,
+                    detail,
+                } => Some((decision, run, until, detail)),
+                Verdict::Admitted { .. } => None,
+            };
         let (decision, of, until, detail) = dropped(&admission, day - 1).expect("dropped");
         assert_eq!(
             (decision, of, until),
@@ -259,5 +346,55 @@ mod tests {
             )
         );
         assert_eq!(dropped(&other, 60_000), None);
+    }
+
+    #[test]
+    fn a_throttled_run_waits_for_its_turn() {
+        let throttle = Limited {
+            rate: Rate {
+                limit: 1,
+                period_ms: 10_000,
+                burst: 1,
+            },
+            key: String::new(),
+        };
+        let admission = Admission {
+            throttle: Some(throttle),
+            ..Admission::default()
+        };
+        let mut used = 0;
+        let mut begins = Vec::new();
+        for _ in 0..3 {
+            let standing = |_| {
+                Some(Standing {
+                    used_until: used,
+                    run: run(1),
+                })
+            };
+            let Verdict::Admitted { used_until, held } = admission.decide(at(0), false, at(0), standing)
+            else {
+                panic!("a throttle drops nothing");
+            };
+            begins.push(held.map(|held| (held.until, held.turn)));
+            used = used_until[0].1;
+        }
+        assert_eq!(begins, [None, Some((at(10_000), true)), Some((at(20_000), true))]);
+        // What is meant for later takes its turn then.
+        let Verdict::Admitted { used_until, held } = admission.decide(at(99_000), false, at(0), |_| None)
+        else {
+            panic!("a throttle drops nothing");
+        };
+        assert_eq!(
+            (used_until, held.map(|held| (held.until, held.turn))),
+            (vec![], Some((at(99_000), false)))
+        );
+        // And what its function's pause holds, when that is over.
+        let Verdict::Admitted { used_until, held } = admission.decide(at(0), true, at(5), |_| None) else {
+            panic!("a throttle drops nothing");
+        };
+        assert_eq!(
+            (used_until, held.map(|held| (held.until, held.turn))),
+            (vec![], Some((at(5), false)))
+        );
     }
 }

@@ -10,8 +10,10 @@
 //! | [`options`] | what a definition may say, and whether it makes sense |
 //! | [`rate`] | how many in what time: the arithmetic |
 //! | [`admission`] | what becomes of one run on the state of its limits |
+//! | [`line`] | when those begin that a throttle holds back |
 
 pub mod admission;
+pub mod line;
 pub mod options;
 pub mod rate;
 
@@ -22,7 +24,8 @@ use crate::digest::Digest;
 use crate::limit;
 use crate::manifest::Function;
 
-pub use admission::{Admission, Decision, Gate, Limited, Standing, Verdict};
+pub use admission::{Admission, Decision, Gate, Held, Limited, Standing, Verdict};
+pub use line::Line;
 pub use options::RateOptions;
 pub use rate::Rate;
 
@@ -31,6 +34,8 @@ pub use rate::Rate;
 pub struct Plan {
     idempotency: Option<Condition>,
     rate_limit: Option<(Rate, Option<Condition>)>,
+    throttle: Option<(Rate, Option<Condition>)>,
+    priority: Option<Condition>,
 }
 
 impl Plan {
@@ -44,21 +49,31 @@ impl Plan {
             .as_ref()
             .map(|source| expression("idempotency", source))
             .transpose()?;
-        let rate_limit = function
-            .rate_limit
-            .as_ref()
-            .map(|options| {
-                let rate = options.rate_limit()?;
-                let key = options.key.as_ref();
-                Ok::<_, String>((
-                    rate,
-                    key.map(|key| expression("rate_limit.key", key)).transpose()?,
-                ))
-            })
-            .transpose()?;
+        let keyed = |what: &str, rate: Result<Rate, String>, options: &RateOptions| {
+            let key = options.key.as_ref().map(|key| expression(what, key));
+            Ok::<_, String>((rate?, key.transpose()?))
+        };
+        let rate_limit = function.rate_limit.as_ref();
+        let throttle = function.throttle.as_ref();
+        let priority = function.priority.as_ref();
+        if throttle.is_some() && priority.is_some() {
+            return Err(
+                "priority and throttle: throttled runs begin in the order in which they came, so a priority would change \
+                 nothing"
+                    .to_owned(),
+            );
+        }
         Ok(Plan {
             idempotency,
-            rate_limit,
+            rate_limit: rate_limit
+                .map(|options| keyed("rate_limit.key", options.rate_limit(), options))
+                .transpose()?,
+            throttle: throttle
+                .map(|options| keyed("throttle.key", options.throttle(), options))
+                .transpose()?,
+            priority: priority
+                .map(|source| expression("priority", source))
+                .transpose()?,
         })
     }
 
@@ -83,6 +98,13 @@ impl Plan {
                 value => Some(key_of(value)),
             }),
             rate_limit: self.rate_limit.as_ref().map(limited),
+            throttle: self.throttle.as_ref().map(limited),
+            priority: self
+                .priority
+                .as_ref()
+                .and_then(|priority| priority.value(event)?.as_i64())
+                .unwrap_or_default()
+                .clamp(-limit::PRIORITY_SECONDS_MAX, limit::PRIORITY_SECONDS_MAX),
         }
     }
 }
@@ -133,6 +155,27 @@ mod tests {
     }
 
     #[test]
+    fn a_priority_is_a_whole_number_of_seconds_within_bounds() {
+        let plan = plan(json!({"id": "f", "priority": "event.data.p"})).expect("valid");
+        for (p, seconds) in [
+            (json!(60), 60),
+            (json!(-5), -5),
+            (json!(601), 600),
+            (json!(-100_000), -600),
+            (json!("60"), 0),
+            (json!(1.5), 0),
+            (json!(null), 0),
+        ] {
+            assert_eq!(
+                plan.admission(&json!({"data": {"p": p}})).priority,
+                seconds,
+                "{p}"
+            );
+        }
+        assert_eq!(plan.admission(&json!({})).priority, 0);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_by_name() {
         for (definition, words) in [
             (
@@ -163,6 +206,22 @@ mod tests {
             (
                 json!({"rate_limit": {"limit": 2, "period_ms": 1000, "key": "async.x"}}),
                 "rate_limit.key",
+            ),
+            (
+                json!({"throttle": {"limit": 2, "period_ms": 604_800_001}}),
+                "throttle: period_ms",
+            ),
+            (
+                json!({"throttle": {"limit": 2, "period_ms": 1000, "key": "x"}}),
+                "throttle.key",
+            ),
+            (
+                json!({"priority": "event.data.vip ? 60 :"}),
+                "priority: the condition is not CEL",
+            ),
+            (
+                json!({"priority": "60", "throttle": {"limit": 2, "period_ms": 1000}}),
+                "priority and throttle",
             ),
         ] {
             let mut definition = definition;

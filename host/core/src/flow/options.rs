@@ -30,6 +30,14 @@ impl RateOptions {
         self.rate("rate_limit", limit::RATE_LIMIT_PERIOD_MS_MAX, self.limit / 10 + 1)
     }
 
+    /// As `throttle`. Without a burst, starts come evenly.
+    ///
+    /// # Errors
+    /// A sentence that names the member.
+    pub fn throttle(&self) -> Result<Rate, String> {
+        self.rate("throttle", limit::THROTTLE_PERIOD_MS_MAX, 1)
+    }
+
     fn rate(&self, what: &str, period_ms_max: u64, burst: u32) -> Result<Rate, String> {
         if !(1..=limit::RATE_MAX).contains(&self.limit) {
             return Err(format!("{what}: limit must be 1 to {}", limit::RATE_MAX));

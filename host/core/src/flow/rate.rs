@@ -41,16 +41,28 @@ impl Rate {
         period / limit + i64::from(period % limit != 0)
     }
 
+    /// By how many microseconds starts may be ahead of their time.
+    fn ahead(&self) -> i64 {
+        self.interval().saturating_mul(i64::from(self.burst) - 1)
+    }
+
     /// When the next one may start, of a limit that remembers `used_until` (0: nothing).
     pub fn next(&self, used_until: i64, now: Timestamp) -> Turn {
-        let asked = now.as_millis().saturating_mul(1_000);
-        let ahead = self.interval().saturating_mul(i64::from(self.burst) - 1);
-        let at = used_until.saturating_sub(ahead).max(asked);
+        let asked = micros(now);
         Turn {
-            // To the next whole millisecond, so that it is never too early.
-            at: Timestamp::from_millis(at / 1_000 + i64::from(at % 1_000 != 0)),
+            at: whole(used_until.saturating_sub(self.ahead()).max(asked)),
             used_until: used_until.max(asked).saturating_add(self.interval()),
         }
+    }
+
+    /// When the next one may start at the earliest after one at `at`, while others wait and nothing is unused.
+    pub fn after(&self, at: Timestamp) -> Timestamp {
+        whole(micros(at).saturating_add(self.interval()))
+    }
+
+    /// What a limit remembers whose next start may be at `at` and not before.
+    pub fn used_up_to(&self, at: Timestamp) -> i64 {
+        micros(at).saturating_add(self.ahead())
     }
 
     /// In words: `10 per 1m`.
@@ -61,6 +73,15 @@ impl Rate {
             describe(Duration::from_millis(self.period_ms))
         )
     }
+}
+
+fn micros(at: Timestamp) -> i64 {
+    at.as_millis().saturating_mul(1_000)
+}
+
+/// The next whole millisecond, so that it is never too early.
+fn whole(micros: i64) -> Timestamp {
+    Timestamp::from_millis(micros / 1_000 + i64::from(micros % 1_000 != 0))
 }
 
 /// A duration in the largest unit that says it exactly.

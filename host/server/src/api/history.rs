@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::problem::Problem;
 
 /// The most runs that one event's list shows: one for each function it could start.
-const RUNS_MAX: u32 = 1_000;
+pub(super) const RUNS_MAX: u32 = 1_000;
 
 /// `GET /v1/events`, newest first.
 pub(super) async fn list(State(app): State<App>, params: Params) -> Answer {

@@ -36,6 +36,7 @@ mod schedules;
 mod signals;
 mod steps;
 mod stream;
+mod triggers;
 mod view;
 
 use axum::Router;
@@ -69,6 +70,7 @@ pub fn routes(app: App) -> Router {
         .route("/events", get(history::list))
         .route("/events/{id}", get(history::one))
         .route("/events/{id}/runs", get(history::runs))
+        .route("/events/{id}/triggers", get(triggers::triggers))
         .route("/runs", get(runs::page))
         .route("/runs/{id}", get(runs::one).delete(runs::cancel))
         .route("/runs/{id}/journal", get(runs::journal))

@@ -22,7 +22,10 @@ impl App {
             let commanded = app.0.store.pause(run).await?;
             app.0.feed.run(run);
             match commanded {
-                Commanded::Done(state) => Ok(state),
+                Commanded::Done(state) => {
+                    app.may_move_up(run).await?;
+                    Ok(state)
+                }
                 Commanded::Refused(state) if state.status.is_terminal() => Err(ended(run, state)),
                 Commanded::Refused(state) => Err(Problem::new(
                     409,

@@ -99,6 +99,31 @@ impl Snapshot {
         functions
     }
 
+    /// Every active trigger, and how an event stands to it: for whoever asks why an event has started nothing.
+    pub fn considered(&self, name: &str, payload: &Json) -> Vec<Considered<'_>> {
+        let event = payload.read().unwrap_or_default();
+        let consider = |active: &ActiveTrigger| {
+            let holds = |condition: &Condition| condition.holds(&event, None);
+            if !active.trigger.matches(name) {
+                Match::OtherName
+            } else if active.condition.as_ref().is_none_or(holds) {
+                Match::Holds
+            } else {
+                Match::ConditionFalse
+            }
+        };
+        let considered = self.triggers.iter().map(|active| Considered {
+            function: &active.function,
+            trigger: &active.trigger,
+            matched: consider(active),
+            activated_at: self
+                .modules
+                .get(active.function.module())
+                .and_then(|module| module.version.activated_at),
+        });
+        considered.collect()
+    }
+
     /// What an event has to pass before it starts a run of a function.
     pub fn admission(&self, function: &FunctionName, payload: &Json) -> Admission {
         match self.flow.get(function) {
@@ -191,6 +216,30 @@ impl Snapshot {
         snapshot.schedules.sort_by_cached_key(key);
         snapshot
     }
+}
+
+/// How an event stands to a trigger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Match {
+    /// The trigger is for events of other names.
+    OtherName,
+    /// The name fits, and the condition is not true.
+    ConditionFalse,
+    /// It starts the function, unless something else keeps it.
+    Holds,
+}
+
+/// A trigger that was considered for an event.
+#[derive(Debug)]
+pub struct Considered<'a> {
+    /// The function.
+    pub function: &'a FunctionName,
+    /// The trigger.
+    pub trigger: &'a OnEvent,
+    /// How the event stands to it.
+    pub matched: Match,
+    /// Since when the version is active that has it.
+    pub activated_at: Option<Timestamp>,
 }
 
 /// All that is known of modules.

@@ -20,6 +20,7 @@ pub(super) async fn releasing(scheduler: Scheduler) {
             Ok(count) => {
                 tracing::info!(count, "runs of a resumed function are let on");
                 scheduler.nudge();
+                scheduler.look_ahead();
                 scheduler.0.feed.elsewhere();
                 continue;
             }

@@ -179,6 +179,9 @@ async fn fire(scheduler: &Scheduler) -> bool {
                 if fired.readied > 0 {
                     scheduler.nudge();
                 }
+                for until in fired.held {
+                    scheduler.timer(until);
+                }
                 if fired.fired < FIRE_BATCH {
                     let mut due = scheduler.0.due.lock().unwrap_or_else(PoisonError::into_inner);
                     *due = due.split_off(&Timestamp::from_millis(now.as_millis() + 1));
@@ -216,6 +219,7 @@ async fn reading_ahead(scheduler: Scheduler) {
         }
         tokio::select! {
             () = scheduler.0.clock.sleep_until(from.after(WINDOW_EVERY)) => {}
+            () = scheduler.0.ahead.notified() => {}
             () = scheduler.0.stop.cancelled() => return,
         }
     }
@@ -293,6 +297,10 @@ async fn cancelling_orphans(scheduler: Scheduler) {
         match scheduler.0.store.cancel_orphans(ORPHANS_BATCH, now).await {
             Ok(orphans) if orphans.taken == 0 => {}
             Ok(orphans) => {
+                if !orphans.cancelled.is_empty() {
+                    // What they leave of their throttles' lines may let others begin earlier.
+                    scheduler.look_ahead();
+                }
                 for run in orphans.cancelled {
                     scheduler.cancelled(run);
                     scheduler.0.feed.run(run);

@@ -50,6 +50,8 @@ async fn batch(scheduler: &Scheduler) -> Result<bool, Error> {
     let done = examined.last.is_none();
     let cancelled = scheduler.0.store.cancel_examined(examined).await?;
     if !cancelled.is_empty() {
+        // What they leave of their throttles' lines may let others begin earlier.
+        scheduler.look_ahead();
         // What they have invoked may be given up by that.
         scheduler.orphaned();
     }

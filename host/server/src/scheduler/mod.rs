@@ -61,6 +61,8 @@ struct Inner {
     /// Timers due soon, as far as this node knows: a reason to look, not the truth.
     due: Mutex<BTreeSet<Timestamp>>,
     due_changed: Notify,
+    /// Timers may be due soon that nobody here knows of.
+    ahead: Notify,
     /// Something may be ready.
     ready: Notify,
     /// Runs may have been given up.
@@ -104,6 +106,7 @@ impl Scheduler {
             table: Table::default(),
             due: Mutex::default(),
             due_changed: Notify::new(),
+            ahead: Notify::new(),
             ready: Notify::new(),
             orphaned: Notify::new(),
             resumed: Notify::new(),
@@ -198,6 +201,10 @@ impl Scheduler {
                         _ => queued = true,
                     }
                 }
+                Created::Held { until } => {
+                    ids.push(run.id);
+                    self.timer(until);
+                }
                 Created::Duplicate(existing) => {
                     tracing::debug!(%existing, "the event id has started a run before")
                 }
@@ -232,6 +239,11 @@ impl Scheduler {
     /// Many runs are to be cancelled.
     pub(crate) fn cancelling(&self) {
         self.0.cancellations.notify_one();
+    }
+
+    /// Timers were set whose times only the store knows: read ahead.
+    pub(crate) fn look_ahead(&self) {
+        self.0.ahead.notify_one();
     }
 
     /// A timer was set.

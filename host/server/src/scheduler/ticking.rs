@@ -231,7 +231,7 @@ async fn pass(
                 stands.next = step.next;
                 let created = routed
                     .as_ref()
-                    .filter(|routed| matches!(routed.created, Created::New { .. }));
+                    .filter(|routed| matches!(routed.created, Created::New { .. } | Created::Held { .. }));
                 if let Some((routed, tick)) = created.zip(step.start) {
                     let run = routed.run.id;
                     stands.last = Some(LastTick { tick, run });

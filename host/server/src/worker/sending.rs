@@ -72,6 +72,10 @@ impl LegHost {
             }
             self.worker.feed.run(run.id);
         }
+        // When a throttle lets them begin was decided in the commit.
+        if ingest.runs.iter().any(|run| run.admission.throttle.is_some()) {
+            scheduler.look_ahead();
+        }
         if !ingest.runs.is_empty() {
             scheduler.nudge();
         }

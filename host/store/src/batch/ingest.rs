@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use dormouse_core::flow::{Decision, Standing, Verdict};
+use dormouse_core::flow::{Decision, Held, Standing, Verdict};
 use dormouse_core::limit::EVENT_DEDUPE;
 use dormouse_core::run::{Phase, State, Status};
 use dormouse_core::{Digest, EventId, FunctionName, RunId, Seq, Timestamp};
@@ -22,6 +22,8 @@ pub(crate) struct Creation<'i> {
     pub(crate) function_id: i64,
     pub(crate) version_id: i64,
     pub(crate) leased: bool,
+    /// Its throttle holds it back.
+    pub(crate) held: Option<Held>,
     pub(crate) now: Timestamp,
 }
 
@@ -32,7 +34,13 @@ impl Creation<'_> {
     }
 
     pub(crate) fn birth(&self) -> Birth {
-        Birth::of(self.run, self.leased, self.now)
+        Birth::of(self)
+    }
+
+    /// When it begins, or tries to.
+    pub(crate) fn begins(&self) -> Timestamp {
+        let begins = self.held.as_ref().map_or(self.run.start_at, |held| held.until);
+        begins.max(self.now)
     }
 }
 
@@ -213,14 +221,15 @@ fn add<'i>(
                 continue;
             }
         }
-        let verdict = run.admission.decide(now, |gate| {
+        let verdict = run.admission.decide(run.start_at, run.held, now, |gate| {
             known.limits.standing(function_id, gate, &run.admission)
         });
-        match verdict {
-            Verdict::Admitted { used_until } => {
+        let held = match verdict {
+            Verdict::Admitted { used_until, held } => {
                 known
                     .limits
                     .admit(function_id, run, used_until, &mut additions.limits);
+                held
             }
             Verdict::Dropped {
                 decision,
@@ -238,7 +247,7 @@ fn add<'i>(
                 });
                 continue;
             }
-        }
+        };
         if let Some(key) = &run.dedupe {
             known.dedupe.insert((function_id, key.clone()), (run.id, now));
             additions.dedupe.insert((function_id, key), (run.id, now));
@@ -250,6 +259,7 @@ fn add<'i>(
             )));
         };
         let leased = !run.held
+            && held.is_none()
             && run.copy.is_none()
             && run.start_at <= now
             && run.lease.is_some_and(|node| small.lives(node));
@@ -263,9 +273,13 @@ fn add<'i>(
             function_id,
             version_id,
             leased,
+            held: held.clone(),
             now,
         });
-        created.push(Created::New { leased });
+        created.push(match held {
+            Some(held) if !run.held => Created::Held { until: held.until },
+            _ => Created::New { leased },
+        });
     }
     additions.events.extend(
         request
@@ -296,16 +310,9 @@ pub(crate) struct Birth {
 }
 
 impl Birth {
-    /// Leased, delayed or ready.
-    fn of(run: &NewRun, leased: bool, now: Timestamp) -> Birth {
-        if leased {
-            let state = State::live(Status::Running, Phase::Executing);
-            return Birth {
-                state,
-                due: None,
-                reason: None,
-            };
-        }
+    /// Held by its function's pause, held back by its throttle, leased, delayed or ready.
+    fn of(creation: &Creation<'_>) -> Birth {
+        let Creation { run, now, .. } = creation;
         if run.held {
             return Birth {
                 state: State::live(Status::Scheduled, Phase::Paused),
@@ -313,7 +320,22 @@ impl Birth {
                 reason: Some(super::pausing::held(&run.function)),
             };
         }
-        if run.start_at > now {
+        if let Some(held) = &creation.held {
+            return Birth {
+                state: State::live(Status::Scheduled, Phase::Limited),
+                due: Some(held.until),
+                reason: Some(held.reason.clone()),
+            };
+        }
+        if creation.leased {
+            let state = State::live(Status::Running, Phase::Executing);
+            return Birth {
+                state,
+                due: None,
+                reason: None,
+            };
+        }
+        if run.start_at > *now {
             // It is no part of the queue yet, so it must not look as if it were.
             return Birth {
                 state: State::live(Status::Scheduled, Phase::Sleeping),
@@ -323,10 +345,15 @@ impl Birth {
         }
         Birth {
             state: State::NEW,
-            due: Some(now),
+            due: Some(place_in_queue(*now, run.admission.priority)),
             reason: None,
         }
     }
+}
+
+/// A run's priority moves its place among those that wait to begin.
+pub(crate) fn place_in_queue(now: Timestamp, priority: i64) -> Timestamp {
+    Timestamp::from_millis(now.as_millis() - priority * 1_000)
 }
 
 /// A row of `ready` or `timers`: since when, or when due, and the run.

@@ -27,6 +27,11 @@ impl Limits {
         self.0.get(&(function_id, gate, key.to_owned())).copied()
     }
 
+    /// What a limit remembers, if anything.
+    pub(crate) fn get(&self, key: &LimitKey) -> Option<Standing> {
+        self.0.get(key).copied()
+    }
+
     /// A run passes: its limits remember that.
     pub(crate) fn admit(
         &mut self,

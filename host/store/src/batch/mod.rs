@@ -8,6 +8,7 @@
 //! | `runs` | rows of runs in memory, and what has to be written for a change |
 //! | `cron` | what ticks leave on schedules |
 //! | `limits` | what flow control remembers, and what it decided |
+//! | `throttles` | lines of runs that throttles hold back |
 //! | `ingest`, `execute`, `schedule`, `command`, `pausing`, `waits`, `children` | the decisions |
 //!
 //! Absent on purpose: SQL, connections, clocks.
@@ -23,4 +24,5 @@ pub(crate) mod queue;
 pub(crate) mod request;
 pub(crate) mod runs;
 pub(crate) mod schedule;
+pub(crate) mod throttles;
 pub(crate) mod waits;

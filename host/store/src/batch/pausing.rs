@@ -3,10 +3,11 @@
 //! A run that a node drives is not taken from it: that somebody has asked is noted on its row, and the next append does
 //! it. A body that is open is recorded so, and nothing is done twice.
 
-use dormouse_core::run::{Event, Phase, Status};
+use dormouse_core::run::{Event, Phase, State, Status};
 use dormouse_core::{FunctionName, RunId, Timestamp};
 
 use super::runs::{Hold, RunRow, Work};
+use super::throttles::{Held, Throttled};
 use crate::command::Commanded;
 use crate::error::Result;
 use crate::execute::{Append, Then};
@@ -52,14 +53,15 @@ pub(crate) fn pause(work: &mut Work, run: RunId) -> Result<Commanded> {
     Ok(Commanded::Done(work.get(run).map_or(state, |row| row.state)))
 }
 
-/// Lets a run that is loaded on, if it is there and paused or about to be.
-pub(crate) fn resume(work: &mut Work, run: RunId, now: Timestamp) -> Result<Commanded> {
+/// Lets a run that is loaded on, if it is there and paused or about to be. One that its throttle has yet to let on takes its
+/// turn.
+pub(crate) fn resume(work: &mut Work, run: RunId, throttled: &Held, now: Timestamp) -> Result<Commanded> {
     let Some(row) = work.get(run) else {
         return Ok(Commanded::NotFound);
     };
     let state = row.state;
     match (state.phase, row.hold) {
-        (Some(Phase::Paused), _) => work.change(run, |row| let_on(row, now))?,
+        (Some(Phase::Paused), _) => work.change(run, |row| let_on(row, throttled.get(&run), now))?,
         (Some(Phase::Executing), Hold::Asked) => work.change(run, |row| {
             row.hold = Hold::None;
             row.reason = None;
@@ -71,11 +73,11 @@ pub(crate) fn resume(work: &mut Work, run: RunId, now: Timestamp) -> Result<Comm
 }
 
 /// Lets runs that are loaded and were held by their functions on.
-pub(crate) fn release(work: &mut Work, runs: &[RunId], now: Timestamp) -> Result<()> {
+pub(crate) fn release(work: &mut Work, runs: &[RunId], throttled: &Held, now: Timestamp) -> Result<()> {
     for run in runs {
         work.change(*run, |row| {
             if row.state.phase == Some(Phase::Paused) {
-                return let_on(row, now);
+                return let_on(row, throttled.get(run), now);
             }
             // An older release has moved it on, and knows nothing of who holds a run.
             row.hold = Hold::None;
@@ -85,8 +87,22 @@ pub(crate) fn release(work: &mut Work, runs: &[RunId], now: Timestamp) -> Result
     Ok(())
 }
 
-fn let_on(row: &mut RunRow, now: Timestamp) -> Result<()> {
+/// Of some runs that are loaded, those that are paused and that throttles may have yet to let on.
+pub(crate) fn may_be_throttled(work: &Work, runs: &[RunId]) -> Vec<RunId> {
+    let state = State::live(Status::Scheduled, Phase::Paused);
+    let paused = |id: &RunId| work.get(*id).is_some_and(|row| row.state == state);
+    runs.iter().copied().filter(paused).collect()
+}
+
+fn let_on(row: &mut RunRow, throttled: Option<&Throttled>, now: Timestamp) -> Result<()> {
     row.hold = Hold::None;
+    if let Some(throttled) = throttled.filter(|_| row.state.status == Status::Scheduled) {
+        let held = throttled.throttle.later(row.queued_at.max(now));
+        row.on(Event::Throttle, Some(held.reason))?;
+        row.due = Some(held.until);
+        row.queued_at = held.until;
+        return Ok(());
+    }
     if row.state.status == Status::Scheduled && row.queued_at > now {
         row.on(Event::Delay, Some(delayed(row.queued_at)))?;
         row.due = Some(row.queued_at);

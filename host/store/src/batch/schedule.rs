@@ -4,6 +4,7 @@ use dormouse_core::run::Event;
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp};
 
 use super::runs::{RunRow, Work};
+use super::throttles::Throttles;
 use crate::error::{Error, Result};
 use crate::schedule::{Claim, ClaimedRun, FireTimers, Fired, crash_loop};
 
@@ -22,11 +23,12 @@ pub(crate) fn claim(work: &mut Work, ids: &[RunId], claim: &Claim) -> Result<(Ve
     Ok((claimed, blocked))
 }
 
-/// Fires the timers of runs that are loaded, in order. Answers with those that are leased, and the rest of the answer.
-/// `digest` knows the versions of these runs by their numbers.
+/// Fires the timers of runs that are loaded, in order, but for those that their throttles hold back. Answers with those
+/// that are leased, and the rest of the answer. `digest` knows the versions of these runs by their numbers.
 pub(crate) fn fire(
     work: &mut Work,
     ids: &[RunId],
+    throttles: &mut Throttles,
     fire: &FireTimers,
     digest: impl Fn(i64) -> Result<Digest>,
 ) -> Result<(Vec<RunId>, Fired)> {
@@ -36,6 +38,17 @@ pub(crate) fn fire(
     };
     let mut claimed = Vec::new();
     for id in ids {
+        let due = work.get(*id).and_then(|row| row.due).unwrap_or(fire.now);
+        if let Some(held) = throttles.due(*id, due, fire.now) {
+            work.change(*id, |row| {
+                row.due = Some(held.until);
+                row.queued_at = held.until;
+                row.reason = Some(held.reason);
+                Ok(())
+            })?;
+            fired.held.push(held.until);
+            continue;
+        }
         let asked_for = match (&fire.versions, work.get(*id)) {
             (Some(versions), Some(row)) => versions.contains(&digest(row.version_id)?),
             _ => true,

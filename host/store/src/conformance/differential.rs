@@ -33,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 69] = [
+const KINDS: [&str; 73] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -50,6 +50,10 @@ const KINDS: [&str; 69] = [
     "ingest-source-gone",
     "ingest-idempotent",
     "ingest-rate-limited",
+    "ingest-throttled",
+    "fire-throttled",
+    "throttle-left",
+    "throttle-resumed",
     "claim",
     "claim-lacking",
     "claim-blocked",
@@ -452,6 +456,7 @@ impl Pair {
                             ..
                         } => flags.push("ingest-idempotent"),
                         Created::Dropped { .. } => flags.push("ingest-rate-limited"),
+                        Created::Held { .. } => flags.push("ingest-throttled"),
                         Created::New { .. } | Created::Duplicate(_) => {}
                     }
                 }
@@ -544,18 +549,30 @@ impl Pair {
         if !fired.claimed.is_empty() {
             self.succeeded("fire");
         }
+        if !fired.held.is_empty() {
+            self.succeeded("fire-throttled");
+        }
         if fired.readied > 0 {
             self.succeeded("fire-ready");
         }
     }
 
     async fn cancel(&mut self) {
-        let Some(run) = self.some_run(None).await else {
+        let phase = self.random.one_in(3).then_some(Phase::Limited);
+        let Some(run) = self.some_run(phase).await else {
             return;
         };
         let now = self.time();
         if let Ok(Commanded::Done(_)) = both!(self, cancel(run.id, now)) {
             self.succeeded("cancel");
+            self.left(&run);
+        }
+    }
+
+    /// Something was done to a run that may have waited in a throttle's line.
+    fn left(&mut self, run: &Run) {
+        if run.state.phase == Some(Phase::Limited) {
+            self.succeeded("throttle-left");
         }
     }
 
@@ -566,8 +583,9 @@ impl Pair {
             Some(Phase::Waiting),
             Some(Phase::Executing),
             Some(Phase::Blocked),
+            Some(Phase::Limited),
         ];
-        let phase = phases[self.random.below(5) as usize];
+        let phase = phases[self.random.below(6) as usize];
         let Some(run) = self.some_run(phase).await else {
             return;
         };
@@ -585,6 +603,7 @@ impl Pair {
                 "wake"
             };
             self.succeeded(kind);
+            self.left(&run);
         }
     }
 

@@ -166,6 +166,7 @@ pub(super) async fn what_is_dropped_counts_towards_nothing(store: Arc<dyn Store>
             run.admission = Admission {
                 idempotency: Some(key.to_owned()),
                 rate_limit: limited(1, 1_000, 1, ""),
+                ..Admission::default()
             };
         }
     };

@@ -18,6 +18,7 @@ mod reruns;
 mod scheduling;
 mod sending;
 mod signalling;
+mod throttling;
 mod ticking;
 mod upkeep;
 mod versions;
@@ -63,6 +64,14 @@ checks![
     limiting::the_same_value_starts_a_function_once_a_day,
     limiting::what_is_dropped_counts_towards_nothing,
     limiting::a_thousand_keys_come_and_go,
+    throttling::runs_begin_one_after_the_other,
+    throttling::what_is_meant_for_later_takes_its_turn_then,
+    throttling::those_that_were_held_up_together_do_not_begin_together,
+    throttling::a_run_that_leaves_the_line_leaves_its_turn_to_the_others,
+    throttling::many_that_are_cancelled_hold_up_nobody,
+    throttling::a_paused_run_leaves_the_line_and_takes_another_turn,
+    throttling::a_paused_function_that_is_resumed_keeps_to_its_throttle,
+    throttling::what_waits_to_begin_goes_by_priority,
     execution::entries_are_kept_in_order,
     execution::only_the_lease_holder_appends,
     execution::the_same_entries_again_are_taken_once,

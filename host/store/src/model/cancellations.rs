@@ -78,11 +78,13 @@ impl World {
             return Ok(Vec::new());
         }
         let mut cancelled = Vec::new();
+        let waited = self.waiting(&examined.runs);
         for run in &examined.runs {
-            if let Commanded::Done(_) = self.cancel(*run, examined.now)? {
+            if let Commanded::Done(_) = self.cancel_one(*run, examined.now)? {
                 cancelled.push(*run);
             }
         }
+        self.left(waited, Some(examined.now))?;
         if let Some(cancellation) = self.cancellations.get_mut(&examined.id) {
             cancellation.cursor = cancellation.cursor.max(examined.last);
             cancellation.shown.cancelled += cancelled.len() as u64;

@@ -64,7 +64,7 @@ impl World {
                 Some(Created::Duplicate(run)) => {
                     skipped = Some((start.tick, format!("run {run} was started for it before")));
                 }
-                Some(Created::New { .. }) | None => {
+                Some(Created::New { .. } | Created::Held { .. }) | None => {
                     last = run.map(|run| LastTick {
                         tick: start.tick,
                         run,

@@ -9,6 +9,7 @@ mod cron;
 mod pausing;
 mod run;
 mod runs;
+mod throttles;
 mod versions;
 mod waits;
 

@@ -35,6 +35,16 @@ impl ModelRun {
     fn let_on(&mut self, now: Timestamp) -> Result<()> {
         (self.to_pause, self.held) = (false, false);
         let begins = self.shown.queued_at;
+        if let Some((throttle, _)) = self.throttle.clone()
+            && self.shown.state.status == Status::Scheduled
+        {
+            let held = throttle.later(begins.max(now));
+            self.on(Event::Throttle)?;
+            self.shown.reason = Some(held.reason);
+            self.shown.queued_at = held.until;
+            self.set_due(Some(held.until));
+            return Ok(());
+        }
         if self.shown.state.status == Status::Scheduled && begins > now {
             self.on(Event::Delay)?;
             self.shown.reason = Some(format!("starts at {begins}"));
@@ -47,6 +57,7 @@ impl ModelRun {
 
 impl World {
     pub(super) fn pause(&mut self, id: RunId) -> Result<Commanded> {
+        let waited = self.waiting(&[id]);
         let Some(run) = self.runs.get_mut(&id) else {
             return Ok(Commanded::NotFound);
         };
@@ -62,7 +73,9 @@ impl World {
             }
             Some(_) => run.hold()?,
         }
-        Ok(Commanded::Done(run.shown.state))
+        let state = run.shown.state;
+        self.left(waited, None)?;
+        Ok(Commanded::Done(state))
     }
 
     pub(super) fn resume(&mut self, id: RunId, now: Timestamp) -> Result<Commanded> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dormouse_core::flow::Limited;
 use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
 use dormouse_core::limit::CLAIMS_WITHOUT_ENTRY_MAX;
 use dormouse_core::run::{End, Event, Phase, RunError};
@@ -37,6 +38,8 @@ pub(super) struct ModelRun {
     pub(super) to_pause: bool,
     /// It is paused because its function was when it was created.
     pub(super) held: bool,
+    /// What may hold it back, and its turn if it has one.
+    pub(super) throttle: Option<(Limited, Option<Timestamp>)>,
     /// When its journal began, and with which entry, where that is not when it was queued.
     pub(super) began: Option<(Seq, Timestamp)>,
 }

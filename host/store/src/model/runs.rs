@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dormouse_core::flow::{Decision, Standing, Verdict};
+use dormouse_core::flow::{Decision, Held, Standing, Verdict};
 use dormouse_core::journal::Record;
 use dormouse_core::limit::EVENT_DEDUPE;
 use dormouse_core::operation::SendSignal;
@@ -75,12 +75,15 @@ impl World {
                 let key = gates.iter().find(|(_, of, _)| *of == gate)?;
                 limits.get(key).copied()
             };
-            match run.admission.decide(ingest.now, standing) {
-                Verdict::Admitted { used_until } => {
-                    for (key, (_, used_until)) in gates.into_iter().zip(used_until) {
+            let held = match run.admission.decide(run.start_at, run.held, ingest.now, standing) {
+                Verdict::Admitted { used_until, held } => {
+                    for (gate, used_until) in used_until {
                         let run = run.id;
-                        limits.insert(key, Standing { used_until, run });
+                        for key in gates.iter().filter(|(_, of, _)| *of == gate) {
+                            limits.insert(key.clone(), Standing { used_until, run });
+                        }
                     }
+                    held
                 }
                 Verdict::Dropped {
                     decision,
@@ -96,19 +99,21 @@ impl World {
                     });
                     continue;
                 }
-            }
+            };
             if let Some(key) = key {
                 dedupe.insert(key, (run.id, ingest.now));
             }
-            let lease = run.lease.filter(|node| {
-                !run.held && run.copy.is_none() && run.start_at <= ingest.now && self.nodes.contains_key(node)
+            let at_once = !run.held && held.is_none() && run.copy.is_none() && run.start_at <= ingest.now;
+            let lease = run.lease.filter(|node| at_once && self.nodes.contains_key(node));
+            created.push(match &held {
+                Some(held) if !run.held => Created::Held { until: held.until },
+                _ => Created::New {
+                    leased: lease.is_some(),
+                },
             });
-            created.push(Created::New {
-                leased: lease.is_some(),
-            });
-            born.push((run, lease));
+            born.push((run, lease, held));
         }
-        let ids: BTreeSet<RunId> = born.iter().map(|(run, _)| run.id).collect();
+        let ids: BTreeSet<RunId> = born.iter().map(|(run, _, _)| run.id).collect();
         if ids.len() != born.len() || ids.iter().any(|id| self.runs.contains_key(id)) {
             return corrupt("a run is stored twice".to_owned());
         }
@@ -135,8 +140,8 @@ impl World {
                 },
             );
         }
-        for (run, lease) in born {
-            self.create(run, lease, ingest.now)?;
+        for (run, lease, held) in born {
+            self.create(run, lease, held, ingest.now)?;
         }
         for event in news {
             self.end_waits(event)?;
@@ -144,9 +149,22 @@ impl World {
         Ok(created)
     }
 
-    fn create(&mut self, run: NewRun, lease: Option<Incarnation>, now: Timestamp) -> Result<()> {
+    fn create(
+        &mut self,
+        run: NewRun,
+        lease: Option<Incarnation>,
+        held: Option<Held>,
+        now: Timestamp,
+    ) -> Result<()> {
         let delayed = run.start_at > now;
-        let phase = if delayed { Phase::Sleeping } else { Phase::Queued };
+        let (phase, begins, reason) = match &held {
+            Some(held) => (Phase::Limited, held.until, Some(held.reason.clone())),
+            None if delayed => {
+                let reason = format!("starts at {}", run.start_at);
+                (Phase::Sleeping, run.start_at, Some(reason))
+            }
+            None => (Phase::Queued, now, None),
+        };
         let mut created = ModelRun {
             shown: Run {
                 id: run.id,
@@ -154,9 +172,9 @@ impl World {
                 version: run.version,
                 event_id: run.event_id,
                 state: State::live(Status::Scheduled, phase),
-                reason: delayed.then(|| format!("starts at {}", run.start_at)),
+                reason,
                 wake_at: None,
-                queued_at: run.start_at.max(now),
+                queued_at: begins,
                 started_at: None,
                 ended_at: None,
                 output: None,
@@ -183,12 +201,20 @@ impl World {
             host_traps: 0,
             to_pause: false,
             held: run.held,
+            throttle: run
+                .admission
+                .throttle
+                .zip(held.map(|held| held.turn.then_some(held.until))),
             began: None,
         };
         if let Some(copy) = run.copy {
             created.take_over(self.of(copy.run)?, &copy);
         }
-        created.set_due(Some(run.start_at.max(now)));
+        let ahead = match phase {
+            Phase::Queued => run.admission.priority * 1_000,
+            _ => 0,
+        };
+        created.set_due(Some(Timestamp::from_millis(begins.as_millis() - ahead)));
         if let Some(node) = lease {
             created.claim(node, now)?;
         }
@@ -255,8 +281,14 @@ impl World {
         self.lives(fire.node)?;
         let mut fired = Fired::default();
         let due = self.timers().into_iter().filter(|(due, _)| *due <= fire.now);
-        for (_, id) in due.take(fire.limit as usize) {
+        let due: Vec<RunId> = due.map(|(_, id)| id).take(fire.limit as usize).collect();
+        let mut lines = self.lines(&due.iter().copied().collect());
+        for id in due {
             fired.fired += 1;
+            if let Some(until) = self.hold_back(&mut lines, id, fire.now)? {
+                fired.held.push(until);
+                continue;
+            }
             let version = self.of(id)?.shown.version;
             let asked_for = fire
                 .versions
@@ -271,6 +303,7 @@ impl World {
                 fired.blocked.push(id);
             }
         }
+        fired.held.extend(self.settle(lines)?);
         Ok(fired)
     }
 
@@ -409,6 +442,14 @@ impl World {
     }
 
     pub(super) fn cancel(&mut self, id: RunId, now: Timestamp) -> Result<Commanded> {
+        let waited = self.waiting(&[id]);
+        let commanded = self.cancel_one(id, now)?;
+        self.left(waited, Some(now))?;
+        Ok(commanded)
+    }
+
+    /// Ends a run that may have left a throttle's line.
+    pub(super) fn cancel_one(&mut self, id: RunId, now: Timestamp) -> Result<Commanded> {
         let Some(run) = self.runs.get_mut(&id) else {
             return Ok(Commanded::NotFound);
         };
@@ -424,6 +465,7 @@ impl World {
     }
 
     pub(super) fn wake(&mut self, id: RunId, operation: Option<Seq>, now: Timestamp) -> Result<Commanded> {
+        let waited = self.waiting(&[id]);
         let Some(run) = self.runs.get_mut(&id) else {
             return Ok(Commanded::NotFound);
         };
@@ -452,7 +494,9 @@ impl World {
                 }
             }
         }
-        Ok(Commanded::Done(run.shown.state))
+        let state = run.shown.state;
+        self.left(waited, Some(now))?;
+        Ok(Commanded::Done(state))
     }
 
     pub(super) fn unblock(&mut self, module: &str, now: Timestamp) -> Result<u64> {

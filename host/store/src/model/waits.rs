@@ -149,13 +149,15 @@ impl World {
         let mut orphans = Orphans::default();
         // Those that these leave behind are for the next call.
         let taken: Vec<RunId> = self.orphans.iter().take(limit as usize).copied().collect();
+        let waited = self.waiting(&taken);
         for orphan in taken {
             self.orphans.remove(&orphan);
             orphans.taken += 1;
-            if let Commanded::Done(_) = self.cancel(orphan, now)? {
+            if let Commanded::Done(_) = self.cancel_one(orphan, now)? {
                 orphans.cancelled.push(orphan);
             }
         }
+        self.left(waited, Some(now))?;
         Ok(orphans)
     }
 

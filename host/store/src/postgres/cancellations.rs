@@ -9,10 +9,12 @@ use super::execute::Writing;
 use super::fault::Attempt;
 use super::runs::flush;
 use super::sql::{Cells, Conn};
+use super::throttles;
 use super::writer::Effects;
 use crate::batch;
 use crate::batch::ingest::Small as _;
 use crate::batch::runs::{Work, function_name, place};
+use crate::batch::throttles::waiting;
 use crate::cancellation::{Batch, Cancellation, CancellationId, Candidate, Examined, NewCancellation};
 use crate::error::Result;
 
@@ -152,9 +154,11 @@ pub(super) async fn examined(
     }
     let mut work = Work::default();
     load_to_end(conn, &mut work, examined.runs.clone()).await?;
+    let waited = waiting(&work, &examined.runs);
     let mut writing = Writing::on(conn);
     let cancelled = batch::command::cancel_all(&mut writing, &mut work, &examined.runs, examined.now).await;
     let cancelled = writing.settle(cancelled)?;
+    throttles::left(conn, &mut work, &waited, Some(examined.now)).await?;
     effects.woke |= work.woke;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
     match examined.last {

@@ -8,9 +8,11 @@ use super::execute::Writing;
 use super::fault::Attempt;
 use super::runs::{flush, hot_columns, load, take};
 use super::sql::{Cells, Conn};
+use super::throttles;
 use super::writer::Effects;
 use crate::batch;
 use crate::batch::runs::Work;
+use crate::batch::throttles::waiting;
 use crate::command::{Commanded, Orphans, unreadable_as_stored};
 
 /// Locks and reads runs that are to end, and with them those whose steps may wait for that: all in the order of their ids.
@@ -39,9 +41,11 @@ pub(super) async fn cancel(
 ) -> Attempt<Commanded> {
     let mut work = Work::default();
     load_to_end(conn, &mut work, vec![run]).await?;
+    let waited = waiting(&work, &[run]);
     let mut writing = Writing::on(conn);
     let commanded = batch::command::cancel(&mut writing, &mut work, run, now).await;
     let commanded = writing.settle(commanded)?;
+    throttles::left(conn, &mut work, &waited, Some(now)).await?;
     effects.woke |= work.woke;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
     Ok(commanded)
@@ -76,7 +80,9 @@ pub(super) async fn cancel_orphans(
     }
     let mut work = Work::default();
     load(conn, &mut work, ids.clone()).await?;
+    let waited = waiting(&work, &ids);
     let orphans = batch::command::cancel_orphans(&mut work, &ids, now)?;
+    throttles::left(conn, &mut work, &waited, Some(now)).await?;
     conn.execute("DELETE FROM orphans WHERE run_id = ANY($1)", |args| {
         args.keys(ids.iter().copied());
     })
@@ -94,9 +100,11 @@ pub(super) async fn wake(
 ) -> Attempt<Commanded> {
     let mut work = Work::default();
     load(conn, &mut work, vec![run]).await?;
+    let waited = waiting(&work, &[run]);
     let mut writing = Writing::on(conn);
     let commanded = batch::command::wake(&mut writing, &mut work, run, operation, now).await;
     let commanded = writing.settle(commanded)?;
+    throttles::left(conn, &mut work, &waited, Some(now)).await?;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
     Ok(commanded)
 }

@@ -29,7 +29,7 @@ const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 pub type Migration = (i64, &'static str, &'static str);
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 8] = [
     (
         1,
         "initial",
@@ -64,6 +64,11 @@ const MIGRATIONS: [Migration; 7] = [
         7,
         "schedules",
         include_str!("../../../../migrations/postgres/0007_schedules.sql"),
+    ),
+    (
+        8,
+        "throttle",
+        include_str!("../../../../migrations/postgres/0008_throttle.sql"),
     ),
 ];
 

@@ -11,13 +11,14 @@ use super::fault::{Attempt, Fault};
 use super::runs::{READY, TIMERS, bind_places};
 use super::sql::{Cells, Conn, Together};
 use super::writer::Effects;
-use super::{limits, waits};
+use super::{limits, throttles, waits};
 use crate::batch::ingest::{
     Additions, Birth, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places,
     sources,
 };
 use crate::batch::limits::limit_keys;
 use crate::batch::runs::{inline, is_large, place};
+use crate::batch::throttles::throttled;
 use crate::batch::waits::Arrivals;
 use crate::error::Result;
 use crate::ingest::{Created, Ingest, NewEvent};
@@ -170,6 +171,7 @@ async fn write(
     });
     add_runs(&mut together, &additions.runs);
     limits::add(&mut together, &additions.limits, &additions.decisions);
+    throttles::insert(&mut together, &throttled(&additions.runs));
     together.add(&ready, READY, bind_places);
     together.add(&timers, TIMERS, bind_places);
     together.run(conn).await?;
@@ -239,10 +241,7 @@ fn add_runs(together: &mut Together, creations: &[Creation<'_>]) {
             )
             .ints(leased().map(i64::from))
             .ints_or_null(births.iter().map(|birth| birth.due.map(Timestamp::as_millis)))
-            .ints(
-                rows.iter()
-                    .map(|creation| creation.run.start_at.max(creation.now).as_millis()),
-            )
+            .ints(rows.iter().map(|creation| creation.begins().as_millis()))
             .ints_or_null(
                 rows.iter()
                     .map(|creation| creation.leased.then_some(creation.now.as_millis())),

@@ -9,6 +9,7 @@
 //! | `marks` | where the queues begin |
 //! | `runs` | the rows of runs and everything that follows from them |
 //! | `waits` | what runs wait for, and which locks keep events from missing it |
+//! | `limits`, `throttles` | what flow control remembers, and whom it holds back; which locks keep nodes from granting the same twice |
 //! | `ingest`, `execute`, `schedule`, `cron`, `command`, `registry`, `components`, `upkeep` | what each write does |
 //! | `read` | what pages show |
 //! | `sql`, `fault` | how values go there and back; what errors mean |
@@ -36,6 +37,7 @@ mod registry;
 mod runs;
 mod schedule;
 mod sql;
+mod throttles;
 mod upkeep;
 mod waits;
 mod wire;

@@ -8,17 +8,22 @@ use super::fault::Attempt;
 use super::registry::next_generation;
 use super::runs::{flush, hot_columns, load, take};
 use super::sql::{Cells, Conn};
+use super::throttles;
 use super::writer::Effects;
 use crate::batch;
 use crate::batch::ingest::Small as _;
+use crate::batch::pausing::may_be_throttled;
 use crate::batch::runs::{Hold, Work, function_name};
+use crate::batch::throttles::waiting;
 use crate::command::Commanded;
 use crate::registry::Changed;
 
 pub(super) async fn pause(conn: &mut Conn, effects: &mut Effects<'_>, run: RunId) -> Attempt<Commanded> {
     let mut work = Work::default();
     load(conn, &mut work, vec![run]).await?;
+    let waited = waiting(&work, &[run]);
     let commanded = batch::pausing::pause(&mut work, run)?;
+    throttles::left(conn, &mut work, &waited, None).await?;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
     Ok(commanded)
 }
@@ -31,7 +36,8 @@ pub(super) async fn resume(
 ) -> Attempt<Commanded> {
     let mut work = Work::default();
     load(conn, &mut work, vec![run]).await?;
-    let commanded = batch::pausing::resume(&mut work, run, now)?;
+    let throttled = throttles::held(conn, &may_be_throttled(&work, &[run])).await?;
+    let commanded = batch::pausing::resume(&mut work, run, &throttled, now)?;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
     Ok(commanded)
 }
@@ -94,7 +100,8 @@ pub(super) async fn release(
         )
         .await?;
     let (mut work, ids) = take(&rows)?;
-    batch::pausing::release(&mut work, &ids, now)?;
+    let throttled = throttles::held(conn, &may_be_throttled(&work, &ids)).await?;
+    batch::pausing::release(&mut work, &ids, &throttled, now)?;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
     Ok(ids.len() as u64)
 }

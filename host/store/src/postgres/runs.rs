@@ -29,6 +29,13 @@ const LOAD: &str = concat!(
     " FROM runs r WHERE r.id = ANY($1) ORDER BY r.id FOR NO KEY UPDATE"
 );
 
+/// Without waiting for anybody, so in any order.
+const LOAD_FREE: &str = concat!(
+    "SELECT ",
+    hot_columns!(),
+    " FROM runs r WHERE r.id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED"
+);
+
 const MOVE: &str = "UPDATE runs SET version_id = v.version_id, status = v.status, phase = v.phase, \
      live = v.phase IS NOT NULL, unhappy = v.status >= 3, owner = v.owner, epoch = v.epoch, due_ms = v.due_ms, \
      queued_ms = v.queued_ms, started_ms = v.started_ms, ended_ms = v.ended_ms, journal_base = v.journal_base, \
@@ -99,6 +106,23 @@ pub(super) fn read_row(cells: &mut Cells<'_>) -> Result<RunRow> {
         hold: Hold::from_number(cells.int()?)?,
         reason: None,
     })
+}
+
+/// Locks and loads those of some runs that are not loaded yet and that nobody else has locked.
+pub(super) async fn load_free(conn: &mut Conn, work: &mut Work, ids: Vec<RunId>) -> Attempt<()> {
+    let ids = work.missing(ids);
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let rows = conn
+        .fetch(LOAD_FREE, |args| {
+            args.keys(ids.iter().copied());
+        })
+        .await?;
+    for row in &rows {
+        work.add(read_row(&mut Cells::of(row))?);
+    }
+    Ok(())
 }
 
 /// Locks and loads runs that are not loaded yet.

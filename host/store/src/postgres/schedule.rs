@@ -9,10 +9,12 @@ use super::cache::Cache;
 use super::fault::Attempt;
 use super::runs::{flush, hot_columns, take};
 use super::sql::{Cells, Conn};
+use super::throttles;
 use super::writer::Effects;
 use crate::batch;
 use crate::batch::runs::{Work, place};
 use crate::batch::schedule::Details;
+use crate::batch::throttles::waiting;
 use crate::error::Error;
 use crate::schedule::{
     Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, LACKING_MAX, NewNode, Node, Standing,
@@ -408,7 +410,12 @@ pub(super) async fn fire_timers(
         None => Vec::new(),
     };
     cache.learn(conn, &[], &versions).await?;
-    let (claimed, mut fired) = batch::schedule::fire(&mut work, &ids, fire, |id| cache.digest(id))?;
+    let mut lines = throttles::lines(conn, &waiting(&work, &ids)).await?;
+    let (claimed, mut fired) =
+        batch::schedule::fire(&mut work, &ids, &mut lines, fire, |id| cache.digest(id))?;
+    fired
+        .held
+        .extend(throttles::settle(conn, &mut work, lines).await?);
     fired.claimed = describe(conn, cache, &work, &claimed).await?;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
     Ok(fired)

@@ -14,10 +14,11 @@ pub(super) async fn probe(conn: &mut Conn, now: Timestamp) -> Attempt<()> {
 }
 
 /// All that belongs to runs, and their rows.
-const OF_RUNS: [&str; 6] = [
+const OF_RUNS: [&str; 7] = [
     "DELETE FROM journal WHERE run_id = ANY($1)",
     "DELETE FROM logs WHERE run_id = ANY($1)",
     "DELETE FROM outcomes WHERE run_id = ANY($1)",
+    "DELETE FROM throttled WHERE run_id = ANY($1)",
     "DELETE FROM completions WHERE run_id = ANY($1)",
     "DELETE FROM blobs WHERE owner_id = ANY($1)",
     "DELETE FROM runs WHERE id = ANY($1)",

@@ -8,9 +8,11 @@ use super::cache::Cache;
 use super::execute::Writing;
 use super::runs::{flush, load};
 use super::sql::{Cells, execute, fetch};
+use super::throttles;
 use crate::batch;
 use crate::batch::ingest::Small as _;
 use crate::batch::runs::{Work, function_name, place};
+use crate::batch::throttles::waiting;
 use crate::cancellation::{Batch, Cancellation, CancellationId, Candidate, Examined, NewCancellation};
 use crate::error::Result;
 
@@ -145,8 +147,10 @@ pub(super) async fn examined(conn: &mut SqliteConnection, examined: &Examined) -
     }
     let mut work = Work::default();
     load(conn, &mut work, examined.runs.clone()).await?;
+    let waited = waiting(&work, &examined.runs);
     let mut writing = Writing(conn);
     let cancelled = batch::command::cancel_all(&mut writing, &mut work, &examined.runs, examined.now).await?;
+    throttles::left(conn, &mut work, &waited, Some(examined.now)).await?;
     let woken = work.woke;
     flush(conn, &mut work).await?;
     execute(

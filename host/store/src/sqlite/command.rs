@@ -8,8 +8,10 @@ use sqlx::sqlite::SqliteRow;
 use super::execute::Writing;
 use super::runs::{flush, hot_columns, load, read_row};
 use super::sql::{Cells, Rows, fetch};
+use super::throttles;
 use crate::batch;
 use crate::batch::runs::Work;
+use crate::batch::throttles::waiting;
 use crate::command::{Commanded, Orphans, unreadable_as_stored};
 use crate::error::Result;
 
@@ -21,7 +23,9 @@ pub(super) async fn cancel(
 ) -> Result<(Commanded, bool)> {
     let mut work = Work::default();
     load(conn, &mut work, vec![run]).await?;
+    let waited = waiting(&work, &[run]);
     let commanded = batch::command::cancel(&mut Writing(conn), &mut work, run, now).await?;
+    throttles::left(conn, &mut work, &waited, Some(now)).await?;
     let woken = work.woke;
     flush(conn, &mut work).await?;
     Ok((commanded, woken))
@@ -55,7 +59,9 @@ pub(super) async fn cancel_orphans(
         .collect::<Result<_>>()?;
     let mut work = Work::default();
     load(conn, &mut work, ids.clone()).await?;
+    let waited = waiting(&work, &ids);
     let orphans = batch::command::cancel_orphans(&mut work, &ids, now)?;
+    throttles::left(conn, &mut work, &waited, Some(now)).await?;
     ORPHANS_DELETE
         .apply(conn, &ids, |args, id| {
             args.run(*id);
@@ -73,7 +79,9 @@ pub(super) async fn wake(
 ) -> Result<Commanded> {
     let mut work = Work::default();
     load(conn, &mut work, vec![run]).await?;
+    let waited = waiting(&work, &[run]);
     let commanded = batch::command::wake(&mut Writing(conn), &mut work, run, operation, now).await?;
+    throttles::left(conn, &mut work, &waited, Some(now)).await?;
     flush(conn, &mut work).await?;
     Ok(commanded)
 }

@@ -26,7 +26,7 @@ const STATEMENTS: usize = 400;
 const ROW_BUFFER: usize = 1 << 15;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (
         1,
         "initial",
@@ -66,6 +66,11 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
         8,
         "schedules",
         include_str!("../../../../migrations/sqlite/0008_schedules.sql"),
+    ),
+    (
+        9,
+        "throttle",
+        include_str!("../../../../migrations/sqlite/0009_throttle.sql"),
     ),
 ];
 

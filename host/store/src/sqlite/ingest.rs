@@ -188,6 +188,7 @@ async fn write_runs(conn: &mut SqliteConnection, creations: &[Creation<'_>]) -> 
             version_id,
             leased,
             now,
+            ..
         } = creation;
         let birth = creation.birth();
         args.run(run.id)
@@ -202,7 +203,7 @@ async fn write_runs(conn: &mut SqliteConnection, creations: &[Creation<'_>]) -> 
             .node_or_null(run.lease.filter(|_| *leased))
             .int((*leased).into())
             .int_or_null(birth.due.map(Timestamp::as_millis))
-            .time(run.start_at.max(*now))
+            .time(creation.begins())
             .int_or_null(leased.then_some(now.as_millis()))
             .int((*leased).into())
             .text_or_null(birth.reason.as_deref())

@@ -1,13 +1,17 @@
 //! What limits remember, and why events start no run of their own.
 
+use std::collections::BTreeMap;
+
 use dormouse_core::flow::Standing;
 use dormouse_core::{EventId, RunId, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::cache::Cache;
 use super::sql::{Cells, Rows, execute, fetch};
+use super::throttles;
 use crate::batch::ingest::Additions;
 use crate::batch::limits::{LimitKey, Limits, decided, gate};
+use crate::batch::throttles::throttled;
 use crate::error::Result;
 use crate::read::Decided;
 
@@ -24,7 +28,6 @@ static DECISIONS: Rows = Rows::insert(
     "INSERT OR IGNORE INTO decisions (event_id, function_id, decision, at_ms, run_id, detail) SELECT * FROM (VALUES ",
     6,
 );
-
 /// Rows are swept out after so many were written: twice as many, so that the table does not outgrow what is in force.
 const SWEEP_EVERY: usize = 64;
 
@@ -70,17 +73,9 @@ pub(super) async fn write(
             },
         )
         .await?;
-    let rows: Vec<(&LimitKey, &Standing)> = additions.limits.iter().collect();
-    REMEMBER
-        .apply(conn, &rows, |args, ((function_id, gate, key), standing)| {
-            args.int(*function_id)
-                .int(*gate as i64)
-                .text(key)
-                .int(standing.used_until)
-                .run(standing.run);
-        })
-        .await?;
-    cache.unswept_limits += rows.len();
+    remember(conn, &additions.limits).await?;
+    throttles::insert(conn, &throttled(&additions.runs)).await?;
+    cache.unswept_limits += additions.limits.len();
     if cache.unswept_limits >= SWEEP_EVERY {
         let limit = cache.unswept_limits * 2;
         execute(
@@ -95,6 +90,23 @@ pub(super) async fn write(
         cache.unswept_limits = 0;
     }
     Ok(())
+}
+
+/// Stores what limits have to remember.
+pub(super) async fn remember(
+    conn: &mut SqliteConnection,
+    limits: &BTreeMap<LimitKey, Standing>,
+) -> Result<()> {
+    let rows: Vec<(&LimitKey, &Standing)> = limits.iter().collect();
+    REMEMBER
+        .apply(conn, &rows, |args, ((function_id, gate, key), standing)| {
+            args.int(*function_id)
+                .int(*gate as i64)
+                .text(key)
+                .int(standing.used_until)
+                .run(standing.run);
+        })
+        .await
 }
 
 /// Why an event started nothing.

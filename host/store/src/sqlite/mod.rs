@@ -5,7 +5,7 @@
 //! | `connect`, `lock` | opening: settings, schema, one process per data directory |
 //! | `writer`, `cache` | the one writer and its transactions |
 //! | `runs` | the rows of runs and everything that follows from them |
-//! | `ingest`, `copies`, `execute`, `schedule`, `cron`, `command`, `cancellations`, `pausing`, `registry`, `upkeep` | what each write does |
+//! | `ingest`, `copies`, `execute`, `schedule`, `cron`, `command`, `cancellations`, `pausing`, `limits`, `throttles`, `registry`, `upkeep` | what each write does |
 //! | `journal` | reading what a run recorded |
 //! | `read` | what pages show |
 //! | `components` | components as files |
@@ -34,6 +34,7 @@ mod registry;
 mod runs;
 mod schedule;
 mod sql;
+mod throttles;
 mod upkeep;
 mod waits;
 mod writer;

@@ -7,9 +7,12 @@ use super::cache::Cache;
 use super::registry::next_generation;
 use super::runs::{flush, hot_columns, load, read_row};
 use super::sql::{Cells, execute, fetch};
+use super::throttles;
 use crate::batch;
 use crate::batch::ingest::Small as _;
+use crate::batch::pausing::may_be_throttled;
 use crate::batch::runs::{Hold, Work, function_name};
+use crate::batch::throttles::waiting;
 use crate::command::Commanded;
 use crate::error::Result;
 use crate::registry::Changed;
@@ -26,7 +29,9 @@ const _: () = assert!(Hold::Function as u8 == 3);
 pub(super) async fn pause(conn: &mut SqliteConnection, run: RunId) -> Result<Commanded> {
     let mut work = Work::default();
     load(conn, &mut work, vec![run]).await?;
+    let waited = waiting(&work, &[run]);
     let commanded = batch::pausing::pause(&mut work, run)?;
+    throttles::left(conn, &mut work, &waited, None).await?;
     flush(conn, &mut work).await?;
     Ok(commanded)
 }
@@ -34,7 +39,8 @@ pub(super) async fn pause(conn: &mut SqliteConnection, run: RunId) -> Result<Com
 pub(super) async fn resume(conn: &mut SqliteConnection, run: RunId, now: Timestamp) -> Result<Commanded> {
     let mut work = Work::default();
     load(conn, &mut work, vec![run]).await?;
-    let commanded = batch::pausing::resume(&mut work, run, now)?;
+    let throttled = throttles::held(conn, &may_be_throttled(&work, &[run])).await?;
+    let commanded = batch::pausing::resume(&mut work, run, &throttled, now)?;
     flush(conn, &mut work).await?;
     Ok(commanded)
 }
@@ -76,7 +82,8 @@ pub(super) async fn release(conn: &mut SqliteConnection, limit: u32, now: Timest
         ids.push(row.id);
         work.add(row);
     }
-    batch::pausing::release(&mut work, &ids, now)?;
+    let throttled = throttles::held(conn, &may_be_throttled(&work, &ids)).await?;
+    batch::pausing::release(&mut work, &ids, &throttled, now)?;
     flush(conn, &mut work).await?;
     Ok(ids.len() as u64)
 }

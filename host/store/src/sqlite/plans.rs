@@ -4,12 +4,12 @@ use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
 use super::{
-    cancellations, connect, copies, cron, ingest, journal, limits, pausing, read, runs, schedule, upkeep,
-    waits,
+    cancellations, connect, copies, cron, ingest, journal, limits, pausing, read, runs, schedule, throttles,
+    upkeep, waits,
 };
 
 /// Tables that grow with use.
-const LARGE: [&str; 13] = [
+const LARGE: [&str; 14] = [
     "runs",
     "journal",
     "events",
@@ -22,6 +22,7 @@ const LARGE: [&str; 13] = [
     "logs",
     "dedupe",
     "limits",
+    "throttled",
     "decisions",
 ];
 
@@ -53,6 +54,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         read::statements(),
         waits::statements(),
         limits::statements(),
+        throttles::statements(),
         cron::statements(),
     ]
     .concat();
@@ -69,6 +71,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
             waits::CALLER,
             cancellations::CANDIDATES,
             pausing::RELEASED,
+            throttles::FIRSTS,
             "SELECT 1 FROM runs r WHERE r.phase = 1 AND r.version_id IN (SELECT id FROM versions)",
         ]
         .map(str::to_owned),

@@ -9,9 +9,11 @@ use sqlx::sqlite::SqliteRow;
 use super::cache::Cache;
 use super::runs::{flush, hot_columns, read_row};
 use super::sql::{Cells, Rows, execute, fetch};
+use super::throttles;
 use crate::batch;
 use crate::batch::runs::{SHARD, Work, place};
 use crate::batch::schedule::Details;
+use crate::batch::throttles::waiting;
 use crate::error::{Error, Result};
 use crate::schedule::{
     Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, LACKING_MAX, NewNode, Node, Standing,
@@ -234,7 +236,12 @@ pub(super) async fn fire_timers(
     )
     .await?;
     let (mut work, ids) = take(&rows)?;
-    let (claimed, mut fired) = batch::schedule::fire(&mut work, &ids, fire, |id| cache.digest(id))?;
+    let mut lines = throttles::lines(conn, &waiting(&work, &ids)).await?;
+    let (claimed, mut fired) =
+        batch::schedule::fire(&mut work, &ids, &mut lines, fire, |id| cache.digest(id))?;
+    fired
+        .held
+        .extend(throttles::settle(conn, &mut work, lines).await?);
     fired.claimed = describe(conn, cache, &work, &claimed).await?;
     flush(conn, &mut work).await?;
     Ok(fired)

@@ -100,7 +100,12 @@ impl Pair {
         };
         Admission {
             idempotency: self.random.one_in(8).then(|| format!("{}", self.random.below(5))),
-            rate_limit: self.random.one_in(5).then_some(limited),
+            rate_limit: self.random.one_in(5).then(|| limited.clone()),
+            throttle: self.random.one_in(5).then_some(limited),
+            priority: match self.random.below(8) {
+                0 => self.random.below(20) as i64 - 10,
+                _ => 0,
+            },
         }
     }
 

@@ -23,14 +23,16 @@ impl Pair {
             Some(Phase::Executing),
             Some(Phase::Sleeping),
             Some(Phase::Paused),
+            Some(Phase::Limited),
         ];
-        let phase = phases[self.random.below(4) as usize];
+        let phase = phases[self.random.below(5) as usize];
         for _ in 0..6 {
             let Some(run) = self.some_run(phase).await else {
                 return;
             };
             if let Ok(Commanded::Done(_)) = both!(self, pause(run.id)) {
                 self.succeeded("pause");
+                self.left(&run);
             }
         }
     }
@@ -42,8 +44,11 @@ impl Pair {
             return;
         };
         let now = self.time();
-        if let Ok(Commanded::Done(_)) = both!(self, resume(run.id, now)) {
+        if let Ok(Commanded::Done(state)) = both!(self, resume(run.id, now)) {
             self.succeeded("resume");
+            if state.phase == Some(Phase::Limited) {
+                self.succeeded("throttle-resumed");
+            }
         }
     }
 
