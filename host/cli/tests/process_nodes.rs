@@ -150,7 +150,30 @@ async fn the_runs_of_a_killed_node_are_done_by_the_other_within_the_lease_and_fi
 #[tokio::test(flavor = "multi_thread")]
 async fn when_all_nodes_were_killed_the_one_that_comes_back_does_everything() {
     let mut pair = pair().await;
-    let runs = pair.open_bodies(20).await;
+    pair.one.deploy("steps", guest("steps")).await;
+    // Each of these is in its phase when its node ends, and for longer than that takes.
+    let program = |program: Value| json!({"tag": 1, "tells": null, "chapters": [{"sequence": [program]}]});
+    let interpret = "interpreter/interpret";
+    let phases = [
+        ("sleeping", interpret, program(json!({"sleep": {"ms": 20_000}}))),
+        ("waiting", interpret, program(json!({"lonely": {"ms": 20_000}}))),
+        ("backing-off", "steps/timed", json!({"ms": 1, "backoff": 20_000})),
+    ];
+    let mut waiting = Vec::new();
+    for (phase, function, data) in &phases {
+        for _ in 0..2 {
+            waiting.push((pair.one.invoke(function, data).await, *phase));
+        }
+    }
+    for (run, phase) in &waiting {
+        pair.other.in_phase(run, phase).await;
+    }
+    let mut runs = pair.open_bodies(20).await;
+    for (run, phase) in waiting {
+        let found = pair.other.get(&format!("/v1/runs/{run}")).await.expect("a run");
+        assert_eq!(found["phase"], phase, "{found:#}");
+        runs.push(run);
+    }
     pair.one.kill();
     pair.other.kill();
     pair.witness.hold(false);

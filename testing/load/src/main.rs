@@ -68,7 +68,7 @@ struct Arguments {
     /// Keep an old snapshot open meanwhile, as a long backup does: no dead row can be removed
     #[arg(long)]
     pin_xmin: bool,
-    /// Measure on this Postgres instead of SQLite: an empty database
+    /// Measure on this Postgres instead of SQLite: each work in a database of its own, created beside this one
     #[arg(long, value_name = "URL", conflicts_with = "postgres")]
     database_url: Option<String>,
     /// Measure on a throw-away Postgres of this machine instead of SQLite

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
-use dormouse_testing_postgres::Cluster;
 use http::Method;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -43,16 +42,19 @@ impl Server {
     /// Starts one on an empty directory, or on a copy of the bench's, and waits until it is ready.
     pub(crate) async fn start(bench: &Bench, extra: &[&str]) -> Result<Server> {
         let mut extra = extra.to_vec();
-        let url = bench.postgres.as_ref().map(Cluster::database);
-        let url = url.or_else(|| bench.database_url.clone());
-        if let Some(url) = url.as_deref() {
-            extra.extend(["--database-url", url]);
+        let database = match (&bench.postgres, &bench.database_url) {
+            (Some(cluster), _) => Some(Database::at(cluster.database())),
+            (None, Some(url)) => Some(Database::beside(url)?),
+            (None, None) => None,
+        };
+        if let Some(database) = &database {
+            extra.extend(["--database-url", database.url()]);
         }
         let mut server = Server::one(bench, &extra).await?;
         for _ in 1..bench.nodes {
             server.others.push(Server::one(bench, &extra).await?);
         }
-        server.database = url.map(Database::at);
+        server.database = database;
         Ok(server)
     }
 

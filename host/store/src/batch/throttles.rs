@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use dormouse_core::flow::{self, Gate, Limited, Line, Standing};
+use dormouse_core::flow::{self, Gate, Limited, Line, Rate, Standing};
 use dormouse_core::run::{Phase, State, Status};
 use dormouse_core::{RunId, Timestamp};
 
@@ -25,6 +25,25 @@ pub(crate) struct Throttled {
 }
 
 impl Throttled {
+    /// From its cells.
+    pub(crate) fn stored(
+        function_id: i64,
+        key: String,
+        (limit, period_ms, burst): (u32, i64, u32),
+        turn: Option<Timestamp>,
+    ) -> Throttled {
+        let rate = Rate {
+            limit,
+            period_ms: period_ms.unsigned_abs(),
+            burst,
+        };
+        Throttled {
+            function_id,
+            throttle: Limited { rate, key },
+            turn,
+        }
+    }
+
     fn key(&self) -> LimitKey {
         (self.function_id, Gate::Throttle, self.throttle.key.clone())
     }

@@ -225,7 +225,7 @@ impl Address {
         };
         // A standby refuses this, and is not kept, also for reads: what it knows may be old, and a node that goes by it does
         // again what is done. In one trip, which a pooler gives to one server.
-        match conn.simple("BEGIN READ WRITE; COMMIT").await {
+        match conn.simple("BEGIN READ WRITE; ROLLBACK").await {
             Ok(()) => {}
             Err(Fault::Lost(why)) => return Err(Fault::Lost(format!("{}: {why}", self.shown))),
             Err(fault) => return Err(fault),

@@ -2,7 +2,6 @@
 //! the runs: so nobody takes a turn while somebody else gives it away. The run that moves up is locked last, and only if that
 //! takes no waiting; one that is in somebody else's hands keeps its turn.
 
-use dormouse_core::flow::{Limited, Rate};
 use dormouse_core::{RunId, Timestamp};
 use sqlx::postgres::PgRow;
 
@@ -48,19 +47,9 @@ pub(super) fn insert(together: &mut Together, rows: &[(RunId, Throttled)]) {
 fn read(rows: &[PgRow], held: &mut Held) -> Result<()> {
     for row in rows {
         let mut cells = Cells::of(row);
-        let run = cells.run()?;
-        let function_id = cells.int()?;
-        let key = cells.text()?;
-        let rate = Rate {
-            limit: cells.number()?,
-            period_ms: cells.int()?.unsigned_abs(),
-            burst: cells.number()?,
-        };
-        let throttled = Throttled {
-            function_id,
-            throttle: Limited { rate, key },
-            turn: cells.time_or_null()?,
-        };
+        let (run, function_id, key) = (cells.run()?, cells.int()?, cells.text()?);
+        let rate = (cells.number()?, cells.int()?, cells.number()?);
+        let throttled = Throttled::stored(function_id, key, rate, cells.time_or_null()?);
         held.insert(run, throttled);
     }
     Ok(())

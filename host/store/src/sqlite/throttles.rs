@@ -1,6 +1,6 @@
 //! Runs that throttles hold back, and their lines.
 
-use dormouse_core::flow::{Limited, Rate};
+use dormouse_core::flow::Limited;
 use dormouse_core::{RunId, Timestamp};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
@@ -50,19 +50,9 @@ pub(super) async fn insert(conn: &mut SqliteConnection, rows: &[(RunId, Throttle
 fn read(rows: &[SqliteRow], held: &mut Held) -> Result<()> {
     for row in rows {
         let mut cells = Cells::of(row);
-        let run = cells.run()?;
-        let function_id = cells.int()?;
-        let key = cells.text()?.to_owned();
-        let rate = Rate {
-            limit: cells.number()?,
-            period_ms: cells.int()?.unsigned_abs(),
-            burst: cells.number()?,
-        };
-        let throttled = Throttled {
-            function_id,
-            throttle: Limited { rate, key },
-            turn: cells.time_or_null()?,
-        };
+        let (run, function_id, key) = (cells.run()?, cells.int()?, cells.text()?.to_owned());
+        let rate = (cells.number()?, cells.int()?, cells.number()?);
+        let throttled = Throttled::stored(function_id, key, rate, cells.time_or_null()?);
         held.insert(run, throttled);
     }
     Ok(())

@@ -399,3 +399,53 @@ fn sleep() -> dormouse_core::journal::Record {
     }
     .encode()
 }
+
+/// Whatever is asked at once, and of which kind; and they are not made anew each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_store_has_eight_connections_at_most_and_keeps_them() {
+    let url = Cluster::shared().database();
+    let member = Arc::new(Member::join(&url, 1).await);
+    let ask = |sql: &str| {
+        let filter = format!(
+            "FROM pg_stat_activity WHERE datname = '{}' AND application_name = 'dormouse'",
+            crate::database_of(&url)
+        );
+        let answer = Cluster::shared().psql("postgres", &sql.replace("$", &filter));
+        answer.parse::<u32>().expect("a number")
+    };
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..40 {
+        let member = Arc::clone(&member);
+        tasks.spawn(async move {
+            let bytes = [number; 9_000];
+            for _ in 0..20 {
+                match number % 5 {
+                    0 => drop(member.create(number % 2 == 0).await),
+                    1 => drop(member.store.counts().await.expect("counts")),
+                    2 => drop(member.store.heartbeat(member.node, at(1)).await.expect("lives")),
+                    3 => {
+                        let stored = member.store.put_component(Digest::of(&bytes), &bytes).await;
+                        stored.expect("stores");
+                    }
+                    _ => drop(member.store.claim(member.claim(2)).await.expect("claims")),
+                }
+            }
+        });
+    }
+    let mut most = 0;
+    while !tasks.is_empty() {
+        most = most.max(ask("SELECT count(*) $"));
+        while let Some(done) = tasks.try_join_next() {
+            done.expect("no panic");
+        }
+    }
+    println!("{most} connections at most");
+    assert!((3..=8).contains(&most), "{most}");
+    // Those that there are have served all of it: none is younger than the work was.
+    let left = ask("SELECT count(*) $");
+    let calls = ask("SELECT count(*) $ AND backend_start > now() - interval '50 milliseconds'");
+    assert!(
+        (3..=8).contains(&left) && calls == 0,
+        "{left} are left, {calls} of them new"
+    );
+}

@@ -52,5 +52,41 @@ pub(crate) async fn followed(bench: &mut Bench) -> Result<()> {
             .report
             .number(&format!("{of} p99"), late.quantile(0.99), "ms");
     }
+    woken(bench, &server).await
+}
+
+/// How long it takes from asking one node to wake a run that another has suspended until the run has ended: a hint, a claim, a
+/// leg and a commit.
+async fn woken(bench: &mut Bench, server: &Server) -> Result<()> {
+    let mut late = Samples::default();
+    let mut clients = server.clients().await?;
+    for _ in 0..RUNS {
+        let body = json!({ "ms": 3_600_000 }).to_string();
+        let run = clients[0].invoke("bench/sleeper", body).await?;
+        let path = format!("/v1/runs/{run}");
+        loop {
+            let answer = clients[0].send(Method::GET, &path, Bytes::new()).await?;
+            let answer: Value = serde_json::from_slice(&answer)?;
+            if answer["data"]["phase"] == "sleeping" {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let asked = sleeping::now_millis() as f64;
+        clients[1]
+            .send(Method::POST, &format!("{path}/wake"), Bytes::new())
+            .await?;
+        let path = format!("{path}?wait=30s");
+        let answer = clients[0].send(Method::GET, &path, Bytes::new()).await?;
+        let answer: Value = serde_json::from_slice(&answer)?;
+        late.0
+            .push((sample::millis(&answer["data"]["ended_at"])? - asked).max(0.0));
+    }
+    bench.report.row(
+        "a run woken at another node, until it has ended",
+        "≤ 100 ms at p99",
+    );
+    bench.report.number("p50", late.median(), "ms");
+    bench.report.number("p99", late.quantile(0.99), "ms");
     Ok(())
 }

@@ -7,7 +7,7 @@ mod idle;
 mod ingest;
 mod resume;
 mod sample;
-mod sleeping;
+pub(crate) mod sleeping;
 mod steps;
 mod stored;
 mod swap;

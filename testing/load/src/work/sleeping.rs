@@ -174,7 +174,7 @@ pub(crate) async fn many(bench: &mut Bench) -> Result<()> {
 }
 
 /// Unix milliseconds: the clock the server has too.
-pub(super) fn now_millis() -> u64 {
+pub(crate) fn now_millis() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| time.as_millis() as u64)
