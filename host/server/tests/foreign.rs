@@ -93,6 +93,29 @@ async fn event(running: &Running, event: Value) {
     sent.expect("sent");
 }
 
+/// Limits hold for instances that are made on demand as for those of the pool.
+async fn limits(component: Bytes) {
+    let config = "[modules.foreign.limits]\ncpu_ms = 1000\nmemory_bytes = 67108864\n";
+    let running = Running::start(config, Duration::ZERO, verifying(false)).await;
+    let app = running.server.app();
+    let deployed = app.deploy("foreign", component, "test", None).await;
+    deployed.unwrap_or_else(|problem| panic!("{problem:?}"));
+    let hoard = running.invoke("foreign/hoard", "{}").await;
+    let endless = running.invoke("foreign/endless", "{}").await;
+    let run = running.settled(endless).await;
+    assert_eq!(
+        run.error.as_ref().map(|error| error.code.as_str()),
+        Some("cpu-limit"),
+        "{run:#?}"
+    );
+    // The language may say it in its own words: an allocation that fails is its own affair first.
+    let run = running.settled(hoard).await;
+    assert_eq!(run.state.status, Status::Failed, "{run:#?}");
+    let run = running.invoke("foreign/sequence", "{}").await;
+    assert_eq!(output(&running.settled(run).await), 6);
+    assert_eq!(app.instances().memory_bytes, 0, "all memory is given back");
+}
+
 /// Everything that the two guests have in common.
 async fn runs(component: Bytes) {
     for park_idle in PARKING {
@@ -174,10 +197,14 @@ async fn runs(component: Bytes) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn functions_in_javascript() {
-    runs(javascript()).await;
+    let component = javascript();
+    runs(component.clone()).await;
+    limits(component).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn functions_in_python() {
-    runs(python()).await;
+    let component = python();
+    runs(component.clone()).await;
+    limits(component).await;
 }

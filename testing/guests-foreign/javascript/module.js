@@ -111,6 +111,17 @@ const functions = {
       throw failure("gave up", "gave-up", "never", JSON.stringify({ because: error.code }));
     }
   },
+
+  // Never ends.
+  endless() {
+    for (;;);
+  },
+
+  // Takes all the memory that there is.
+  hoard() {
+    const kept = [];
+    for (;;) kept.push(new Uint8Array(1 << 20).fill(1));
+  },
 };
 
 function describe() {

@@ -116,7 +116,23 @@ def compensate(_event):
         raise Err(Failure("gave up", "gave-up", json.dumps({"because": error.value.code}), Retry_Never()))
 
 
-FUNCTIONS = {function.__name__: function for function in (sequence, parallel, race, suspend, flaky, compensate)}
+def endless(_event):
+    """Never ends."""
+    while True:
+        pass
+
+
+def hoard(_event):
+    """Takes all the memory that there is."""
+    kept = []
+    while True:
+        kept.append(bytearray(b"x" * (1 << 20)))
+
+
+FUNCTIONS = {
+    function.__name__: function
+    for function in (sequence, parallel, race, suspend, flaky, compensate, endless, hoard)
+}
 
 
 class Functions(exports.Functions):
