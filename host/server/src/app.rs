@@ -299,6 +299,7 @@ impl App {
         self.accepting()?;
         let _turn = self.0.preflights.lock().await;
         let preflighter = Preflighter {
+            app: self,
             store: &*self.0.store,
             engine: &self.0.engine,
             registry: &self.0.registry,
@@ -382,7 +383,7 @@ impl App {
         &self.0
     }
 
-    fn accepting(&self) -> Result<(), Problem> {
+    pub(crate) fn accepting(&self) -> Result<(), Problem> {
         if self.0.draining.load(Ordering::Relaxed) {
             return Err(Problem {
                 retry_after: Some(2),

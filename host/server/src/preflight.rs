@@ -17,6 +17,7 @@ use dormouse_engine::{Engine, HttpPolicy, Interrupt, Module};
 use dormouse_store::Store;
 use dormouse_store::schedule::ClaimedRun;
 
+use crate::app::App;
 use crate::config::ModuleGrants;
 use crate::problem::Problem;
 use crate::registry::{Registry, Unloadable};
@@ -61,6 +62,7 @@ pub struct Preflight {
 
 /// What all runs of a preflight share.
 pub(crate) struct Preflighter<'a> {
+    pub(crate) app: &'a App,
     pub(crate) store: &'a dyn Store,
     pub(crate) engine: &'a Engine,
     pub(crate) registry: &'a Registry,
@@ -122,6 +124,8 @@ impl Preflighter<'_> {
     ) -> Result<(), Problem> {
         let mut spent = Duration::ZERO;
         for batch in runs.chunks(BATCH) {
+            // A node that stops does not wait for it.
+            self.app.accepting()?;
             let found = self.store.examine(batch).await?;
             preflight.ended += (batch.len() - found.len()) as u64;
             for run in found {

@@ -399,11 +399,7 @@ async fn a_preflight_refuses_what_an_upload_would_and_changes_nothing(server: &T
         ("/v1/modules/Shop/preflight", b"", (400, "invalid-name")),
         (&unknown, b"", (404, "not-found")),
         (&unknown, b"and a body", (400, "invalid-body")),
-        (
-            "/v1/modules/shop/preflight?version=abc",
-            b"",
-            (400, "invalid-id"),
-        ),
+        ("/v1/modules/shop/preflight?version=abc", b"", (400, "invalid-id")),
         ("/v1/modules/shop/preflight?sample=0", b"", (400, "invalid-query")),
         (
             "/v1/modules/shop/preflight?sample=100001",
