@@ -49,6 +49,8 @@ pub struct Standing {
     pub draining: bool,
     /// Nodes of another release live beside it, as of this heartbeat: an upgrade is under way. Not known yet when it joins.
     pub mixed: bool,
+    /// The registry's generation: whoever knows it already has nothing to read.
+    pub generation: i64,
 }
 
 /// A node as the store knows it.

@@ -28,8 +28,11 @@ use crate::app::App;
 use crate::feed::{Change, Following};
 use crate::problem::Problem;
 
-/// Changes within this time of the last look are looked at together.
-const COALESCE: Duration = Duration::from_millis(100);
+/// Changes within some time of the last look are looked at together. After a rest that time is short, so that an end that
+/// comes right after a step is known at once; each look that follows soon doubles it, up to this.
+const COALESCE_MAX: Duration = Duration::from_millis(100);
+/// That time after a rest.
+const COALESCE_MIN: Duration = Duration::from_millis(3);
 /// So that proxies and clients know that the stream lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How often to see whether the node stops.
@@ -49,6 +52,7 @@ pub(super) struct Nudges {
     tick: tokio::time::Interval,
     ticks: u32,
     looked: Instant,
+    coalesce: Duration,
 }
 
 impl Nudges {
@@ -65,7 +69,8 @@ impl Nudges {
             _following: app.inner().feed.follow(run),
             tick,
             ticks: 0,
-            looked: Instant::now() - COALESCE,
+            looked: Instant::now() - COALESCE_MAX,
+            coalesce: COALESCE_MIN,
         }
     }
 
@@ -91,11 +96,22 @@ impl Nudges {
                 }
             }
         }
-        sleep_until(self.looked + COALESCE).await;
+        sleep_until(self.looked + self.coalesce).await;
         // What has come in until here is seen by the look that follows.
         while let Ok(_) | Err(TryRecvError::Lagged(_)) = self.changes.try_recv() {}
-        self.looked = Instant::now();
+        let now = Instant::now();
+        self.coalesce = coalesce(self.coalesce, now - self.looked);
+        self.looked = now;
         true
+    }
+}
+
+/// For how long to gather changes next time, when it was `last`, and so much has passed `between` two looks.
+fn coalesce(last: Duration, between: Duration) -> Duration {
+    if between > 2 * COALESCE_MAX {
+        COALESCE_MIN
+    } else {
+        (last * 2).min(COALESCE_MAX)
     }
 }
 
@@ -239,5 +255,28 @@ impl Follower {
                 tracing::error!(run_id = %self.id, %error, "an event of a stream cannot be written")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_change_is_seen_soon_and_a_stream_of_them_rarely() {
+        let mut last = COALESCE_MAX;
+        last = coalesce(last, Duration::from_secs(1));
+        assert_eq!(last, COALESCE_MIN);
+        // Changes without end: a look takes a few milliseconds itself, and the pace still slows down to the longest.
+        let mut looks = 0;
+        let mut passed = Duration::ZERO;
+        while passed < Duration::from_secs(10) {
+            let between = last + Duration::from_millis(5);
+            passed += between;
+            looks += 1;
+            last = coalesce(last, between);
+        }
+        assert_eq!(last, COALESCE_MAX);
+        assert!(looks <= 105, "{looks}");
     }
 }

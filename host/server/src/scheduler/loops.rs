@@ -33,7 +33,7 @@ const CLAIM_POLL_MAX: Duration = Duration::from_secs(1);
 const FIRE_POLL: Duration = Duration::from_millis(1_500);
 /// How often a node says that it lives.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
-/// How often it is looked what other nodes have deployed.
+/// How often a version that could not be loaded is tried again.
 const KEEP_UP_EVERY: Duration = Duration::from_secs(2);
 /// How often dead nodes' runs are looked for: half of what may go by between the end of a lease and the end of its runs.
 const TAKEOVER_EVERY: Duration = Duration::from_millis(2_500);
@@ -247,15 +247,22 @@ async fn beating(scheduler: Scheduler) {
 
 /// Keeps up with what is deployed at other nodes, and loads it before its first run waits for that.
 pub(super) async fn keeping_up(scheduler: Scheduler) {
+    let mut told = scheduler.0.told.subscribe();
     loop {
+        let generation = *told.borrow_and_update();
         if let Some(worker) = scheduler.worker() {
-            match worker.registry.refresh().await {
-                Ok(_) => worker.registry.preload().await,
-                Err(error) => tracing::warn!(%error, "what is active could not be read"),
+            let registry = &worker.registry;
+            if generation > registry.snapshot().generation
+                && let Err(error) = registry.refresh().await
+            {
+                tracing::warn!(%error, "what is active could not be read");
+            } else {
+                registry.preload().await;
             }
         }
         tokio::select! {
             () = tokio::time::sleep(KEEP_UP_EVERY) => {}
+            _ = told.changed() => {}
             () = scheduler.0.stop.cancelled() => return,
         }
     }

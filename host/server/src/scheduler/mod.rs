@@ -26,7 +26,7 @@ use dormouse_core::{Digest, RunId, Timestamp};
 use dormouse_store::Store;
 use dormouse_store::ingest::Created;
 use dormouse_store::schedule::{ClaimedRun, Incarnation};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -56,6 +56,8 @@ struct Inner {
     /// The release that this node runs, and whether nodes of others live beside it.
     release: String,
     mixed: AtomicBool,
+    /// The registry's generation of which the store told last.
+    told: watch::Sender<i64>,
     lease: Lease,
     slots: Arc<Semaphore>,
     table: Table,
@@ -106,6 +108,7 @@ impl Scheduler {
             node,
             release,
             mixed: AtomicBool::new(false),
+            told: watch::Sender::new(0),
             slots: Arc::new(Semaphore::new(SLOTS)),
             table: Table::default(),
             due: Mutex::default(),

@@ -171,6 +171,7 @@ impl Scheduler {
         self.0.lease.prove(sent);
         self.0.clock.correct(asked, standing.now);
         self.0.mixed.store(standing.mixed, Ordering::Relaxed);
+        self.0.told.send_replace(standing.generation);
         if standing.draining {
             let asked = self
                 .0

@@ -259,16 +259,16 @@ impl Pair {
         let now = self.time();
         let model = self.model.join(node.clone(), now).await;
         let store = self.store.join(node, now).await;
-        let told = |standing: Standing| (standing.draining, standing.mixed);
+        let told = |standing: Standing| (standing.draining, standing.mixed, standing.generation);
         self.same("join", model.map(told), store.map(told))
             .expect("joins");
     }
 
-    async fn heartbeat(&mut self, node: Incarnation) -> Result<(bool, bool), Error> {
+    async fn heartbeat(&mut self, node: Incarnation) -> Result<(bool, bool, i64), Error> {
         let now = self.time();
         let model = self.model.heartbeat(node, now).await;
         let store = self.store.heartbeat(node, now).await;
-        let told = |standing: Standing| (standing.draining, standing.mixed);
+        let told = |standing: Standing| (standing.draining, standing.mixed, standing.generation);
         self.same("heartbeat", model.map(told), store.map(told))
     }
 

@@ -140,6 +140,7 @@ impl Store for MemoryStore {
             now,
             draining: false,
             mixed: false,
+            generation: world.generation(),
         })
     }
 
@@ -149,7 +150,12 @@ impl Store for MemoryStore {
         node.heartbeat_at = now;
         let (draining, release) = (node.draining, node.release.clone());
         let mixed = world.nodes.values().any(|other| other.release != release);
-        Ok(Standing { now, draining, mixed })
+        Ok(Standing {
+            now,
+            draining,
+            mixed,
+            generation: world.generation(),
+        })
     }
 
     async fn drain(&self, node: Incarnation, _now: Timestamp) -> Result<bool> {

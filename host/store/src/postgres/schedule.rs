@@ -50,7 +50,8 @@ pub(super) async fn join(conn: &mut Conn, node: &NewNode) -> Attempt<Standing> {
                 " AS ms) INSERT INTO nodes (incarnation, name, release, url, joined_ms, heartbeat_ms) \
                  SELECT $1, $2, $3, $4, ms, ms FROM clock ON CONFLICT (incarnation) DO UPDATE SET name = excluded.name, \
                  release = excluded.release, url = excluded.url, joined_ms = excluded.joined_ms, \
-                 heartbeat_ms = excluded.heartbeat_ms, draining = false RETURNING heartbeat_ms, draining, false"
+                 heartbeat_ms = excluded.heartbeat_ms, draining = false \
+                 RETURNING heartbeat_ms, draining, false, (SELECT generation FROM registry)"
             ),
             |args| {
                 args.key(node.incarnation)
@@ -71,7 +72,7 @@ pub(super) async fn heartbeat(conn: &mut Conn, node: Incarnation) -> Attempt<(St
                 "UPDATE nodes SET heartbeat_ms = ",
                 clock!(),
                 " WHERE incarnation = $1 RETURNING heartbeat_ms, draining, \
-                 EXISTS (SELECT 1 FROM nodes o WHERE o.release <> nodes.release), \
+                 EXISTS (SELECT 1 FROM nodes o WHERE o.release <> nodes.release), (SELECT generation FROM registry), \
                  EXISTS (SELECT 1 FROM nodes o WHERE o.incarnation <> $1)"
             ),
             |args| {
@@ -79,7 +80,7 @@ pub(super) async fn heartbeat(conn: &mut Conn, node: Incarnation) -> Attempt<(St
             },
         )
         .await?;
-    let others = rows.first().map_or(Ok(false), |row| Cells::at(row, 3).flag())?;
+    let others = rows.first().map_or(Ok(false), |row| Cells::at(row, 4).flag())?;
     Ok((standing(&rows)?, others))
 }
 
@@ -90,6 +91,7 @@ fn standing(rows: &[sqlx::postgres::PgRow]) -> Attempt<Standing> {
         now: cells.time()?,
         draining: cells.flag()?,
         mixed: cells.flag()?,
+        generation: cells.int()?,
     })
 }
 

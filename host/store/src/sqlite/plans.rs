@@ -4,8 +4,8 @@ use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
 use super::{
-    cancellations, connect, copies, cron, ends, ingest, journal, limits, pausing, read, runs, schedule,
-    throttles, upkeep, waits,
+    cancellations, command, connect, copies, cron, ends, ingest, journal, limits, pausing, read, runs,
+    schedule, throttles, upkeep, waits,
 };
 
 /// Tables that grow with use.
@@ -31,9 +31,9 @@ fn scans(plan: &[String]) -> Vec<&String> {
     let scans = |step: &&String| {
         let mut words = step.split_whitespace();
         words.next() == Some("SCAN")
-            && words
-                .next()
-                .is_some_and(|name| LARGE.contains(&name) || ["r", "e", "b", "c", "j", "w"].contains(&name))
+            && words.next().is_some_and(|name| {
+                LARGE.contains(&name) || ["r", "e", "b", "c", "j", "w", "o"].contains(&name)
+            })
     };
     plan.iter().filter(scans).collect()
 }
@@ -73,6 +73,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
             cancellations::CANDIDATES,
             pausing::RELEASED,
             throttles::FIRSTS,
+            command::UNREADABLE,
             "SELECT 1 FROM runs r WHERE r.phase = 1 AND r.version_id IN (SELECT id FROM versions)",
         ]
         .map(str::to_owned),
@@ -83,8 +84,9 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
             .expect(&text);
         let plan: Vec<String> = plan.iter().map(|row| row.get(3)).collect();
         assert_eq!(scans(&plan), Vec::<&String>::new(), "{text}: {plan:?}");
+        // Blocked runs are few, and asked for at a start.
         assert!(
-            !plan.iter().any(|step| step.contains("TEMP B-TREE FOR ORDER BY")),
+            text == command::UNREADABLE || !plan.iter().any(|step| step.contains("TEMP B-TREE FOR ORDER BY")),
             "{text}: {plan:?}"
         );
     }

@@ -58,6 +58,7 @@ pub(super) async fn join(
         now,
         draining: false,
         mixed: false,
+        generation: cache.generation,
     })
 }
 
@@ -83,6 +84,7 @@ pub(super) async fn heartbeat(
         draining,
         // There is one node.
         mixed: false,
+        generation: cache.generation,
     })
 }
 
