@@ -1,6 +1,7 @@
 //! The macros of the Dormouse SDK. Use them through the crate `dormouse`, which documents them where they belong.
 #![forbid(unsafe_code)]
 
+mod ends;
 mod flow;
 mod function;
 mod join;
@@ -35,6 +36,7 @@ use proc_macro::TokenStream;
 /// | `throttle(limit = 10, period = "1m", burst = 2, key = "event.data.user")` | how many runs may start in what time; those beyond wait for their turn |
 /// | `priority = "event.data.vip ? 60 : 0"` | by how many seconds a run that waits to begin goes before others: -600 to 600 |
 /// | `rate_limit(limit = 10, period = "1m", burst = 2, key = "event.data.user")` | how many runs may start in what time; events beyond start none. `burst` and `key` may be left out |
+/// | `on_failure = handler` | another function of the module, which is started once when a run has failed, with an `Event<RunEnded>` |
 ///
 /// Durations are whole numbers with `ms`, `s`, `m`, `h` or `d`.
 #[proc_macro_attribute]

@@ -11,6 +11,7 @@ use crate::flow::{self, RateOptions};
 use crate::limit;
 use crate::name;
 use crate::retry::{Backoff, RetryPolicy};
+use crate::system::{self, Kinds};
 use crate::trigger::Trigger;
 
 /// The schema this release reads and its SDK writes.
@@ -63,6 +64,9 @@ pub struct Function {
     /// after them).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<String>,
+    /// The function of the module that is started when a run of this one has failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<String>,
 }
 
 impl Function {
@@ -119,6 +123,22 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The events of ends of runs that some function of it is for.
+    pub fn listens(&self) -> Kinds {
+        let mut kinds = Kinds::NONE;
+        for function in &self.functions {
+            if function.on_failure.is_some() {
+                kinds = kinds.and(Kinds::named(system::FAILED));
+            }
+            for trigger in &function.triggers {
+                if let Trigger::Event(trigger) = trigger {
+                    kinds = kinds.and(Kinds::listened_by(trigger));
+                }
+            }
+        }
+        kinds
+    }
+
     /// The definition of one function.
     pub fn function(&self, id: &str) -> Option<&Function> {
         self.functions.iter().find(|function| function.id == id)
@@ -145,7 +165,29 @@ impl Manifest {
                 .check()
                 .map_err(|reason| Invalid(format!("function \"{}\": {reason}", function.id)))?;
         }
+        for function in &self.functions {
+            self.check_handler(function)
+                .map_err(|reason| Invalid(format!("function \"{}\": {reason}", function.id)))?;
+        }
         Ok(())
+    }
+}
+
+impl Manifest {
+    /// Who handles failures must be there, and somebody else.
+    fn check_handler(&self, function: &Function) -> Result<(), String> {
+        let Some(handler) = &function.on_failure else {
+            return Ok(());
+        };
+        if *handler == function.id {
+            return Err("on_failure is the function itself: name another one".to_owned());
+        }
+        match self.function(handler) {
+            Some(_) => Ok(()),
+            None => Err(format!(
+                "on_failure is \"{handler}\", and the module has no such function"
+            )),
+        }
     }
 }
 
@@ -204,6 +246,28 @@ mod tests {
     }
 
     #[test]
+    fn a_module_listens_to_ends_by_its_triggers_and_handlers() {
+        for (functions, kinds) in [
+            (r#"{"id":"a","triggers":[{"event":"x"}]}"#, Kinds::NONE),
+            (
+                r#"{"id":"a","triggers":[{"event":"inngest/function.*"}]}"#,
+                Kinds::ALL,
+            ),
+            (
+                r#"{"id":"a","on_failure":"b"},{"id":"b"}"#,
+                Kinds::named(system::FAILED),
+            ),
+        ] {
+            let text = format!(r#"{{"schema":1,"functions":[{functions}]}}"#);
+            assert_eq!(
+                Manifest::parse(&text).expect("valid").listens(),
+                kinds,
+                "{functions}"
+            );
+        }
+    }
+
+    #[test]
     fn refuses_what_makes_no_sense_by_name() {
         for (text, word) in [
             (r#"{"schema":2,"functions":[]}"#, "schema 2"),
@@ -241,6 +305,14 @@ mod tests {
             (
                 r#"{"schema":1,"functions":[{"id":"a","triggers":[{"cron":"@daily","catch_up":"all"}]}]}"#,
                 "use overlap",
+            ),
+            (
+                r#"{"schema":1,"functions":[{"id":"a","on_failure":"b"}]}"#,
+                "the module has no such function",
+            ),
+            (
+                r#"{"schema":1,"functions":[{"id":"a","on_failure":"a"}]}"#,
+                "the function itself",
             ),
             ("nonsense", "must be a JSON object"),
             ("{", "cannot be read"),

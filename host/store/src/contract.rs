@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
 use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
+use crate::ends::{Tell, Told, Untold};
 use crate::error::Result;
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
@@ -178,6 +179,15 @@ pub trait Store: Send + Sync + 'static {
     /// Moves a schedule on, if it stands where it is believed to, and stores the event of the tick that is started and its
     /// run in the same commit. Flow control may keep the run from being created, which the schedule then says.
     async fn tick(&self, tick: Tick) -> Result<Ticked>;
+
+    // ---- ends --------------------------------------------------------------------------------------------------
+
+    /// Ends of runs that somebody listens to and that are yet to be told, in order of the runs' ids, up to `limit`.
+    async fn untold(&self, limit: u32) -> Result<Vec<Untold>>;
+
+    /// Tells an end, unless it was told before: stores its events and the runs that they start, and takes it off the list,
+    /// in one commit.
+    async fn tell(&self, tell: Tell) -> Result<Told>;
 
     // ---- modules -----------------------------------------------------------------------------------------------
 

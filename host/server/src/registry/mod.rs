@@ -13,6 +13,7 @@ use dormouse_core::condition::Condition;
 use dormouse_core::cron::Schedule;
 use dormouse_core::flow::{Admission, Plan};
 use dormouse_core::manifest::{Function, Manifest};
+use dormouse_core::system::Kinds;
 use dormouse_core::trigger::{OnEvent, Trigger};
 use dormouse_core::{Digest, FunctionName, Json, Timestamp};
 use dormouse_engine::{Engine, Module};
@@ -34,6 +35,8 @@ pub struct Snapshot {
     pub modules: HashMap<String, ActiveModule>,
     /// Functions that are paused, also those of modules that are not active.
     pub paused: HashSet<FunctionName>,
+    /// The events of ends of runs that some active function is for.
+    pub listens: Kinds,
     /// Every cron that some active function has, by function and expression.
     pub schedules: Vec<Arc<ActiveSchedule>>,
     /// Every trigger by events that some active function has.
@@ -169,6 +172,7 @@ impl Snapshot {
                     continue;
                 }
             };
+            snapshot.listens = snapshot.listens.and(manifest.listens());
             for function in &manifest.functions {
                 let Ok(name) = FunctionName::new(&version.module, &function.id) else {
                     continue;
@@ -461,7 +465,7 @@ impl Registry {
         }
     }
 
-    async fn manifest(&self, module: &str, version: Digest) -> Result<Arc<Manifest>, Unloadable> {
+    pub(crate) async fn manifest(&self, module: &str, version: Digest) -> Result<Arc<Manifest>, Unloadable> {
         if let Some(active) = self.snapshot().modules.get(module)
             && active.version.digest == version
         {

@@ -64,6 +64,7 @@ pub(super) fn all(scheduler: &Scheduler) -> Vec<Task> {
         of(|scheduler| Box::pin(super::held::releasing(scheduler))),
         of(|scheduler| Box::pin(super::many::cancelling(scheduler))),
         of(|scheduler| Box::pin(super::ticking::ticking(scheduler))),
+        of(|scheduler| Box::pin(super::telling::telling(scheduler))),
     ]
 }
 
@@ -308,6 +309,7 @@ async fn cancelling_orphans(scheduler: Scheduler) {
                     // What they leave of their throttles' lines may let others begin earlier.
                     scheduler.look_ahead();
                 }
+                scheduler.ended();
                 for run in orphans.cancelled {
                     scheduler.cancelled(run);
                     scheduler.0.feed.run(run);

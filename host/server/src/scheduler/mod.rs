@@ -15,6 +15,7 @@ mod loops;
 mod many;
 mod others;
 mod table;
+mod telling;
 mod ticking;
 
 use std::collections::BTreeSet;
@@ -69,6 +70,9 @@ struct Inner {
     ready: Notify,
     /// Runs may have been given up.
     orphaned: Notify,
+    /// Runs may have ended that somebody listens to; and whether anybody listens, as far as this node knows.
+    ends: Notify,
+    listened: AtomicBool,
     /// A function was resumed.
     resumed: Notify,
     /// Many runs are to be cancelled.
@@ -112,6 +116,8 @@ impl Scheduler {
             ahead: Notify::new(),
             ready: Notify::new(),
             orphaned: Notify::new(),
+            ends: Notify::new(),
+            listened: AtomicBool::new(false),
             resumed: Notify::new(),
             cancellations: Notify::new(),
             tasks: TaskTracker::new(),

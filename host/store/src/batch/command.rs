@@ -55,6 +55,7 @@ fn end(work: &mut Work, run: RunId, now: Timestamp) -> Result<Commanded> {
     })?;
     work.clear_completions(run);
     work.clear_waits(run);
+    work.ended(run);
     Ok(Commanded::Done(state))
 }
 

@@ -248,6 +248,7 @@ fn end(work: &mut Work, append: &Append, end: End) -> Result<()> {
     if waits {
         work.clear_waits(id);
     }
+    work.ended(id);
     Ok(())
 }
 

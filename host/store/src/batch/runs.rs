@@ -9,6 +9,7 @@ use std::collections::hash_map::Entry;
 
 use dormouse_core::journal::Record;
 use dormouse_core::run::{Event, Phase, RunError, State, Status};
+use dormouse_core::system::Kinds;
 use dormouse_core::{FunctionName, Json, RunId, Seq, Timestamp};
 
 use crate::error::{Error, Result};
@@ -69,6 +70,8 @@ pub(crate) struct RunRow {
     pub(crate) completions: bool,
     /// Whether waits may be stored for it.
     pub(crate) waits: bool,
+    /// The events of ends that somebody may listen to.
+    pub(crate) listened: Kinds,
 }
 
 /// Who holds a run. The numbers are on disk.
@@ -210,6 +213,7 @@ pub(crate) struct Work {
     waits_given_up: Vec<(RunId, Seq)>,
     waits_cleared: Vec<RunId>,
     orphans: Vec<RunId>,
+    ends: Vec<(RunId, Kinds)>,
     /// A waiting run was made ready by what it waited for.
     pub(crate) woke: bool,
     journal_cleared: Vec<RunId>,
@@ -347,6 +351,15 @@ impl Work {
         self.waits_cleared.push(run);
     }
 
+    /// A run has ended, which is to be told if somebody listens.
+    pub(crate) fn ended(&mut self, run: RunId) {
+        let Some(row) = self.get(run) else { return };
+        let kinds = Kinds::of(row.state.status).among(row.listened);
+        if !kinds.is_empty() {
+            self.ends.push((run, kinds));
+        }
+    }
+
     /// Of the waits that this batch was going to store.
     fn orphan(&mut self, given_up: impl Fn(RunId, &NewWait) -> bool) {
         let given_up = self.waits.iter().filter(|(of, wait)| given_up(*of, wait));
@@ -401,6 +414,7 @@ impl Work {
             waits_cleared: std::mem::take(&mut self.waits_cleared),
             waits_given_up: std::mem::take(&mut self.waits_given_up),
             orphans: std::mem::take(&mut self.orphans),
+            ends: std::mem::take(&mut self.ends),
             waits_ended: std::mem::take(&mut self.waits_ended),
             waits: std::mem::take(&mut self.waits),
             journal: std::mem::take(&mut self.journal),
@@ -468,6 +482,8 @@ pub(crate) struct Changes {
     pub(crate) waits_given_up: Vec<(RunId, Seq)>,
     /// Runs that are orphans, beside those that dropped waits name.
     pub(crate) orphans: Vec<RunId>,
+    /// Ends that are to be told.
+    pub(crate) ends: Vec<(RunId, Kinds)>,
     /// Single waits to drop.
     pub(crate) waits_ended: Vec<(RunId, Seq)>,
     /// Waits to add.

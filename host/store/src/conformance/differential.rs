@@ -33,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 73] = [
+const KINDS: [&str; 76] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -100,6 +100,9 @@ const KINDS: [&str; 73] = [
     "tick",
     "tick-lost",
     "tick-stale",
+    "tell",
+    "tell-before",
+    "tell-stale",
     "put-version",
     "activate",
     "delete-version",
@@ -178,6 +181,7 @@ macro_rules! both {
 mod appending;
 mod cancelling;
 mod carried;
+mod ends;
 mod pausing;
 mod reads;
 mod ticking;
@@ -297,7 +301,8 @@ impl Pair {
         match self.random.below(100) {
             0 => self.nodes().await,
             1..=19 => self.ingest().await,
-            20..=22 => self.ticking().await,
+            20..=21 => self.ticking().await,
+            22 => self.tell().await,
             23..=32 => self.claim().await,
             33..=40 => self.fire().await,
             41..=80 => self.append().await,
@@ -659,11 +664,13 @@ impl Pair {
     async fn registry(&mut self) {
         let now = self.time();
         let module = MODULES[self.random.below(2) as usize];
-        let digest = digest(self.random.below(5));
+        let number = self.random.below(5);
+        let digest = digest(number);
         let activate = self.random.one_in(2);
         match self.random.below(3) {
             0 => {
-                both!(self, put_version(version(module, digest, activate, now))).expect("stores");
+                let version = ends::listening(number, version(module, digest, activate, now));
+                both!(self, put_version(version.clone())).expect("stores");
                 self.succeeded("put-version");
             }
             1 => {

@@ -7,6 +7,7 @@
 mod cancelling;
 mod commands;
 pub mod differential;
+mod ends;
 mod execution;
 mod fixture;
 mod ingestion;
@@ -131,6 +132,9 @@ checks![
     ticking::a_tick_that_is_left_out_says_why,
     ticking::of_many_ticks_at_once_one_wins,
     ticking::a_tick_is_decided_on_what_is_active,
+    ends::an_end_is_left_for_who_listens_when_it_ends,
+    ends::an_end_is_told_once,
+    ends::who_waits_for_an_end_listens,
     versions::activation_is_one_step,
     versions::a_version_in_use_is_kept,
     versions::a_deleted_version_can_come_back,

@@ -432,7 +432,9 @@ impl World {
         };
         let appended = self.of(id)?.follow(append.then, append.now)?;
         self.adopt(id)?;
+        self.await_ends(id)?;
         if let Some(outcome) = outcome {
+            self.ended(id)?;
             self.child_ended(id, outcome, append.now)?;
         }
         if let Some(ingest) = append.ingest.filter(|_| !repeated) {
@@ -460,6 +462,7 @@ impl World {
         run.shown.epoch += 1;
         let state = run.shown.state;
         self.adopt(id)?;
+        self.ended(id)?;
         self.child_ended(id, Err(invoke::cancelled(id)), now)?;
         Ok(Commanded::Done(state))
     }

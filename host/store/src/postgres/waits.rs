@@ -17,12 +17,14 @@ use std::collections::{BTreeMap, HashSet};
 use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
 
 use super::cache::Cache;
+use super::ends;
 use super::execute::Writing;
 use super::fault::Attempt;
 use super::runs::{flush, load};
 use super::sql::{Args, Cells, Conn, Together};
 use super::writer::Effects;
 use crate::batch;
+use crate::batch::ends::awaited;
 use crate::batch::ingest::Small;
 use crate::batch::request::Request;
 use crate::batch::runs::{Changes, Work, place};
@@ -286,6 +288,7 @@ pub(super) async fn remember_paths(conn: &mut Conn, cache: &mut Cache, work: &Wo
             .texts(paths.iter().map(|(_, path)| path.as_str()));
     })
     .await?;
+    ends::await_too(conn, awaited(&paths)).await?;
     for (name, path) in paths {
         cache.remember_path(name, path);
     }

@@ -19,12 +19,13 @@ use super::execute::Writing;
 use super::fault::{Attempt, Fault};
 use super::marks::Marks;
 use super::sql::{Cells, Conn, Key};
-use super::{cancellations, command, cron, ingest, pausing, registry, runs, schedule, upkeep, waits};
+use super::{cancellations, command, cron, ends, ingest, pausing, registry, runs, schedule, upkeep, waits};
 use crate::batch;
 use crate::batch::queue::Inbox;
 use crate::batch::request::{Answer, Request};
 use crate::batch::runs::Work;
 use crate::cron::{Tick, Ticked};
+use crate::ends::{Tell, Told};
 use crate::error::{Error, Result};
 use crate::execute::Then;
 use crate::ingest::Ingest;
@@ -341,6 +342,7 @@ impl Writer {
                 Request::Ingest(ingest) => Some(ingest),
                 Request::Append(append) => append.ingest.as_ref(),
                 Request::Tick(tick) => tick.start.as_ref().map(|start| &start.ingest),
+                Request::Tell(tell) => Some(&tell.ingest),
                 _ => None,
             })
             .collect();
@@ -418,7 +420,8 @@ impl Writer {
         )
         .await?;
         let ticks = ticks(conn, &self.cache, requests, &mut answers).await?;
-        let begun = (carried, ticks);
+        let tells = tells(conn, &self.cache, requests, &mut answers).await?;
+        let begun = (carried, ticks, tells);
         self.ingests(conn, &mut effects, requests, begun, &locked, &mut answers)
             .await?;
         for (request, answer) in requests.iter().zip(&mut answers) {
@@ -448,13 +451,15 @@ impl Writer {
         conn: &mut Conn,
         effects: &mut Effects<'_>,
         requests: &[&'r Request],
-        (carried, ticks): (Vec<&'r Ingest>, Vec<(usize, &'r Tick)>),
+        (carried, ticks, tells): Begun<'r>,
         locked: &Locked,
         answers: &mut [Option<Result<Answer>>],
     ) -> Attempt<()> {
         let own = carried.len();
         let mut ingests = carried;
         ingests.extend(batch::cron::ingests(&ticks));
+        let ticked = ingests.len();
+        ingests.extend(batch::ends::ingests(&tells));
         let started = ingests.len();
         let mut places = Vec::new();
         for (place, request) in requests.iter().enumerate() {
@@ -468,6 +473,10 @@ impl Writer {
         }
         let mut created = ingest::ingest(conn, &mut self.cache, effects, &ingests, locked.awaiting()).await?;
         let asked = created.split_off(started);
+        let told = created.split_off(ticked);
+        for ((place, _), created) in tells.into_iter().zip(told) {
+            answers[place] = Some(Ok(Answer::Told(Told::Done(created?))));
+        }
         // They were checked before their schedules were moved.
         for ((place, tick), created) in ticks.into_iter().zip(created.split_off(own)) {
             let created = created?.first().copied();
@@ -495,6 +504,7 @@ impl Writer {
             Request::Append(_)
             | Request::Ingest(_)
             | Request::Tick(_)
+            | Request::Tell(_)
             | Request::Join(..)
             | Request::Heartbeat(..)
             | Request::Leave(_)
@@ -629,6 +639,32 @@ async fn ticks<'r>(
     }
     Ok(started)
 }
+
+/// Takes ends off the list. Returns those that are to be told, with their places among the requests.
+async fn tells<'r>(
+    conn: &mut Conn,
+    cache: &Cache,
+    requests: &[&'r Request],
+    answers: &mut [Option<Result<Answer>>],
+) -> Attempt<Vec<(usize, &'r Tell)>> {
+    let mut told = Vec::new();
+    for (place, request) in requests.iter().enumerate() {
+        let Request::Tell(tell) = *request else {
+            continue;
+        };
+        if let Err(error) = batch::ends::check(cache, tell) {
+            answers[place] = Some(Err(error));
+        } else if ends::take(conn, tell.run).await? {
+            told.push((place, tell));
+        } else {
+            answers[place] = Some(Ok(Answer::Told(Told::Before)));
+        }
+    }
+    Ok(told)
+}
+
+/// What is to be stored with other things: by appends, by ticks, by ends that are told.
+type Begun<'r> = (Vec<&'r Ingest>, Vec<(usize, &'r Tick)>, Vec<(usize, &'r Tell)>);
 
 /// The runs that a batch's appends and events are about, locked in one go.
 struct Locked {

@@ -20,6 +20,7 @@ mod components;
 mod connect;
 mod copies;
 mod cron;
+mod ends;
 mod examine;
 mod execute;
 mod fault;
@@ -59,6 +60,7 @@ use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCanc
 use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
 use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
+use crate::ends::{Tell, Told, Untold};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
@@ -332,6 +334,14 @@ impl Store for SqliteStore {
 
     async fn tick(&self, tick: Tick) -> Result<Ticked> {
         expect!(self.queue.submit(Request::Tick(tick)).await, Answer::Ticked(ticked) => ticked)
+    }
+
+    async fn untold(&self, limit: u32) -> Result<Vec<Untold>> {
+        self.read(async |conn| ends::untold(conn, limit).await).await
+    }
+
+    async fn tell(&self, tell: Tell) -> Result<Told> {
+        expect!(self.queue.submit(Request::Tell(tell)).await, Answer::Told(told) => told)
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {

@@ -4,8 +4,8 @@ use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
 use super::{
-    cancellations, command, connect, copies, cron, examine, ingest, journal, limits, pausing, read, runs,
-    schedule, throttles, upkeep, waits,
+    cancellations, command, connect, copies, cron, ends, examine, ingest, journal, limits, pausing, read,
+    runs, schedule, throttles, upkeep, waits,
 };
 
 /// Tables that grow with use.
@@ -57,6 +57,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         limits::statements(),
         throttles::statements(),
         cron::statements(),
+        ends::statements(),
     ]
     .concat();
     assert!(rows.len() > 25);

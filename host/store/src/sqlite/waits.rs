@@ -4,11 +4,13 @@ use dormouse_core::{EventId, Json, RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::cache::Cache;
+use super::ends;
 use super::execute::Writing;
 use super::ingest::stored_events;
 use super::runs::{flush, load};
 use super::sql::{Args, Cells, Rows, execute, fetch};
 use crate::batch;
+use crate::batch::ends::awaited;
 use crate::batch::runs::{Changes, Work, place};
 use crate::batch::waits::{Arrivals, Found, Probe, child_name, child_path, complete, kind, new_paths};
 use crate::error::Result;
@@ -124,7 +126,9 @@ pub(super) async fn remember_paths(
     cache: &mut Cache,
     work: &Work,
 ) -> Result<()> {
-    for (name, path) in new_paths(cache, work) {
+    let paths = new_paths(cache, work);
+    ends::await_too(conn, awaited(&paths)).await?;
+    for (name, path) in paths {
         execute(
             conn,
             "INSERT OR IGNORE INTO wait_paths (name, path) VALUES (?, ?)",
