@@ -170,7 +170,7 @@ fn in_words(period: Duration) -> String {
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
     let unit = units
         .into_iter()
-        .find(|(unit, _)| millis > 0 && millis % unit == 0);
+        .find(|(unit, _)| millis > 0 && millis.is_multiple_of(*unit));
     match unit {
         Some((unit, name)) => format!("{} {name}", millis / unit),
         None => format!("{millis} ms"),

@@ -27,10 +27,12 @@ static LATER: Rows = Rows::new(
     3,
     ") AS v WHERE waits.run_id = v.column1 AND waits.operation = v.column2",
 );
-pub(super) const NEXT: &str = "SELECT until_ms FROM waits WHERE kind = 5 ORDER BY until_ms LIMIT 1";
+// The index of names begins with the kind, too, and would be read to its end.
+pub(super) const NEXT: &str = "SELECT until_ms FROM waits INDEXED BY waits_due WHERE kind = 5 AND until_ms >= 0 \
+     ORDER BY until_ms LIMIT 1";
 /// All that is due of the first runs.
 pub(super) const DUE: &str = "SELECT w.run_id, w.operation, w.name, w.path, w.until_ms FROM waits w \
-     WHERE w.run_id IN (SELECT run_id FROM waits WHERE kind = 5 AND until_ms <= ?1 ORDER BY until_ms, run_id LIMIT ?2) \
+     WHERE w.run_id IN (SELECT run_id FROM waits INDEXED BY waits_due WHERE kind = 5 AND until_ms <= ?1 ORDER BY until_ms, run_id LIMIT ?2) \
      AND +w.kind = 5 AND w.until_ms <= ?1";
 const _: () = assert!(kind::DEADLINE == 5);
 
