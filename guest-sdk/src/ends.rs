@@ -14,6 +14,41 @@ pub struct Ends {
     /// The function that handles failures.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<&'static str>,
+    /// Events that cancel runs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cancel_on: Vec<CancelOn>,
+    /// How long runs may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+}
+
+/// Events that cancel runs.
+#[doc(hidden)]
+#[derive(Clone, Debug, Serialize)]
+pub struct CancelOn {
+    /// Their name.
+    pub event: &'static str,
+    /// The path of a field that must be the same in the event that started the run.
+    #[serde(rename = "match", skip_serializing_if = "Option::is_none")]
+    pub path: Option<&'static str>,
+    /// A CEL expression over `event` and `async`.
+    #[serde(rename = "if", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<&'static str>,
+    /// For how many milliseconds after the run was created.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// How long runs may take, in milliseconds.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Timeouts {
+    /// Until they begin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_ms: Option<u64>,
+    /// From there until they end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finish_ms: Option<u64>,
 }
 
 /// What the events `dormouse/function.finished`, `dormouse/function.failed` and `dormouse/function.cancelled` carry: a

@@ -97,7 +97,7 @@ pub mod prelude {
 /// What the macros' expansions use. Not part of the interface: may change in any version.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::ends::Ends;
+    pub use crate::ends::{CancelOn, Ends, Timeouts};
     pub use crate::flow::{Flow, Rate};
     pub use crate::function::{
         Argument, BoxFuture, Completion, Definition, Entry, Input, Outcome, assert_unique, describe, run,

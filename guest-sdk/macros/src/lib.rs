@@ -37,6 +37,8 @@ use proc_macro::TokenStream;
 /// | `priority = "event.data.vip ? 60 : 0"` | by how many seconds a run that waits to begin goes before others: -600 to 600 |
 /// | `rate_limit(limit = 10, period = "1m", burst = 2, key = "event.data.user")` | how many runs may start in what time; events beyond start none. `burst` and `key` may be left out |
 /// | `on_failure = handler` | another function of the module, which is started once when a run has failed, with an `Event<RunEnded>` |
+/// | `cancel_on(event = "…", match = "data.id", if = "…", timeout = "1h")` | events of this name cancel a run: where the field is the same as in the event that started it, where a CEL expression over `event` and `async` holds, for so long after the run was created. At most five times |
+/// | `timeouts(start = "10m", finish = "1d")` | a run is cancelled that has not begun, or not ended, in time |
 ///
 /// Durations are whole numbers with `ms`, `s`, `m`, `h` or `d`.
 #[proc_macro_attribute]

@@ -12,6 +12,7 @@
 //! | [`run`] | the states of a run and the transitions between them |
 //! | [`retry`] | whether and when a failed attempt is followed by another |
 //! | [`event`], [`trigger`] | what a valid event is, and which functions it starts |
+//! | [`ending`] | which events cancel a run, and when it has taken too long |
 //! | [`system`] | which events tell of runs that end, and what they say |
 //! | [`cron`] | when functions start by the clock, and what becomes of ticks that nobody took |
 //! | [`flow`] | what becomes of a run that its function limits |
@@ -27,6 +28,7 @@
 pub mod condition;
 pub mod cron;
 pub mod digest;
+pub mod ending;
 pub mod event;
 pub mod failure;
 pub mod fetch;

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ending::{self, CancelOn, Timeouts};
 use crate::flow::{self, RateOptions};
 use crate::limit;
 use crate::name;
@@ -67,6 +68,12 @@ pub struct Function {
     /// The function of the module that is started when a run of this one has failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<String>,
+    /// Events that cancel its runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cancel_on: Vec<CancelOn>,
+    /// How long its runs may take to begin, and to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
 }
 
 impl Function {
@@ -129,6 +136,9 @@ impl Manifest {
         for function in &self.functions {
             if function.on_failure.is_some() {
                 kinds = kinds.and(Kinds::named(system::FAILED));
+            }
+            for cancels in &function.cancel_on {
+                kinds = kinds.and(Kinds::named(&cancels.event));
             }
             for trigger in &function.triggers {
                 if let Trigger::Event(trigger) = trigger {
@@ -219,6 +229,7 @@ impl Function {
             backoff.check()?;
         }
         flow::Plan::compile(self)?;
+        ending::Plan::compile(self)?;
         Ok(())
     }
 }

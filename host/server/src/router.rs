@@ -53,6 +53,8 @@ pub(crate) struct Routed {
     pub(crate) start_at: Timestamp,
     /// Its function is paused: somebody must resume it.
     pub(crate) held: bool,
+    /// When it may be over, at the earliest.
+    pub(crate) deadline: Option<Timestamp>,
 }
 
 #[derive(Clone)]
@@ -94,9 +96,7 @@ impl Router {
             let mut runs = Vec::new();
             for event in &events {
                 for (function, version) in snapshot.matching(&event.accepted.name, &event.accepted.payload) {
-                    let held = snapshot.paused.contains(function);
-                    let admission = snapshot.admission(function, &event.accepted.payload);
-                    runs.push(self.new_run(function, version, event, admission, held, now));
+                    runs.push(self.new_run(function, version, event, &snapshot, now));
                 }
             }
             match self.ingest(new_events.clone(), runs, &snapshot, now).await {
@@ -130,14 +130,10 @@ impl Router {
                 return Err(Problem::not_found("function", function)
                     .help("`dormouse functions list` shows the functions that are deployed"));
             };
-            let held = snapshot.paused.contains(function);
-            let admission = snapshot.admission(function, &event.accepted.payload);
-            let mut runs = vec![self.new_run(function, version, &event, admission, held, now)];
+            let mut runs = vec![self.new_run(function, version, &event, &snapshot, now)];
             for (listener, version) in snapshot.matching(invoke::EVENT, &event.accepted.payload) {
                 if listener != function {
-                    let held = snapshot.paused.contains(listener);
-                    let admission = snapshot.admission(listener, &event.accepted.payload);
-                    runs.push(self.new_run(listener, version, &event, admission, held, now));
+                    runs.push(self.new_run(listener, version, &event, &snapshot, now));
                 }
             }
             match self.ingest(vec![stored(&event, now)], runs, &snapshot, now).await {
@@ -189,6 +185,7 @@ impl Router {
                     depth: 0,
                     held,
                     copy,
+                    ends: snapshot.ends(function, &payload, now, now),
                 },
                 payload: payload.clone(),
                 slot,
@@ -213,11 +210,13 @@ impl Router {
         function: &FunctionName,
         version: Digest,
         event: &SentEvent,
-        admission: Admission,
-        held: bool,
+        snapshot: &Snapshot,
         now: Timestamp,
     ) -> Planned {
         let start_at = event.accepted.ts.max(now);
+        let held = snapshot.paused.contains(function);
+        let admission = snapshot.admission(function, &event.accepted.payload);
+        let ends = snapshot.ends(function, &event.accepted.payload, start_at, now);
         // A run that begins later, or may have to, is leased when it begins; one whose version is not loaded yet, where it is.
         let at_once = start_at <= now && !held && admission.throttle.is_none();
         let slot = if at_once && self.scheduler.takes_version(version) {
@@ -242,6 +241,7 @@ impl Router {
                 depth: 0,
                 held,
                 copy: None,
+                ends,
             },
             payload: event.accepted.payload.clone(),
             slot,
@@ -319,6 +319,7 @@ fn started(
         depth: 0,
         held: snapshot.paused.contains(function),
         copy: None,
+        ends: snapshot.ends(function, &event.accepted.payload, event.accepted.ts, now),
     }
 }
 
@@ -389,11 +390,17 @@ impl Planned {
         Routed {
             start_at: self.run.start_at,
             held: self.run.held,
+            deadline: first_deadline(&self.run),
             slot: self.slot.filter(|_| leased),
             created,
             run: claimed(self.run, self.payload),
         }
     }
+}
+
+/// When a new run may be over, at the earliest.
+pub(crate) fn first_deadline(run: &NewRun) -> Option<Timestamp> {
+    run.ends.deadlines.iter().map(|deadline| deadline.due).min()
 }
 
 fn stored(event: &SentEvent, now: Timestamp) -> NewEvent {

@@ -1,8 +1,12 @@
-//! How runs end: who is told, who handles failures; in whole servers with a real guest and in virtual time, with instances
+//! How runs end: who is told, who handles failures, what ends them from outside; in whole servers with a real guest and in virtual time, with instances
 //! that are dropped at each wait and with parked ones.
 
 mod support;
 
+#[path = "ends/cancelling.rs"]
+mod cancelling;
+#[path = "ends/expiring.rs"]
+mod expiring;
 #[path = "ends/telling.rs"]
 mod telling;
 

@@ -1,4 +1,4 @@
-//! Ends of runs that are told to whoever listens.
+//! Ends of runs: those that are told to whoever listens, and those that the clock brings.
 //!
 //! When somebody listens to how runs end, the commit that ends a run leaves a row that says so; the commit that stores the
 //! events which tell of it, and the runs that these start, takes the row away. So each end is told once, whichever node
@@ -35,4 +35,13 @@ pub enum Told {
     Done(Vec<Created>),
     /// It was told before, and nothing was written.
     Before,
+}
+
+/// What came of looking at what may have taken too long.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// How many runs were looked at.
+    pub looked: u32,
+    /// Those that were cancelled, in order of their ids.
+    pub cancelled: Vec<RunId>,
 }

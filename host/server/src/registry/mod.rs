@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use dormouse_core::condition::Condition;
 use dormouse_core::cron::Schedule;
+use dormouse_core::ending::{self, Ends};
 use dormouse_core::flow::{Admission, Plan};
 use dormouse_core::manifest::{Function, Manifest};
 use dormouse_core::system::Kinds;
@@ -43,6 +44,8 @@ pub struct Snapshot {
     triggers: Vec<ActiveTrigger>,
     /// The flow control of those functions that have any.
     flow: HashMap<FunctionName, Plan>,
+    /// What may end the runs of those functions that say so.
+    endings: HashMap<FunctionName, ending::Plan>,
 }
 
 /// A trigger: the pattern with its condition, and the function it starts.
@@ -135,6 +138,14 @@ impl Snapshot {
         }
     }
 
+    /// What may end a run of a function that is created now, for an event.
+    pub fn ends(&self, function: &FunctionName, payload: &Json, start_at: Timestamp, now: Timestamp) -> Ends {
+        match self.endings.get(function) {
+            Some(plan) => plan.ends(&payload.read().unwrap_or_default(), start_at, now),
+            None => Ends::default(),
+        }
+    }
+
     /// The active version of a function's module, if it has that function.
     pub fn function(&self, name: &FunctionName) -> Option<(Digest, &Function)> {
         let module = self.modules.get(name.module())?;
@@ -182,6 +193,11 @@ impl Snapshot {
                     && !plan.is_empty()
                 {
                     snapshot.flow.insert(name.clone(), plan);
+                }
+                if let Ok(plan) = ending::Plan::compile(function)
+                    && !plan.is_empty()
+                {
+                    snapshot.endings.insert(name.clone(), plan);
                 }
                 for trigger in &function.triggers {
                     // It was checked at upload, as the manifest was when it was read just now.

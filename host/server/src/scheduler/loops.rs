@@ -65,6 +65,8 @@ pub(super) fn all(scheduler: &Scheduler) -> Vec<Task> {
         of(|scheduler| Box::pin(super::many::cancelling(scheduler))),
         of(|scheduler| Box::pin(super::ticking::ticking(scheduler))),
         of(|scheduler| Box::pin(super::telling::telling(scheduler))),
+        of(|scheduler| Box::pin(super::expiring::expiring(scheduler))),
+        of(|scheduler| Box::pin(super::expiring::hearing(scheduler))),
     ]
 }
 

@@ -9,6 +9,7 @@
 //! A claimed run always comes with a slot, so no more than [`SLOTS`] bodies and stretches execute at once. A run that
 //! waits has no slot. Absent on purpose: what a leg does, and deciding what is due (the store's, in its commits).
 
+mod expiring;
 mod held;
 mod lease;
 mod loops;
@@ -19,7 +20,7 @@ mod telling;
 mod ticking;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dormouse_core::{Digest, RunId, Timestamp};
@@ -73,6 +74,9 @@ struct Inner {
     /// Runs may have ended that somebody listens to; and whether anybody listens, as far as this node knows.
     ends: Notify,
     listened: AtomicBool,
+    /// When the next run may be over, as far as this node knows; and that it has become sooner.
+    deadline: AtomicI64,
+    deadlines: Notify,
     /// A function was resumed.
     resumed: Notify,
     /// Many runs are to be cancelled.
@@ -117,6 +121,8 @@ impl Scheduler {
             ready: Notify::new(),
             orphaned: Notify::new(),
             ends: Notify::new(),
+            deadline: AtomicI64::new(i64::MAX),
+            deadlines: Notify::new(),
             listened: AtomicBool::new(false),
             resumed: Notify::new(),
             cancellations: Notify::new(),
@@ -198,8 +204,12 @@ impl Scheduler {
             slot,
             start_at,
             held,
+            deadline,
         } in runs
         {
+            if matches!(created, Created::New { .. } | Created::Held { .. }) {
+                self.deadline(deadline);
+            }
             match created {
                 Created::New { leased } => {
                     ids.push(run.id);

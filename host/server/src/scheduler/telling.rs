@@ -18,7 +18,7 @@ use super::Scheduler;
 use super::loops::trouble;
 use crate::clock::Clock as _;
 use crate::registry::Unloadable;
-use crate::router::{Handler, told};
+use crate::router::{Handler, first_deadline, told};
 use crate::worker::Worker;
 
 /// How many ends are handed to the store at once: they share commits.
@@ -109,6 +109,9 @@ async fn tell(scheduler: &Scheduler, worker: &Worker, untold: Untold) -> Result<
         return Ok(());
     };
     for (run, created) in ingest.runs.iter().zip(created) {
+        if matches!(created, Created::New { .. } | Created::Held { .. }) {
+            scheduler.deadline(first_deadline(run));
+        }
         match created {
             Created::New { .. } => {
                 scheduler.nudge();

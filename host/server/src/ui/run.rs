@@ -161,7 +161,9 @@ fn content(shown: &Shown) -> Markup {
 /// The line that answers "why is it not moving?".
 fn not_moving(run: &RunView, now: Timestamp) -> Markup {
     let Some(phase) = run.state.phase else {
-        return html! {};
+        return html! {
+            @if let Some(reason) = &run.reason { p.moving { strong { (reason) } } }
+        };
     };
     let plain = match phase {
         Phase::Queued => "It is ready and waits for a node to take it.",

@@ -16,6 +16,7 @@
 pub(crate) mod children;
 pub(crate) mod command;
 pub(crate) mod cron;
+pub(crate) mod ending;
 pub(crate) mod ends;
 pub(crate) mod execute;
 pub(crate) mod ingest;

@@ -5,7 +5,7 @@ use dormouse_core::{Digest, FunctionName, Json, RunId, Seq, Timestamp};
 use crate::cancellation::{Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
 use crate::cron::{NewSchedules, Tick, Ticked};
-use crate::ends::{Tell, Told};
+use crate::ends::{Expired, Tell, Told};
 use crate::execute::{Append, Appended};
 use crate::ingest::{Created, Ingest};
 use crate::registry::{Changed, NewVersion, Stored};
@@ -31,6 +31,7 @@ pub(crate) enum Request {
     TakeOver(u32, Timestamp),
     Cancel(RunId, Timestamp),
     CancelOrphans(u32, Timestamp),
+    Expire(u32, Timestamp),
     Wake(RunId, Option<Seq>, Timestamp),
     Unblock(String, Timestamp),
     RetryUnreadable(String, u32, Timestamp),
@@ -72,6 +73,7 @@ impl Request {
             Request::TakeOver(limit, _)
             | Request::Prune(_, limit)
             | Request::CancelOrphans(limit, _)
+            | Request::Expire(limit, _)
             | Request::RetryUnreadable(_, limit, _)
             | Request::ReleaseHeld(limit, _) => 1 + *limit as usize,
             Request::CancelExamined(examined) => 1 + examined.runs.len(),
@@ -106,6 +108,7 @@ pub(crate) enum Answer {
     Count(u64),
     Commanded(Commanded),
     Orphans(Orphans),
+    Expired(Expired),
     Signalled(Option<RunId>),
     Cancellation(Cancellation),
     Cancelled(Vec<RunId>),

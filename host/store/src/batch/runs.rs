@@ -212,6 +212,7 @@ pub(crate) struct Work {
     waits_ended: Vec<(RunId, Seq)>,
     waits_given_up: Vec<(RunId, Seq)>,
     waits_cleared: Vec<RunId>,
+    waits_reset: Vec<RunId>,
     orphans: Vec<RunId>,
     ends: Vec<(RunId, Kinds)>,
     /// A waiting run was made ready by what it waited for.
@@ -327,7 +328,9 @@ impl Work {
 
     /// Whether a stored wait is over by what this batch does.
     pub(crate) fn is_over(&self, run: RunId, operation: Seq) -> bool {
-        self.waits_cleared.contains(&run) || self.waits_ended.contains(&(run, operation))
+        self.waits_cleared.contains(&run)
+            || self.waits_reset.contains(&run)
+            || self.waits_ended.contains(&(run, operation))
     }
 
     /// A wait is over: the stored one, and the one that this batch was going to store.
@@ -349,6 +352,13 @@ impl Work {
         self.orphan(|of, _| of == run);
         self.waits.retain(|(of, _)| *of != run);
         self.waits_cleared.push(run);
+    }
+
+    /// All waits of a run are given up, and the run goes on: what may end it stays.
+    pub(crate) fn reset_waits(&mut self, run: RunId) {
+        self.orphan(|of, _| of == run);
+        self.waits.retain(|(of, _)| *of != run);
+        self.waits_reset.push(run);
     }
 
     /// A run has ended, which is to be told if somebody listens.
@@ -412,6 +422,7 @@ impl Work {
             completions_cleared: std::mem::take(&mut self.completions_cleared),
             delivered: std::mem::take(&mut self.delivered),
             waits_cleared: std::mem::take(&mut self.waits_cleared),
+            waits_reset: std::mem::take(&mut self.waits_reset),
             waits_given_up: std::mem::take(&mut self.waits_given_up),
             orphans: std::mem::take(&mut self.orphans),
             ends: std::mem::take(&mut self.ends),
@@ -478,6 +489,8 @@ pub(crate) struct Changes {
     pub(crate) delivered: Vec<(RunId, Seq)>,
     /// Runs whose waits are dropped.
     pub(crate) waits_cleared: Vec<RunId>,
+    /// Runs whose waits are dropped, but for what may end them.
+    pub(crate) waits_reset: Vec<RunId>,
     /// Single waits of those to drop that their own runs have given up.
     pub(crate) waits_given_up: Vec<(RunId, Seq)>,
     /// Runs that are orphans, beside those that dropped waits name.

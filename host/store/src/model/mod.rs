@@ -6,6 +6,7 @@
 
 mod cancellations;
 mod cron;
+mod ending;
 mod ends;
 mod pausing;
 mod run;
@@ -32,7 +33,7 @@ use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCanc
 use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
 use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
-use crate::ends::{Tell, Told, Untold};
+use crate::ends::{Expired, Tell, Told, Untold};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
@@ -327,6 +328,14 @@ impl Store for MemoryStore {
 
     async fn tell(&self, tell: Tell) -> Result<Told> {
         self.world()?.tell(tell)
+    }
+
+    async fn next_deadline(&self) -> Result<Option<Timestamp>> {
+        Ok(self.world()?.next_deadline())
+    }
+
+    async fn expire(&self, limit: u32, now: Timestamp) -> Result<Expired> {
+        self.world()?.expire(limit, now)
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {

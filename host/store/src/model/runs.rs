@@ -7,6 +7,7 @@ use dormouse_core::journal::Record;
 use dormouse_core::limit::EVENT_DEDUPE;
 use dormouse_core::operation::SendSignal;
 use dormouse_core::run::{Event, Phase, State, Status};
+use dormouse_core::system::Kinds;
 use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp, invoke};
 
 use super::World;
@@ -123,11 +124,13 @@ impl World {
             self.decisions.entry(key).or_insert(decided);
         }
         let mut news = Vec::new();
-        for event in ingest.events {
+        let mut places = BTreeMap::new();
+        for (place, event) in ingest.events.into_iter().enumerate() {
+            places.entry(event.id).or_insert(place);
             if self.events.contains_key(&event.id) {
                 continue;
             }
-            news.push(event.id);
+            news.push((place, event.id));
             self.events.insert(
                 event.id,
                 StoredEvent {
@@ -140,12 +143,27 @@ impl World {
                 },
             );
         }
+        // Of runs that are new, those that stand before an event.
+        let mut before: BTreeMap<RunId, usize> = BTreeMap::new();
         for (run, lease, held) in born {
+            before.insert(run.id, places.get(&run.event_id).copied().unwrap_or(usize::MAX));
+            for cancels in &run.ends.cancel_on {
+                self.awaited = self.awaited.and(Kinds::named(&cancels.event));
+            }
             self.create(run, lease, held, ingest.now)?;
         }
-        for event in news {
-            self.end_waits(event)?;
+        let mut cancelled = BTreeSet::new();
+        for (place, event) in &news {
+            cancelled.extend(self.cancelled_by(*event, *place, &before));
         }
+        let waited = self.waiting(&cancelled.iter().copied().collect::<Vec<_>>());
+        for (_, event) in &news {
+            self.end_waits(*event, &cancelled)?;
+        }
+        for (place, event) in &news {
+            self.cancel_by(*event, *place, &before)?;
+        }
+        self.left(waited, Some(ingest.now))?;
         Ok(created)
     }
 
@@ -195,6 +213,7 @@ impl World {
             continued: None,
             completions: BTreeMap::new(),
             waits: BTreeMap::new(),
+            ends: run.ends,
             due: None,
             journal_bytes: 0,
             claims: 0,
@@ -452,6 +471,16 @@ impl World {
 
     /// Ends a run that may have left a throttle's line.
     pub(super) fn cancel_one(&mut self, id: RunId, now: Timestamp) -> Result<Commanded> {
+        self.cancel_for(id, None, now)
+    }
+
+    /// The same, for a reason.
+    pub(super) fn cancel_for(
+        &mut self,
+        id: RunId,
+        reason: Option<String>,
+        now: Timestamp,
+    ) -> Result<Commanded> {
         let Some(run) = self.runs.get_mut(&id) else {
             return Ok(Commanded::NotFound);
         };
@@ -459,6 +488,7 @@ impl World {
             return Ok(Commanded::Refused(run.shown.state));
         }
         run.end(Event::Cancel, now)?;
+        run.shown.reason = reason;
         run.shown.epoch += 1;
         let state = run.shown.state;
         self.adopt(id)?;

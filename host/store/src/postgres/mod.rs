@@ -24,6 +24,7 @@ mod components;
 mod connect;
 mod copies;
 mod cron;
+mod ending;
 mod ends;
 mod examine;
 mod execute;
@@ -67,7 +68,7 @@ use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCanc
 use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
 use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
-use crate::ends::{Tell, Told, Untold};
+use crate::ends::{Expired, Tell, Told, Untold};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
@@ -461,6 +462,18 @@ impl Store for PostgresStore {
 
     async fn tell(&self, tell: Tell) -> Result<Told> {
         expect!(self.queue.submit(Request::Tell(tell)).await, Answer::Told(told) => told)
+    }
+
+    async fn next_deadline(&self) -> Result<Option<Timestamp>> {
+        on!(self.readers, () conn => ending::next(conn)).await
+    }
+
+    async fn expire(&self, limit: u32, now: Timestamp) -> Result<Expired> {
+        expect!(self.queue.submit(Request::Expire(limit, now)).await, Answer::Expired(expired) => expired)
+    }
+
+    async fn cancelled(&self) -> Vec<RunId> {
+        self.queue.cancelled().await
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {

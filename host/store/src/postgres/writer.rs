@@ -19,7 +19,9 @@ use super::execute::Writing;
 use super::fault::{Attempt, Fault};
 use super::marks::Marks;
 use super::sql::{Cells, Conn, Key};
-use super::{cancellations, command, cron, ends, ingest, pausing, registry, runs, schedule, upkeep, waits};
+use super::{
+    cancellations, command, cron, ending, ends, ingest, pausing, registry, runs, schedule, upkeep, waits,
+};
 use crate::batch;
 use crate::batch::queue::Inbox;
 use crate::batch::request::{Answer, Request};
@@ -52,6 +54,8 @@ pub(super) struct Effects<'w> {
     pub(super) tell: bool,
     /// Waiting runs were made ready: this node wants to know of it, too.
     pub(super) woke: bool,
+    /// Runs were cancelled by events.
+    pub(super) cancelled: Vec<RunId>,
 }
 
 /// The writer's own state.
@@ -76,6 +80,7 @@ struct Applied {
     answers: Vec<Result<Answer>>,
     tell: bool,
     woke: bool,
+    cancelled: Vec<RunId>,
 }
 
 impl Writer {
@@ -204,6 +209,7 @@ impl Writer {
         if applied.woke {
             self.inbox.wake();
         }
+        self.inbox.cancel(applied.cancelled);
         if applied.tell {
             self.tell.notify_one();
         }
@@ -405,11 +411,12 @@ impl Writer {
             marks: &marks,
             tell: changes_registry,
             woke: false,
+            cancelled: Vec::new(),
         };
         let mut answers: Vec<Option<Result<Answer>>> = Vec::new();
         answers.resize_with(requests.len(), || None);
         let woken = waits::candidates(conn, &self.cache, requests, &ingests).await?;
-        let locked = locks(requests, woken);
+        let locked = locks(requests, &ingests, woken);
         let carried = appends(
             conn,
             &mut self.cache,
@@ -443,6 +450,7 @@ impl Writer {
                 .collect(),
             tell: effects.tell,
             woke: effects.woke,
+            cancelled: effects.cancelled,
         })
     }
 
@@ -521,6 +529,9 @@ impl Writer {
             Request::Cancel(run, now) => Answer::Commanded(command::cancel(conn, effects, *run, *now).await?),
             Request::CancelOrphans(limit, now) => {
                 Answer::Orphans(command::cancel_orphans(conn, effects, *limit, *now).await?)
+            }
+            Request::Expire(limit, now) => {
+                Answer::Expired(ending::expire(conn, effects, *limit, *now).await?)
             }
             Request::Wake(run, operation, now) => {
                 Answer::Commanded(command::wake(conn, effects, *run, *operation, *now).await?)
@@ -680,7 +691,7 @@ impl Locked {
 }
 
 /// The runs to lock: those that are appended to, and those that may be woken.
-fn locks(requests: &[&Request], woken: Vec<RunId>) -> Locked {
+fn locks(requests: &[&Request], ingests: &[&Ingest], woken: Vec<RunId>) -> Locked {
     let mut locked = Locked {
         awaiting: !woken.is_empty(),
         runs: woken.into_iter().collect(),
@@ -694,6 +705,9 @@ fn locks(requests: &[&Request], woken: Vec<RunId>) -> Locked {
             locked.awaiting |= !append.waits.is_empty();
         }
     }
+    // An event may cancel a run that an event before it has started.
+    let mut begun = ingests.iter().flat_map(|ingest| &ingest.runs);
+    locked.awaiting |= begun.any(|run| !run.ends.cancel_on.is_empty());
     locked
 }
 

@@ -4,8 +4,8 @@ use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
 use super::{
-    cancellations, command, connect, copies, cron, ends, examine, ingest, journal, limits, pausing, read,
-    runs, schedule, throttles, upkeep, waits,
+    cancellations, command, connect, copies, cron, ending, ends, examine, ingest, journal, limits, pausing,
+    read, runs, schedule, throttles, upkeep, waits,
 };
 
 /// Tables that grow with use.
@@ -57,6 +57,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         limits::statements(),
         throttles::statements(),
         cron::statements(),
+        ending::statements(),
         ends::statements(),
     ]
     .concat();
@@ -69,6 +70,8 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
             "SELECT id, event_id FROM runs WHERE ended_ms IS NOT NULL AND ended_ms < 7 ORDER BY ended_ms, id LIMIT 5",
             "SELECT id FROM events WHERE has_runs = 0 AND received_ms < 7 ORDER BY received_ms, id LIMIT 5",
             waits::RECEIVED,
+            ending::NEXT,
+            ending::DUE,
             waits::HOLDER,
             waits::CALLER,
             cancellations::CANDIDATES,

@@ -7,12 +7,15 @@
 
 use std::time::Instant;
 
+use dormouse_core::RunId;
 use sqlx::{Connection as _, SqliteConnection};
 
 use super::cache::Cache;
 use super::execute::Writing;
 use super::sql::execute;
-use super::{cancellations, command, cron, ends, ingest, pausing, registry, runs, schedule, upkeep, waits};
+use super::{
+    cancellations, command, cron, ending, ends, ingest, pausing, registry, runs, schedule, upkeep, waits,
+};
 use crate::batch;
 use crate::batch::queue::{Inbox, Queue, queue};
 use crate::batch::request::{Answer, Request};
@@ -32,6 +35,8 @@ pub(super) struct Writer {
     inbox: Inbox,
     /// The transaction at work has made waiting runs ready.
     woke: bool,
+    /// And cancelled these by events.
+    cancelled: Vec<RunId>,
     /// Held until the connection is closed.
     _lock: super::lock::DirectoryLock,
 }
@@ -50,6 +55,7 @@ impl Writer {
             cache,
             inbox,
             woke: false,
+            cancelled: Vec::new(),
             _lock: lock,
         };
         // A task of its own: no caller's cancellation reaches into a transaction.
@@ -129,6 +135,10 @@ impl Writer {
         };
         if std::mem::take(&mut self.woke) && done.is_ok() {
             self.inbox.wake();
+        }
+        let cancelled = std::mem::take(&mut self.cancelled);
+        if done.is_ok() {
+            self.inbox.cancel(cancelled);
         }
         if done.is_err() {
             // SQLite has rolled back by itself after some errors; then this one says so, which is fine.
@@ -280,8 +290,10 @@ impl Writer {
         if ingests.is_empty() {
             return Ok(());
         }
-        let (mut created, woken) = ingest::ingest(&mut self.conn, &mut self.cache, &ingests).await?;
-        self.woke |= woken;
+        let ingested = ingest::ingest(&mut self.conn, &mut self.cache, &ingests).await?;
+        let mut created = ingested.answers;
+        self.woke |= ingested.woken;
+        self.cancelled.extend(ingested.cancelled);
         let asked = created.split_off(started);
         let told = created.split_off(ticked);
         for ((place, _), created) in tells.into_iter().zip(told) {
@@ -331,6 +343,11 @@ impl Writer {
             }
             Request::CancelOrphans(limit, now) => {
                 Answer::Orphans(command::cancel_orphans(conn, *limit, *now).await?)
+            }
+            Request::Expire(limit, now) => {
+                let (expired, woken) = ending::expire(conn, *limit, *now).await?;
+                self.woke |= woken;
+                Answer::Expired(expired)
             }
             Request::Wake(run, operation, now) => {
                 Answer::Commanded(command::wake(conn, *run, *operation, *now).await?)

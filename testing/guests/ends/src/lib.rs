@@ -14,7 +14,14 @@ dormouse::module!(
     hears_cancelled,
     hears_invoked,
     awaits_end,
-    invokes
+    invokes,
+    cancellable,
+    throttled,
+    begins_anew,
+    sends,
+    hasty,
+    queued_too_long,
+    renews
 );
 
 #[derive(Serialize, Deserialize)]
@@ -123,4 +130,126 @@ async fn awaits_end(event: Event<Awaited>, step: Step) -> dormouse::Result<Optio
 async fn invokes(step: Step) -> dormouse::Result<Value> {
     let shipped: Value = step.invoke("an order", "order", json!({})).await?;
     Ok(shipped)
+}
+
+#[derive(Serialize, Deserialize)]
+struct Cancellable {
+    #[serde(default)]
+    id: Value,
+    /// What it does.
+    #[serde(default)]
+    does: String,
+}
+
+/// Does what its event says until an event cancels it: one with the same id, or one that says that it means all.
+#[dormouse::function(
+    id = "cancellable",
+    on(event = "test/cancellable"),
+    cancel_on(event = "test/cancel", match = "data.id"),
+    cancel_on(
+        event = "test/cancel.all",
+        if = "async.data.sure && event.data.does != 'nothing'"
+    ),
+    cancel_on(
+        event = "test/cancel.soon",
+        if = "async.data.order == event.data.id",
+        timeout = "1m"
+    )
+)]
+async fn cancellable(event: Event<Cancellable>, step: Step) -> dormouse::Result<Value> {
+    match event.data.does.as_str() {
+        "wait" => {
+            let told: Option<Event<Value>> = step.wait_for_event("something", "test/nothing").await?;
+            return Ok(json!(told.is_some()));
+        }
+        "invoke" => {
+            let shipped: Value = step
+                .invoke("an order", "order", json!({"sleeps_ms": 3_600_000}))
+                .await?;
+            return Ok(shipped);
+        }
+        "fail" => {
+            step.run("never works", || Err::<(), _>(Error::retryable("not yet")))
+                .await?;
+        }
+        "spin" => {
+            // Until it is cancelled or a limit ends it.
+            step.run("work", || {
+                std::thread::sleep(Duration::from_secs(30));
+                Ok(())
+            })
+            .await?;
+        }
+        _ => {}
+    }
+    step.sleep("a day", Duration::from_secs(86_400)).await?;
+    Ok(json!("slept"))
+}
+
+/// One an hour, or none when an event says so meanwhile.
+#[dormouse::function(
+    id = "throttled",
+    on(event = "test/throttled"),
+    throttle(limit = 1, period = "1h"),
+    cancel_on(event = "test/cancel", match = "data.id"),
+    timeouts(start = "3h")
+)]
+async fn throttled() -> dormouse::Result<()> {
+    Ok(())
+}
+
+/// Goes on under its id for ever.
+#[dormouse::function(
+    id = "begins-anew",
+    on(event = "test/anew"),
+    cancel_on(event = "test/cancel", match = "data.id")
+)]
+async fn begins_anew(turn: Continued<u32>, step: Step) -> dormouse::Result<Continue<u32>> {
+    let turn = turn.0.unwrap_or_default();
+    step.sleep("an hour", Duration::from_secs(3_600)).await?;
+    Ok(Continue::With(turn + 1))
+}
+
+/// Sends an event that cancels others.
+#[dormouse::function(id = "sends", on(event = "test/sends"))]
+async fn sends(event: Event<Cancellable>, step: Step) -> dormouse::Result<()> {
+    let id = &event.data.id;
+    step.send_events("cancel", [json!({"name": "test/cancel", "data": {"id": id}})])
+        .await?;
+    Ok(())
+}
+
+/// Must begin within a minute of when it may, and end within ten.
+#[dormouse::function(
+    id = "hasty",
+    on(event = "test/hasty"),
+    timeouts(start = "1m", finish = "10m"),
+    on_failure = order_failed
+)]
+async fn hasty(event: Event<Order>, step: Step) -> dormouse::Result<()> {
+    step.sleep("a while", Duration::from_millis(event.data.sleeps_ms))
+        .await?;
+    Ok(())
+}
+
+/// One a day: the second has not begun after an hour.
+#[dormouse::function(
+    id = "queued-too-long",
+    on(event = "test/queued"),
+    throttle(limit = 1, period = "24h"),
+    timeouts(start = "1h")
+)]
+async fn queued_too_long() -> dormouse::Result<()> {
+    Ok(())
+}
+
+/// A new one takes the place of the old one with the same id.
+#[dormouse::function(
+    id = "renews",
+    on(event = "test/renew"),
+    cancel_on(event = "test/renew", match = "data.id")
+)]
+async fn renews(step: Step) -> dormouse::Result<()> {
+    step.sleep("a day", Duration::from_secs(86_400)).await?;
+    Ok(())
 }
