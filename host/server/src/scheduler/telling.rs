@@ -23,9 +23,10 @@ use crate::worker::Worker;
 
 /// How many ends are handed to the store at once: they share commits.
 const AT_ONCE: u32 = 64;
-/// How often it is looked without being told: what another node's end may cost, or one that nobody here knew to be listened
-/// to.
+/// How often it is looked without being told: what another node's end may cost.
 const EVERY: Duration = Duration::from_secs(2);
+/// The same while, as far as this node knows, nobody listens: each look is a query of an idle node.
+const SELDOM: Duration = Duration::from_secs(5);
 
 impl Scheduler {
     /// A run has ended: if somebody listens, as far as this node knows, that is told.
@@ -68,9 +69,13 @@ pub(super) async fn telling(scheduler: Scheduler) {
             }
         }
         drop(worker);
+        let every = match scheduler.0.listened.load(Ordering::Relaxed) {
+            true => EVERY,
+            false => SELDOM,
+        };
         tokio::select! {
             () = scheduler.0.ends.notified() => {}
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(every) => {}
             () = scheduler.0.stop.cancelled() => return,
         }
     }
