@@ -448,7 +448,7 @@ fn dropped(
                 format!("{function} may not start before {until}: its rate limit is used up"),
             )
         },
-        Decision::Idempotent | Decision::Duplicate => {
+        Decision::Idempotent | Decision::Duplicate | Decision::Cancelled => {
             let run = earlier
                 .map(|run| format!(": it started run {run}"))
                 .unwrap_or_default();

@@ -58,7 +58,7 @@ pub struct Standing {
     pub run: RunId,
 }
 
-/// What kept an event from starting a run of its own. The numbers are on disk.
+/// What kept an event from starting a run of its own, or what it did instead. The numbers are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Decision {
@@ -68,11 +68,18 @@ pub enum Decision {
     Idempotent = 2,
     /// There were too many: `rate_limit`.
     RateLimited = 3,
+    /// The event has cancelled runs of the function: `cancel_on`.
+    Cancelled = 12,
 }
 
 impl Decision {
     /// All of them.
-    pub const ALL: [Decision; 3] = [Decision::Duplicate, Decision::Idempotent, Decision::RateLimited];
+    pub const ALL: [Decision; 4] = [
+        Decision::Duplicate,
+        Decision::Idempotent,
+        Decision::RateLimited,
+        Decision::Cancelled,
+    ];
 
     /// The word.
     pub fn as_str(self) -> &'static str {
@@ -80,6 +87,7 @@ impl Decision {
             Decision::Duplicate => "duplicate",
             Decision::Idempotent => "idempotent",
             Decision::RateLimited => "rate-limited",
+            Decision::Cancelled => "cancelled",
         }
     }
 
