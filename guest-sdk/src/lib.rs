@@ -88,7 +88,7 @@ pub mod prelude {
 /// What the macros' expansions use. Not part of the interface: may change in any version.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::flow::{Flow, Rate};
+    pub use crate::flow::{Batch, Debounce, Flow, Rate};
     pub use crate::function::{
         Argument, BoxFuture, Completion, Definition, Entry, Input, Outcome, assert_unique, describe, run,
     };

@@ -6,9 +6,10 @@ use syn::parse::ParseStream;
 use syn::{Error, Ident, LitInt, LitStr, Result, Token, parenthesized};
 
 use crate::function::{condition, duration, optional, text};
+use crate::window::{Batch, Debounce};
 
 /// The options' names, for a mistake's message.
-pub(crate) const KNOWN: &str = "idempotency, rate_limit, throttle, priority";
+pub(crate) const KNOWN: &str = "idempotency, rate_limit, throttle, priority, debounce, batch_events";
 
 const RATE_MAX: u32 = 1_000_000;
 const DAY_MS: u64 = 86_400_000;
@@ -27,6 +28,8 @@ pub(crate) struct Options {
     rate_limit: Option<Rate>,
     throttle: Option<Rate>,
     priority: Option<LitStr>,
+    debounce: Option<Debounce>,
+    batch_events: Option<Batch>,
 }
 
 impl Options {
@@ -37,6 +40,8 @@ impl Options {
             "rate_limit" => self.rate_limit = Some(rate(name, input, DAY_MS)?),
             "throttle" => self.throttle = Some(rate(name, input, 7 * DAY_MS)?),
             "priority" => self.priority = Some(condition(text(input)?)?),
+            "debounce" => self.debounce = Some(Debounce::parse(input)?),
+            "batch_events" => self.batch_events = Some(Batch::parse(input)?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -47,11 +52,15 @@ impl Options {
         let rate_limit = optional(self.rate_limit.as_ref().map(Rate::definition));
         let throttle = optional(self.throttle.as_ref().map(Rate::definition));
         let priority = optional(self.priority.as_ref().map(|priority| quote!(#priority)));
+        let debounce = optional(self.debounce.as_ref().map(Debounce::definition));
+        let batch_events = optional(self.batch_events.as_ref().map(Batch::definition));
         quote!(::dormouse::__private::Flow {
             idempotency: #idempotency,
             rate_limit: #rate_limit,
             throttle: #throttle,
             priority: #priority,
+            debounce: #debounce,
+            batch_events: #batch_events,
         })
     }
 }
@@ -111,7 +120,7 @@ fn rate(name: &str, input: ParseStream<'_>, period_ms_max: u64) -> Result<Rate> 
     })
 }
 
-fn number(input: ParseStream<'_>, most: u32) -> Result<u32> {
+pub(crate) fn number(input: ParseStream<'_>, most: u32) -> Result<u32> {
     input.parse::<Token![=]>()?;
     let number: LitInt = input.parse()?;
     let parsed = number.base10_parse().ok();

@@ -7,6 +7,7 @@ mod join;
 mod module;
 mod select;
 mod trigger;
+mod window;
 
 use proc_macro::TokenStream;
 
@@ -35,6 +36,8 @@ use proc_macro::TokenStream;
 /// | `throttle(limit = 10, period = "1m", burst = 2, key = "event.data.user")` | how many runs may start in what time; those beyond wait for their turn |
 /// | `priority = "event.data.vip ? 60 : 0"` | by how many seconds a run that waits to begin goes before others: -600 to 600 |
 /// | `rate_limit(limit = 10, period = "1m", burst = 2, key = "event.data.user")` | how many runs may start in what time; events beyond start none. `burst` and `key` may be left out |
+/// | `debounce(period = "10s", timeout = "1m", key = "event.data.user")` | a run starts with the last event when no other has come for the period, or the timeout after the first. `timeout` and `key` may be left out |
+/// | `batch_events(max_size = 50, timeout = "5s", key = "event.data.shop", if = "event.data.bulk")` | a run starts with all events, an argument of type `Events<T>`, when there are so many or the timeout after the first. `key` and `if` may be left out |
 ///
 /// Durations are whole numbers with `ms`, `s`, `m`, `h` or `d`.
 #[proc_macro_attribute]

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::flow::{self, RateOptions};
+use crate::flow::{self, BatchOptions, DebounceOptions, RateOptions};
 use crate::limit;
 use crate::name;
 use crate::retry::{Backoff, RetryPolicy};
@@ -63,6 +63,12 @@ pub struct Function {
     /// after them).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<String>,
+    /// Events put a run off, which starts with the last of them when no more come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debounce: Option<DebounceOptions>,
+    /// A run starts with many events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_events: Option<BatchOptions>,
 }
 
 impl Function {

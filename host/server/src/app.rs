@@ -139,7 +139,10 @@ impl App {
                     run: earlier,
                     until,
                 } => Some(dropped(&function, decision, earlier, until, app.now())),
-                Created::New { .. } | Created::Held { .. } | Created::Duplicate(_) => None,
+                Created::New { .. }
+                | Created::Held { .. }
+                | Created::Gathered { .. }
+                | Created::Duplicate(_) => None,
             };
             app.0.scheduler.begin(vec![run]);
             refused.map_or(Ok((id, event)), Err)
@@ -415,7 +418,8 @@ fn dropped(
                 format!("{function} may not start before {until}: its rate limit is used up"),
             )
         },
-        Decision::Idempotent | Decision::Duplicate => {
+        // What is invoked is never one of several.
+        Decision::Idempotent | Decision::Duplicate | Decision::Debounced | Decision::Batched => {
             let run = earlier
                 .map(|run| format!(": it started run {run}"))
                 .unwrap_or_default();

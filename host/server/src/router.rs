@@ -129,7 +129,8 @@ impl Router {
                     .help("`dormouse functions list` shows the functions that are deployed"));
             };
             let held = snapshot.paused.contains(function);
-            let admission = snapshot.admission(function, &event.accepted.payload);
+            // Whoever invokes a function waits for this run alone.
+            let admission = snapshot.admission(function, &event.accepted.payload).alone();
             let run = self.new_run(function, version, &event, admission, held, now);
             match self
                 .ingest(vec![stored(&event, now)], vec![run], &snapshot, now)
@@ -217,7 +218,8 @@ impl Router {
     ) -> Planned {
         let start_at = event.accepted.ts.max(now);
         // A run that begins later, or may have to, is leased when it begins; one whose version is not loaded yet, where it is.
-        let at_once = start_at <= now && !held && admission.throttle.is_none();
+        let limited = admission.throttle.is_some() || admission.gathering.is_some();
+        let at_once = start_at <= now && !held && !limited;
         let slot = if at_once && self.scheduler.takes_version(version) {
             self.scheduler.try_slot()
         } else {

@@ -5,6 +5,7 @@ use crate::limit;
 use crate::time::Timestamp;
 
 use super::rate::{Rate, describe};
+use super::window::{Gathering, Kind};
 
 /// What a run has to pass before it is created: its function's flow control, with the keys evaluated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Admission {
     pub rate_limit: Option<Limited>,
     /// Held back until there is room.
     pub throttle: Option<Limited>,
+    /// Started with others, or instead of them: `debounce` or `batch_events`.
+    pub gathering: Option<Gathering>,
     /// By how many seconds it goes before others that wait to begin; negative: after them.
     pub priority: i64,
 }
@@ -38,14 +41,24 @@ pub enum Gate {
     RateLimit = 2,
     /// `throttle`.
     Throttle = 3,
+    /// `debounce`: until when a window is open, and its run.
+    Debounce = 8,
+    /// `batch_events`: the same.
+    Batch = 9,
 }
 
 impl Gate {
     /// From the number on disk.
     pub fn from_number(number: i64) -> Option<Gate> {
-        [Gate::Idempotency, Gate::RateLimit, Gate::Throttle]
-            .into_iter()
-            .find(|gate| *gate as i64 == number)
+        [
+            Gate::Idempotency,
+            Gate::RateLimit,
+            Gate::Throttle,
+            Gate::Debounce,
+            Gate::Batch,
+        ]
+        .into_iter()
+        .find(|gate| *gate as i64 == number)
     }
 }
 
@@ -68,11 +81,21 @@ pub enum Decision {
     Idempotent = 2,
     /// There were too many: `rate_limit`.
     RateLimited = 3,
+    /// The run of a debounce starts with the last event: `debounce`.
+    Debounced = 8,
+    /// It is one of the events of a run: `batch_events`.
+    Batched = 9,
 }
 
 impl Decision {
     /// All of them.
-    pub const ALL: [Decision; 3] = [Decision::Duplicate, Decision::Idempotent, Decision::RateLimited];
+    pub const ALL: [Decision; 5] = [
+        Decision::Duplicate,
+        Decision::Idempotent,
+        Decision::RateLimited,
+        Decision::Debounced,
+        Decision::Batched,
+    ];
 
     /// The word.
     pub fn as_str(self) -> &'static str {
@@ -80,7 +103,14 @@ impl Decision {
             Decision::Duplicate => "duplicate",
             Decision::Idempotent => "idempotent",
             Decision::RateLimited => "rate-limited",
+            Decision::Debounced => "debounced",
+            Decision::Batched => "batched",
         }
+    }
+
+    /// Whether the event has a part in the run that is there instead.
+    pub fn is_gathered(self) -> bool {
+        matches!(self, Decision::Debounced | Decision::Batched)
     }
 
     /// From the number on disk.
@@ -160,6 +190,15 @@ impl Admission {
         Admission {
             idempotency: None,
             rate_limit: None,
+            gathering: None,
+            ..self
+        }
+    }
+
+    /// The same for a run that has its event to itself.
+    pub fn alone(self) -> Admission {
+        Admission {
+            gathering: None,
             ..self
         }
     }
@@ -174,6 +213,11 @@ impl Admission {
             .into_iter()
             .chain(rate_limit.map(|limited| (Gate::RateLimit, limited.key.as_str())))
             .chain(throttle.map(|limited| (Gate::Throttle, limited.key.as_str())))
+            .chain(
+                self.gathering
+                    .as_ref()
+                    .map(|gathering| (gathering.gate(), gathering.key.as_str())),
+            )
     }
 
     /// Decides. Only a run that passes every limit counts towards any.
@@ -245,8 +289,26 @@ impl Admission {
     }
 }
 
+impl Gathering {
+    /// Where its window is remembered.
+    pub fn gate(&self) -> Gate {
+        match self.kind {
+            Kind::Debounce { .. } => Gate::Debounce,
+            Kind::Batch { .. } => Gate::Batch,
+        }
+    }
+
+    /// What became of an event that is in its window.
+    pub fn decision(&self) -> Decision {
+        match self.kind {
+            Kind::Debounce { .. } => Decision::Debounced,
+            Kind::Batch { .. } => Decision::Batched,
+        }
+    }
+}
+
 /// Whose limit it is, in words.
-fn of_key(key: &str) -> String {
+pub(super) fn of_key(key: &str) -> String {
     match key {
         "" => String::new(),
         key => format!(" for {}", shown(key)),

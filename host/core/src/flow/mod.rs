@@ -11,11 +11,13 @@
 //! | [`rate`] | how many in what time: the arithmetic |
 //! | [`admission`] | what becomes of one run on the state of its limits |
 //! | [`line`] | when those begin that a throttle holds back |
+//! | [`window`] | which events start a run together |
 
 pub mod admission;
 pub mod line;
 pub mod options;
 pub mod rate;
+pub mod window;
 
 use serde_json::Value;
 
@@ -23,11 +25,13 @@ use crate::condition::{Condition, Scope};
 use crate::digest::Digest;
 use crate::limit;
 use crate::manifest::Function;
+use crate::trigger::Trigger;
 
 pub use admission::{Admission, Decision, Gate, Held, Limited, Standing, Verdict};
 pub use line::Line;
 pub use options::RateOptions;
 pub use rate::Rate;
+pub use window::{BatchOptions, DebounceOptions, Gathered, Gathering, Window};
 
 /// A function's flow control, ready to be asked about events.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,6 +40,15 @@ pub struct Plan {
     rate_limit: Option<(Rate, Option<Condition>)>,
     throttle: Option<(Rate, Option<Condition>)>,
     priority: Option<Condition>,
+    window: Option<WindowPlan>,
+}
+
+/// Which events start a run together.
+#[derive(Clone, Debug, PartialEq)]
+struct WindowPlan {
+    kind: window::Kind,
+    key: Option<Condition>,
+    condition: Option<Condition>,
 }
 
 impl Plan {
@@ -74,6 +87,7 @@ impl Plan {
             priority: priority
                 .map(|source| expression("priority", source))
                 .transpose()?,
+            window: WindowPlan::compile(function)?,
         })
     }
 
@@ -105,7 +119,84 @@ impl Plan {
                 .and_then(|priority| priority.value(event)?.as_i64())
                 .unwrap_or_default()
                 .clamp(-limit::PRIORITY_SECONDS_MAX, limit::PRIORITY_SECONDS_MAX),
+            gathering: self.window.as_ref().and_then(|window| window.gathering(event)),
         }
+    }
+}
+
+impl WindowPlan {
+    fn compile(function: &Function) -> Result<Option<WindowPlan>, String> {
+        let (what, kind, key, condition) = match (&function.debounce, &function.batch_events) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => {
+                return Err(
+                    "debounce and batch_events: a run starts with the last event or with all of them"
+                        .to_owned(),
+                );
+            }
+            (Some(options), None) => ("debounce", options.kind()?, &options.key, &None),
+            (None, Some(options)) => ("batch_events", options.kind()?, &options.key, &options.condition),
+        };
+        let senseless = |other: &str, why: &str| Err(format!("{other} and {what}: {why}"));
+        if function.idempotency.is_some() || function.rate_limit.is_some() {
+            let other = match function.idempotency {
+                Some(_) => "idempotency",
+                None => "rate_limit",
+            };
+            return senseless(other, "it would drop the events that are to start a run together");
+        }
+        if function.priority.is_some() {
+            return senseless(
+                "priority",
+                "the run starts when its events are together, so a priority would change nothing",
+            );
+        }
+        if function
+            .triggers
+            .iter()
+            .any(|trigger| matches!(trigger, Trigger::Cron(_)))
+        {
+            return senseless(
+                "cron",
+                "each tick starts a run of its own; make it another function",
+            );
+        }
+        if let Some(throttle) = &function.throttle
+            && throttle.key.is_some()
+            && throttle.key != *key
+        {
+            return senseless(
+                "throttle.key",
+                "the events that start a run together may differ in it; use no key, or the same",
+            );
+        }
+        let compiled = |member: &str, source: &Option<String>| {
+            let source = source.as_ref();
+            source
+                .map(|source| expression(&format!("{what}.{member}"), source))
+                .transpose()
+        };
+        Ok(Some(WindowPlan {
+            kind,
+            key: compiled("key", key)?,
+            condition: compiled("if", condition)?,
+        }))
+    }
+
+    /// The window of an event, unless it starts a run of its own.
+    fn gathering(&self, event: &Value) -> Option<Gathering> {
+        if self
+            .condition
+            .as_ref()
+            .is_some_and(|condition| condition.value(event) != Some(Value::Bool(true)))
+        {
+            return None;
+        }
+        let key = self.key.as_ref().map(|key| key_of(key.value(event)));
+        Some(Gathering {
+            kind: self.kind,
+            key: key.unwrap_or_default(),
+        })
     }
 }
 

@@ -78,7 +78,11 @@ pub(super) async fn one(State(app): State<App>, Path(id): Path<String>, params: 
 pub(crate) async fn whole(app: &App, id: RunId) -> Result<RunView, Problem> {
     let run = find(app, id).await?;
     let steps = Steps::of(id, entries(app, &run, 0).await?);
-    Ok(RunView::with_steps(&run, &steps))
+    let events = app.store().batch(id).await?;
+    Ok(RunView {
+        event_ids: (!events.is_empty()).then(|| events.iter().map(|event| event.id).collect()),
+        ..RunView::with_steps(&run, &steps)
+    })
 }
 
 /// `GET /v1/runs/{id}/journal`, from an entry on.

@@ -208,6 +208,10 @@ impl Scheduler {
                     ids.push(run.id);
                     self.timer(until);
                 }
+                Created::Gathered { run, until } => {
+                    ids.push(run);
+                    self.timer(until);
+                }
                 Created::Duplicate(existing) => {
                     tracing::debug!(%existing, "the event id has started a run before")
                 }

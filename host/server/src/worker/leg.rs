@@ -49,6 +49,8 @@ pub(crate) struct LegHost {
     pub(super) worker: Worker,
     pub(super) program: Program,
     pub(super) run: ClaimedRun,
+    /// All events that started it: an array.
+    events: Json,
     /// Held while the run executes; given back while it is parked.
     pub(super) slot: Option<Slot>,
     pub(super) mailbox: Mailbox,
@@ -83,7 +85,7 @@ impl LegHost {
     pub(super) fn new(
         worker: Worker,
         program: Program,
-        run: ClaimedRun,
+        (run, events): (ClaimedRun, Json),
         slot: Slot,
         mailbox: Mailbox,
         replay: Replay,
@@ -95,6 +97,7 @@ impl LegHost {
             repeats_lines: run.log_lines > 0,
             journal_bytes: run.journal_bytes,
             run,
+            events,
             slot: Some(slot),
             mailbox,
             replay,
@@ -136,7 +139,7 @@ impl LegHost {
 
     /// What the engine is to execute.
     pub(super) fn leg(&self) -> Leg {
-        let events = Json::trusted(format!("[{}]", self.run.event));
+        let events = self.events.clone();
         let continued = self.run.continued.as_ref().map_or("null", Json::as_str);
         let input = Json::trusted(format!(
             r#"{{"event":{},"events":{events},"continued":{continued}}}"#,

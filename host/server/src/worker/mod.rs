@@ -12,6 +12,7 @@
 //! (scheduler), what a call is answered with (core), instances and limits (engine).
 
 mod body;
+mod events;
 mod fetching;
 mod invoking;
 mod journal;
@@ -131,7 +132,17 @@ impl Worker {
         let Some(replay) = self.load_journal(&run).await else {
             return mailbox;
         };
-        let mut host = LegHost::new(self.clone(), program.clone(), run, slot, mailbox, replay);
+        let Some(events) = self.events(&run, &program).await else {
+            return mailbox;
+        };
+        let mut host = LegHost::new(
+            self.clone(),
+            program.clone(),
+            (run, events),
+            slot,
+            mailbox,
+            replay,
+        );
         loop {
             host.observe_begin();
             let leg = host.leg();

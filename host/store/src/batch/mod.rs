@@ -9,6 +9,7 @@
 //! | `cron` | what ticks leave on schedules |
 //! | `limits` | what flow control remembers, and what it decided |
 //! | `throttles` | lines of runs that throttles hold back |
+//! | `windows` | events that start runs together |
 //! | `ingest`, `execute`, `schedule`, `command`, `pausing`, `waits`, `children` | the decisions |
 //!
 //! Absent on purpose: SQL, connections, clocks.
@@ -26,3 +27,4 @@ pub(crate) mod runs;
 pub(crate) mod schedule;
 pub(crate) mod throttles;
 pub(crate) mod waits;
+pub(crate) mod windows;

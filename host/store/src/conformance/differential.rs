@@ -33,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 73] = [
+const KINDS: [&str; 75] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -51,6 +51,8 @@ const KINDS: [&str; 73] = [
     "ingest-idempotent",
     "ingest-rate-limited",
     "ingest-throttled",
+    "ingest-gathered",
+    "batch-read",
     "fire-throttled",
     "throttle-left",
     "throttle-resumed",
@@ -457,6 +459,7 @@ impl Pair {
                         } => flags.push("ingest-idempotent"),
                         Created::Dropped { .. } => flags.push("ingest-rate-limited"),
                         Created::Held { .. } => flags.push("ingest-throttled"),
+                        Created::Gathered { .. } => flags.push("ingest-gathered"),
                         Created::New { .. } | Created::Duplicate(_) => {}
                     }
                 }

@@ -16,6 +16,7 @@ use crate::schedule::{Glance, Incarnation, crash_loop};
 use crate::wait::{NewWait, WaitOn};
 
 /// A run and all that belongs to it.
+#[derive(Clone)]
 pub(super) struct ModelRun {
     /// What pages show of it.
     pub(super) shown: Run,

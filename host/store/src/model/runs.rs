@@ -20,6 +20,17 @@ use crate::schedule::{Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarn
 
 impl World {
     pub(super) fn ingest(&mut self, ingest: Ingest) -> Result<Vec<Created>> {
+        if ingest.runs.iter().all(|run| run.admission.gathering.is_none()) {
+            return self.take_in(ingest);
+        }
+        // Windows are changed one event after the other: in a world that is thrown away if something is refused.
+        let mut next = self.clone();
+        let created = next.take_in(ingest)?;
+        *self = next;
+        Ok(created)
+    }
+
+    fn take_in(&mut self, ingest: Ingest) -> Result<Vec<Created>> {
         if ingest.generation != self.generation() {
             return Err(Error::StaleRegistry);
         }
@@ -64,6 +75,18 @@ impl World {
                 let detail = format!("the event's id started run {earlier} at {at}");
                 decisions.push(decided(Decision::Duplicate, Some(*earlier), detail));
                 created.push(Created::Duplicate(*earlier));
+                continue;
+            }
+            if let Some(gathering) = &run.admission.gathering {
+                let event = ingest.events.iter().find(|event| event.id == run.event_id);
+                let bytes = event.map_or(0, |event| event.payload.len() as u64);
+                let at = (bytes, ingest.now);
+                let (of, until, detail) = self.gather(&run, gathering, &mut limits, at)?;
+                decisions.push(decided(gathering.decision(), Some(of), detail));
+                created.push(Created::Gathered { run: of, until });
+                if let Some(key) = key {
+                    dedupe.insert(key, (of, ingest.now));
+                }
                 continue;
             }
             let gates: Vec<_> = run
@@ -141,6 +164,10 @@ impl World {
             );
         }
         for (run, lease, held) in born {
+            let batch = run.rerun_of.filter(|_| !own.contains(&run.event_id));
+            if let Some(events) = batch.and_then(|of| self.batches.get(&of).cloned()) {
+                self.batches.insert(run.id, events);
+            }
             self.create(run, lease, held, ingest.now)?;
         }
         for event in news {
@@ -149,7 +176,7 @@ impl World {
         Ok(created)
     }
 
-    fn create(
+    pub(super) fn create(
         &mut self,
         run: NewRun,
         lease: Option<Incarnation>,
@@ -544,9 +571,12 @@ impl World {
         let mut count = 0;
         for (_, id) in old.into_iter().take(limit as usize) {
             events.extend(self.runs.remove(&id).map(|run| run.shown.event_id));
+            let batch = self.batches.remove(&id).unwrap_or_default();
+            events.extend(batch.into_iter().map(|(event, _)| event));
             count += 1;
         }
-        let needed: BTreeSet<EventId> = self.runs.values().map(|run| run.shown.event_id).collect();
+        let mut needed: BTreeSet<EventId> = self.runs.values().map(|run| run.shown.event_id).collect();
+        needed.extend(self.batches.values().flatten().map(|(event, _)| *event));
         // Events of the runs that went, and as many again that never had a run or outlived theirs.
         let unneeded = |world: &World, id: &EventId| {
             !needed.contains(id)

@@ -29,7 +29,7 @@ const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 pub type Migration = (i64, &'static str, &'static str);
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [Migration; 8] = [
+const MIGRATIONS: [Migration; 9] = [
     (
         1,
         "initial",
@@ -69,6 +69,11 @@ const MIGRATIONS: [Migration; 8] = [
         8,
         "throttle",
         include_str!("../../../../migrations/postgres/0008_throttle.sql"),
+    ),
+    (
+        9,
+        "batches",
+        include_str!("../../../../migrations/postgres/0009_batches.sql"),
     ),
 ];
 

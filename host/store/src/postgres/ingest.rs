@@ -11,7 +11,7 @@ use super::fault::{Attempt, Fault};
 use super::runs::{READY, TIMERS, bind_places};
 use super::sql::{Cells, Conn, Together};
 use super::writer::Effects;
-use super::{limits, throttles, waits};
+use super::{limits, throttles, waits, windows};
 use crate::batch::ingest::{
     Additions, Birth, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places,
     sources,
@@ -53,34 +53,40 @@ const DEDUPE_SWEEP: &str = "DELETE FROM dedupe WHERE (function_id, key) IN \
 /// Sweep out twice as many as came in, so that the table does not outgrow a day.
 const SWEEP_EVERY: usize = 64;
 
-/// Stores several ingests, and ends the waits that their events end, of runs that are locked; none: there are no waits.
+/// Stores several ingests, and ends the waits that their events end, of runs that are locked, if there are waits.
 /// The small tables were read in this transaction. An answer that is an error has stored nothing of its request.
 pub(super) async fn ingest(
     conn: &mut Conn,
     cache: &mut Cache,
     effects: &mut Effects<'_>,
     requests: &[&Ingest],
-    locked: Option<&HashSet<RunId>>,
+    (locked, awaiting): (&HashSet<RunId>, bool),
 ) -> Attempt<Vec<Result<Vec<Created>>>> {
+    let keys = limit_keys(cache, requests)?;
     let mut known = Known {
         dedupe: known_dedupe(conn, &dedupe_keys(cache, requests)?).await?,
         events: stored_events(conn, &foreign_events(requests)).await?,
         sources: copies::sources(conn, &sources(requests)).await?,
-        limits: limits::locked(conn, &limit_keys(cache, requests)?).await?,
+        limits: limits::locked(conn, &keys).await?,
+        ..Known::default()
     };
-    let (answers, additions) = decide(cache, &mut known, requests)?;
+    let mut work = windows::load(conn, &mut known, &keys, locked).await?;
+    let (answers, mut additions) = decide(cache, &mut known, requests)?;
+    let gatherings = std::mem::take(&mut additions.gatherings);
     let now = requests
         .iter()
         .map(|request| request.now)
         .max()
         .unwrap_or_default();
-    let Some(locked) = locked else {
+    if !awaiting {
         write(conn, cache, effects, additions, now).await?;
+        windows::write(conn, effects, &mut work, gatherings).await?;
         return Ok(answers);
-    };
+    }
     let mut arrivals = Arrivals::of(cache, accepted(requests, &answers));
     waits::keep_news(conn, &mut arrivals).await?;
     write(conn, cache, effects, additions, now).await?;
+    windows::write(conn, effects, &mut work, gatherings).await?;
     waits::end(conn, effects, &arrivals, locked).await?;
     Ok(answers)
 }
@@ -225,8 +231,8 @@ fn add_runs(together: &mut Together, creations: &[Creation<'_>]) {
         args.keys(runs().map(|run| run.id))
             .ints(rows.iter().map(|creation| creation.function_id))
             .ints(rows.iter().map(|creation| creation.version_id))
-            .ints(runs().map(|run| run.config_revision))
-            .keys(runs().map(|run| run.event_id))
+            .ints(rows.iter().map(|creation| creation.config_revision))
+            .keys(rows.iter().map(|creation| creation.event_id))
             .keys_or_null(runs().map(|run| run.rerun_of))
             .byteses(runs().map(|run| run.seed.as_slice()))
             .ints(births.iter().map(|birth| birth.state.status as i64))

@@ -40,6 +40,7 @@ mod sql;
 mod throttles;
 mod upkeep;
 mod waits;
+mod windows;
 mod wire;
 mod writer;
 
@@ -68,7 +69,7 @@ use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
-use crate::read::{Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
+use crate::read::{BatchEvent, Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
 
@@ -524,6 +525,10 @@ impl Store for PostgresStore {
 
     async fn events(&self, filter: EventFilter) -> Result<Vec<StoredEvent>> {
         on!(self.readers, (filter) conn => read::events(conn, &filter)).await
+    }
+
+    async fn batch(&self, run: RunId) -> Result<Vec<BatchEvent>> {
+        on!(self.readers, () conn => windows::batch(conn, run)).await
     }
 
     async fn decisions(&self, event: EventId) -> Result<Vec<Decided>> {

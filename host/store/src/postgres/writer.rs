@@ -19,7 +19,9 @@ use super::execute::Writing;
 use super::fault::{Attempt, Fault};
 use super::marks::Marks;
 use super::sql::{Cells, Conn, Key};
-use super::{cancellations, command, cron, ingest, pausing, registry, runs, schedule, upkeep, waits};
+use super::{
+    cancellations, command, cron, ingest, pausing, registry, runs, schedule, upkeep, waits, windows,
+};
 use crate::batch;
 use crate::batch::queue::Inbox;
 use crate::batch::request::{Answer, Request};
@@ -407,7 +409,8 @@ impl Writer {
         let mut answers: Vec<Option<Result<Answer>>> = Vec::new();
         answers.resize_with(requests.len(), || None);
         let woken = waits::candidates(conn, &self.cache, requests, &ingests).await?;
-        let locked = locks(requests, woken);
+        let collecting = windows::candidates(conn, &self.cache, &ingests).await?;
+        let locked = locks(requests, woken, collecting);
         let carried = appends(
             conn,
             &mut self.cache,
@@ -466,7 +469,14 @@ impl Writer {
         if ingests.is_empty() {
             return Ok(());
         }
-        let mut created = ingest::ingest(conn, &mut self.cache, effects, &ingests, locked.awaiting()).await?;
+        let mut created = ingest::ingest(
+            conn,
+            &mut self.cache,
+            effects,
+            &ingests,
+            (&locked.runs, locked.awaiting),
+        )
+        .await?;
         let asked = created.split_off(started);
         // They were checked before their schedules were moved.
         for ((place, tick), created) in ticks.into_iter().zip(created.split_off(own)) {
@@ -637,17 +647,11 @@ struct Locked {
     awaiting: bool,
 }
 
-impl Locked {
-    fn awaiting(&self) -> Option<&HashSet<RunId>> {
-        self.awaiting.then_some(&self.runs)
-    }
-}
-
-/// The runs to lock: those that are appended to, and those that may be woken.
-fn locks(requests: &[&Request], woken: Vec<RunId>) -> Locked {
+/// The runs to lock: those that are appended to, those that may be woken, and those that wait for more events.
+fn locks(requests: &[&Request], woken: Vec<RunId>, collecting: Vec<RunId>) -> Locked {
     let mut locked = Locked {
         awaiting: !woken.is_empty(),
-        runs: woken.into_iter().collect(),
+        runs: woken.into_iter().chain(collecting).collect(),
     };
     for request in requests {
         if let Request::Append(append) = request {

@@ -26,7 +26,7 @@ const STATEMENTS: usize = 400;
 const ROW_BUFFER: usize = 1 << 15;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 9] = [
+const MIGRATIONS: [(i64, &str, &str); 10] = [
     (
         1,
         "initial",
@@ -71,6 +71,11 @@ const MIGRATIONS: [(i64, &str, &str); 9] = [
         9,
         "throttle",
         include_str!("../../../../migrations/sqlite/0009_throttle.sql"),
+    ),
+    (
+        10,
+        "batches",
+        include_str!("../../../../migrations/sqlite/0010_batches.sql"),
     ),
 ];
 

@@ -10,7 +10,7 @@ use super::cache::Cache;
 use super::copies;
 use super::runs::{insert_ready, insert_timers};
 use super::sql::{Cells, Rows, execute};
-use super::{limits, waits};
+use super::{limits, waits, windows};
 use crate::batch::ingest::{
     Additions, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places, sources,
 };
@@ -67,13 +67,17 @@ pub(super) async fn ingest(
     for run in requests.iter().flat_map(|request| &request.runs) {
         cache.number_function(conn, &run.function).await?;
     }
+    let keys = limit_keys(cache, requests)?;
     let mut known = Known {
         dedupe: known_dedupe(conn, &dedupe_keys(cache, requests)?).await?,
         events: stored_events(conn, &foreign_events(requests)).await?,
         sources: copies::sources(conn, &sources(requests)).await?,
-        limits: limits::known(conn, &limit_keys(cache, requests)?).await?,
+        limits: limits::known(conn, &keys).await?,
+        ..Known::default()
     };
-    let (answers, additions) = decide(cache, &mut known, requests)?;
+    let mut work = windows::load(conn, &mut known, &keys).await?;
+    let (answers, mut additions) = decide(cache, &mut known, requests)?;
+    let gatherings = std::mem::take(&mut additions.gatherings);
     let now = requests
         .iter()
         .map(|request| request.now)
@@ -82,6 +86,7 @@ pub(super) async fn ingest(
     let mut arrivals = Arrivals::of(cache, accepted(requests, &answers));
     waits::keep_news(conn, &mut arrivals).await?;
     write(conn, cache, additions, now).await?;
+    windows::write(conn, &mut work, gatherings).await?;
     let woken = !arrivals.is_empty() && waits::end(conn, &arrivals).await?;
     Ok((answers, woken))
 }
@@ -188,14 +193,16 @@ async fn write_runs(conn: &mut SqliteConnection, creations: &[Creation<'_>]) -> 
             version_id,
             leased,
             now,
+            event_id,
+            config_revision,
             ..
         } = creation;
         let birth = creation.birth();
         args.run(run.id)
             .int(*function_id)
             .int(*version_id)
-            .int(run.config_revision)
-            .event(run.event_id)
+            .int(*config_revision)
+            .event(*event_id)
             .run_or_null(run.rerun_of)
             .bytes(&run.seed)
             .int(birth.state.status as i64)

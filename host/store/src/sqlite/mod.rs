@@ -37,6 +37,7 @@ mod sql;
 mod throttles;
 mod upkeep;
 mod waits;
+mod windows;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -61,7 +62,7 @@ use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
-use crate::read::{Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
+use crate::read::{BatchEvent, Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
 
@@ -399,6 +400,10 @@ impl Store for SqliteStore {
 
     async fn events(&self, filter: EventFilter) -> Result<Vec<StoredEvent>> {
         self.read(async |conn| read::events(conn, &filter).await).await
+    }
+
+    async fn batch(&self, run: RunId) -> Result<Vec<BatchEvent>> {
+        self.read(async |conn| windows::batch(conn, run).await).await
     }
 
     async fn decisions(&self, event: EventId) -> Result<Vec<Decided>> {

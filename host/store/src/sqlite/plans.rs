@@ -5,11 +5,11 @@ use sqlx::Row as _;
 use super::sql::{Rows, fetch_dynamic};
 use super::{
     cancellations, command, connect, copies, cron, ingest, journal, limits, pausing, read, runs, schedule,
-    throttles, upkeep, waits,
+    throttles, upkeep, waits, windows,
 };
 
 /// Tables that grow with use.
-const LARGE: [&str; 14] = [
+const LARGE: [&str; 15] = [
     "runs",
     "journal",
     "events",
@@ -23,6 +23,7 @@ const LARGE: [&str; 14] = [
     "dedupe",
     "limits",
     "throttled",
+    "batched",
     "decisions",
 ];
 
@@ -55,6 +56,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         waits::statements(),
         limits::statements(),
         throttles::statements(),
+        windows::statements(),
         cron::statements(),
     ]
     .concat();

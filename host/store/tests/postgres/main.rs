@@ -5,6 +5,7 @@ mod conformance;
 mod contention;
 mod failover;
 mod faults;
+mod gathering;
 mod limits;
 mod load;
 mod many;
