@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::context::Context;
+use crate::ends::Ends;
 use crate::error::{Error, Result};
 use crate::event::{self, Event, Events};
 use crate::executor;
@@ -60,6 +61,9 @@ pub struct Definition {
     /// How its runs start.
     #[serde(flatten)]
     pub flow: Flow,
+    /// What follows when they end.
+    #[serde(flatten)]
+    pub ends: Ends,
 }
 
 /// What makes a function start.

@@ -30,6 +30,7 @@
 //! |---|---|
 //! | [`mod@function`] | what a function is: its arguments, its outcome, its definition in the manifest |
 //! | [`event`], [`context`] | what a run knows of itself |
+//! | [`ends`] | how runs end: what events carry that tell of it |
 //! | [`step`] | bodies and operations, and the futures that stand for them |
 //! | [`error`] | failures, and what they say about trying again |
 //! | [`http`] | a blocking client for bodies |
@@ -45,6 +46,7 @@ extern crate self as dormouse;
 
 pub mod collections;
 pub mod context;
+pub mod ends;
 pub mod error;
 pub mod event;
 mod executor;
@@ -63,6 +65,7 @@ pub mod time;
 pub use collections::{HashMap, HashSet};
 pub use context::Context;
 pub use dormouse_macros::{function, join, module, select, try_join};
+pub use ends::{RunEnded, RunError};
 pub use error::{Error, Ok, Result, ResultExt, StepError};
 pub use event::{Event, Events, ScheduledTimer};
 pub use function::{Continue, Continued, Function};
@@ -74,8 +77,19 @@ pub use step::{Attempt, Backoff, Step};
 #[doc = include_str!("../../docs/guide/functions.md")]
 struct Guide;
 
+/// So is that of how runs end.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/ends.md")]
+struct EndsGuide;
+
+/// So is that of several events.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/together.md")]
+struct TogetherGuide;
+
 /// What most functions need: `use dormouse::prelude::*;`.
 pub mod prelude {
+    pub use crate::ends::{RunEnded, RunError};
     pub use crate::error::{Error, ResultExt as _, StepError};
     pub use crate::event::{Event, Events, ScheduledTimer};
     pub use crate::function::{Continue, Continued};
@@ -88,6 +102,7 @@ pub mod prelude {
 /// What the macros' expansions use. Not part of the interface: may change in any version.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::ends::{CancelOn, Ends, Timeouts};
     pub use crate::flow::{Batch, Debounce, Flow, Rate};
     pub use crate::function::{
         Argument, BoxFuture, Completion, Definition, Entry, Input, Outcome, assert_unique, describe, run,

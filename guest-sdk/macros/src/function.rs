@@ -1,7 +1,7 @@
 //! `#[dormouse::function]`.
 
-use crate::flow;
 use crate::trigger::Trigger;
+use crate::{ends, flow};
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
@@ -43,6 +43,7 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
     }));
     let timeout = optional(options.timeout_ms.map(|millis| quote!(#millis)));
     let flow = options.flow.definition();
+    let ends = options.ends.definition();
 
     let mut arguments = Vec::new();
     let mut names = Vec::new();
@@ -87,6 +88,7 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
                     backoff: #backoff,
                     timeout_ms: #timeout,
                     flow: #flow,
+                    ends: #ends,
                 }
             }
 
@@ -194,6 +196,7 @@ struct Options {
     backoff: Option<Backoff>,
     timeout_ms: Option<u64>,
     flow: flow::Options,
+    ends: ends::Options,
 }
 
 impl Parse for Options {
@@ -202,7 +205,7 @@ impl Parse for Options {
         let mut seen: Vec<Ident> = Vec::new();
         while !input.is_empty() {
             let key: Ident = input.parse()?;
-            if key != "on" && seen.contains(&key) {
+            if key != "on" && !ends::repeats(&key) && seen.contains(&key) {
                 return Err(Error::new(key.span(), format!("`{key}` is given twice")));
             }
             match key.to_string().as_str() {
@@ -212,10 +215,12 @@ impl Parse for Options {
                 "backoff" => options.backoff = Some(backoff(input)?),
                 "timeout" => options.timeout_ms = Some(duration(&text(input)?)?),
                 other if options.flow.parse(other, input)? => {}
+                other if options.ends.parse(other, input)? => {}
                 other => {
                     let message = format!(
-                        "unknown option `{other}`; known are: id, on, retries, backoff, timeout, {}",
-                        flow::KNOWN
+                        "unknown option `{other}`; known are: id, on, retries, backoff, timeout, {}, {}",
+                        flow::KNOWN,
+                        ends::KNOWN
                     );
                     return Err(Error::new(key.span(), message));
                 }

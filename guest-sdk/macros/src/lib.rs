@@ -1,6 +1,7 @@
 //! The macros of the Dormouse SDK. Use them through the crate `dormouse`, which documents them where they belong.
 #![forbid(unsafe_code)]
 
+mod ends;
 mod flow;
 mod function;
 mod join;
@@ -38,6 +39,9 @@ use proc_macro::TokenStream;
 /// | `rate_limit(limit = 10, period = "1m", burst = 2, key = "event.data.user")` | how many runs may start in what time; events beyond start none. `burst` and `key` may be left out |
 /// | `debounce(period = "10s", timeout = "1m", key = "event.data.user")` | a run starts with the last event when no other has come for the period, or the timeout after the first. `timeout` and `key` may be left out |
 /// | `batch_events(max_size = 50, timeout = "5s", key = "event.data.shop", if = "event.data.bulk")` | a run starts with all events, an argument of type `Events<T>`, when there are so many or the timeout after the first. `key` and `if` may be left out |
+/// | `on_failure = handler` | another function of the module, which is started once when a run has failed, with an `Event<RunEnded>` |
+/// | `cancel_on(event = "…", match = "data.id", if = "…", timeout = "1h")` | events of this name cancel a run: where the field is the same as in the event that started it, where a CEL expression over `event` and `async` holds, for so long after the run was created. At most five times |
+/// | `timeouts(start = "10m", finish = "1d")` | a run is cancelled that has not begun, or not ended, in time |
 ///
 /// Durations are whole numbers with `ms`, `s`, `m`, `h` or `d`.
 #[proc_macro_attribute]

@@ -259,6 +259,8 @@ fn describe(run: &Run, data: &Value) -> String {
     line("reason", run.reason.as_deref().unwrap_or_default());
     line("event", run.event_id.as_deref().unwrap_or_default());
     line("rerun of", &text(data, "original_run_id"));
+    line("handles", &text(data, "failed_run_id"));
+    line("handler", &text(data, "on_failure_run_id"));
     line("queued", &text(data, "queued_at"));
     line("started", &text(data, "run_started_at"));
     line("ended", &text(data, "ended_at"));

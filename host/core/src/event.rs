@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::EventId;
 use crate::json::Json;
 use crate::limit;
+use crate::name::FunctionName;
 use crate::time::Timestamp;
 
 /// Names that start so are the host's own.
@@ -38,6 +39,9 @@ pub struct Sent {
     /// A version, free text.
     #[serde(default)]
     pub v: Option<String>,
+    /// The function that is invoked. The host alone says so.
+    #[serde(skip)]
+    pub function_id: Option<String>,
 }
 
 /// Why an event is refused.
@@ -104,6 +108,20 @@ pub struct Accepted {
     pub payload: Json,
 }
 
+impl Accepted {
+    /// Checks the size of an event that was made here and not received.
+    ///
+    /// # Errors
+    /// [`Invalid::TooBig`].
+    pub fn within_limits(self) -> Result<Accepted, Invalid> {
+        let bytes = self.payload.len();
+        match bytes > limit::EVENT_BYTES_MAX {
+            true => Err(Invalid::TooBig { bytes }),
+            false => Ok(self),
+        }
+    }
+}
+
 /// What functions see of an event.
 #[derive(Serialize)]
 struct Payload<'a> {
@@ -115,6 +133,8 @@ struct Payload<'a> {
     user: Option<&'a Json>,
     #[serde(skip_serializing_if = "Option::is_none")]
     v: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function_id: Option<&'a str>,
 }
 
 /// Checks one event. `text` is its JSON; `id` the one it will be stored under; `now` stands in for a missing `ts`.
@@ -146,6 +166,29 @@ pub fn internal(name: &str, data: Json, id: EventId, now: Timestamp) -> Result<A
         ts: None,
         user: None,
         v: None,
+        function_id: None,
+    };
+    make(sent, id, now)
+}
+
+/// Makes the event that an invoked function is started with. It says which function that is, for whoever else listens.
+///
+/// # Errors
+/// As [`accept`], but for the name.
+pub fn invoked(
+    function: &FunctionName,
+    data: Json,
+    id: EventId,
+    now: Timestamp,
+) -> Result<Accepted, Invalid> {
+    let sent = Sent {
+        name: crate::invoke::EVENT.to_owned(),
+        data: Some(data),
+        id: None,
+        ts: None,
+        user: None,
+        v: None,
+        function_id: Some(function.to_string()),
     };
     make(sent, id, now)
 }
@@ -177,6 +220,7 @@ fn make(sent: Sent, id: EventId, now: Timestamp) -> Result<Accepted, Invalid> {
         ts: ts.as_millis(),
         user: sent.user.as_ref().filter(|json| json.as_str() != "null"),
         v: sent.v.as_deref(),
+        function_id: sent.function_id.as_deref(),
     })
     .map_err(|error| Invalid::Shape(error.0))?;
     let depth = payload.depth();

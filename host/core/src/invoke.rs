@@ -106,7 +106,7 @@ impl Invoke {
             return Err(Failure::terminal(error.code(), error.to_string()));
         }
         let event_id = EventId::derived(at, &[b"invoke", &caller.run.to_bytes(), &operation.to_be_bytes()]);
-        let event = event::internal(EVENT, data, event_id, at)
+        let event = event::invoked(&function, data, event_id, at)
             .map_err(|error| Failure::terminal(error.code(), error.to_string()))?;
         Ok(Invoke {
             function,

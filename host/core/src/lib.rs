@@ -11,6 +11,8 @@
 //! | [`run`] | the states of a run and the transitions between them |
 //! | [`retry`] | whether and when a failed attempt is followed by another |
 //! | [`event`], [`trigger`] | what a valid event is, and which functions it starts |
+//! | [`ending`] | which events cancel a run, and when it has taken too long |
+//! | [`system`] | which events tell of runs that end, and what they say |
 //! | [`cron`] | when functions start by the clock, and what becomes of ticks that nobody took |
 //! | [`flow`] | what becomes of a run that its function limits |
 //! | [`wait`] | which events end a wait |
@@ -25,6 +27,7 @@
 pub mod condition;
 pub mod cron;
 pub mod digest;
+pub mod ending;
 pub mod event;
 pub mod failure;
 pub mod fetch;
@@ -42,6 +45,7 @@ pub mod rerun;
 pub mod retry;
 pub mod run;
 pub mod step;
+pub mod system;
 pub mod time;
 pub mod trigger;
 pub mod wait;

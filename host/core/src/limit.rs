@@ -41,6 +41,8 @@ pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
 pub const FUNCTIONS_MAX: usize = 256;
 /// A manifest's size in bytes.
 pub const MANIFEST_BYTES_MAX: usize = 256 << 10;
+/// The most kinds of events that may cancel a function's runs, as Inngest's.
+pub const CANCEL_ON_MAX: usize = 5;
 /// The most triggers a function may have, as Inngest's.
 pub const TRIGGERS_MAX: usize = 10;
 

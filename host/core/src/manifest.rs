@@ -7,10 +7,12 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ending::{self, CancelOn, Timeouts};
 use crate::flow::{self, BatchOptions, DebounceOptions, RateOptions};
 use crate::limit;
 use crate::name;
 use crate::retry::{Backoff, RetryPolicy};
+use crate::system::{self, Kinds};
 use crate::trigger::Trigger;
 
 /// The schema this release reads and its SDK writes.
@@ -69,6 +71,15 @@ pub struct Function {
     /// A run starts with many events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_events: Option<BatchOptions>,
+    /// The function of the module that is started when a run of this one has failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<String>,
+    /// Events that cancel its runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cancel_on: Vec<CancelOn>,
+    /// How long its runs may take to begin, and to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
 }
 
 impl Function {
@@ -125,6 +136,25 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The events of ends of runs that some function of it is for.
+    pub fn listens(&self) -> Kinds {
+        let mut kinds = Kinds::NONE;
+        for function in &self.functions {
+            if function.on_failure.is_some() {
+                kinds = kinds.and(Kinds::named(system::FAILED));
+            }
+            for cancels in &function.cancel_on {
+                kinds = kinds.and(Kinds::named(&cancels.event));
+            }
+            for trigger in &function.triggers {
+                if let Trigger::Event(trigger) = trigger {
+                    kinds = kinds.and(Kinds::listened_by(trigger));
+                }
+            }
+        }
+        kinds
+    }
+
     /// The definition of one function.
     pub fn function(&self, id: &str) -> Option<&Function> {
         self.functions.iter().find(|function| function.id == id)
@@ -151,7 +181,29 @@ impl Manifest {
                 .check()
                 .map_err(|reason| Invalid(format!("function \"{}\": {reason}", function.id)))?;
         }
+        for function in &self.functions {
+            self.check_handler(function)
+                .map_err(|reason| Invalid(format!("function \"{}\": {reason}", function.id)))?;
+        }
         Ok(())
+    }
+}
+
+impl Manifest {
+    /// Who handles failures must be there, and somebody else.
+    fn check_handler(&self, function: &Function) -> Result<(), String> {
+        let Some(handler) = &function.on_failure else {
+            return Ok(());
+        };
+        if *handler == function.id {
+            return Err("on_failure is the function itself: name another one".to_owned());
+        }
+        match self.function(handler) {
+            Some(_) => Ok(()),
+            None => Err(format!(
+                "on_failure is \"{handler}\", and the module has no such function"
+            )),
+        }
     }
 }
 
@@ -183,6 +235,7 @@ impl Function {
             backoff.check()?;
         }
         flow::Plan::compile(self)?;
+        ending::Plan::compile(self)?;
         Ok(())
     }
 }
@@ -207,6 +260,28 @@ mod tests {
                 .attempts,
             5
         );
+    }
+
+    #[test]
+    fn a_module_listens_to_ends_by_its_triggers_and_handlers() {
+        for (functions, kinds) in [
+            (r#"{"id":"a","triggers":[{"event":"x"}]}"#, Kinds::NONE),
+            (
+                r#"{"id":"a","triggers":[{"event":"inngest/function.*"}]}"#,
+                Kinds::ALL,
+            ),
+            (
+                r#"{"id":"a","on_failure":"b"},{"id":"b"}"#,
+                Kinds::named(system::FAILED),
+            ),
+        ] {
+            let text = format!(r#"{{"schema":1,"functions":[{functions}]}}"#);
+            assert_eq!(
+                Manifest::parse(&text).expect("valid").listens(),
+                kinds,
+                "{functions}"
+            );
+        }
     }
 
     #[test]
@@ -247,6 +322,14 @@ mod tests {
             (
                 r#"{"schema":1,"functions":[{"id":"a","triggers":[{"cron":"@daily","catch_up":"all"}]}]}"#,
                 "use overlap",
+            ),
+            (
+                r#"{"schema":1,"functions":[{"id":"a","on_failure":"b"}]}"#,
+                "the module has no such function",
+            ),
+            (
+                r#"{"schema":1,"functions":[{"id":"a","on_failure":"a"}]}"#,
+                "the function itself",
             ),
             ("nonsense", "must be a JSON object"),
             ("{", "cannot be read"),

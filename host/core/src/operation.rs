@@ -14,6 +14,7 @@ use crate::id::{EventId, RunId};
 use crate::journal::Seq;
 use crate::json::Json;
 use crate::limit;
+use crate::system;
 use crate::time::Timestamp;
 use crate::wait::{self, EventWait, SignalWait};
 
@@ -112,6 +113,7 @@ impl WaitForEvent {
             lookback_ms: Option<u64>,
         }
         let Input { event, options } = read(input)?;
+        let event = system::canonical(&event).into_owned();
         match event::check_name(&event) {
             // The host's own events may be waited for, as they may start functions.
             Ok(()) | Err(event::Invalid::NameReserved(_)) => {}

@@ -21,7 +21,7 @@ pub enum Status {
     Completed = 2,
     /// Ended with an error.
     Failed = 3,
-    /// Ended by a command.
+    /// Ended from outside: by a command, an event, or the clock.
     Cancelled = 4,
     /// Ended before it began, by flow control.
     Skipped = 5,

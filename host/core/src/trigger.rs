@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::condition::{Condition, Scope};
 use crate::cron::{CatchUp, Overlap};
+use crate::system;
 
 /// What starts a function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,8 +131,13 @@ impl OnEvent {
             .map_err(|error| format!("trigger \"{}\": {error}", self.event))
     }
 
-    /// Whether an event of this name starts the function, if the condition holds.
+    /// Whether an event of this name starts the function, if the condition holds. The host's own events are matched by the
+    /// names that Inngest has for them, too.
     pub fn matches(&self, name: &str) -> bool {
+        self.fits(name) || system::inngest_name(name).is_some_and(|name| self.fits(&name))
+    }
+
+    fn fits(&self, name: &str) -> bool {
         match self.event.strip_suffix('*') {
             Some(prefix) => name.len() > prefix.len() && name.starts_with(prefix),
             None => self.event == name,

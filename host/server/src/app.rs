@@ -131,7 +131,10 @@ impl App {
         self.accepting()?;
         let (app, function) = (self.clone(), function.clone());
         uncancelled(async move {
-            let run = app.0.router.invoke(&function, data, app.now()).await?;
+            let runs = app.0.router.invoke(&function, data, app.now()).await?;
+            let Some(run) = runs.first() else {
+                return Err(Problem::new(500, "internal", "the store created no run"));
+            };
             let (id, event) = (run.run.id, run.run.event_id);
             let refused = match run.created {
                 Created::Dropped {
@@ -144,7 +147,7 @@ impl App {
                 | Created::Gathered { .. }
                 | Created::Duplicate(_) => None,
             };
-            app.0.scheduler.begin(vec![run]);
+            app.0.scheduler.begin(runs);
             refused.map_or(Ok((id, event)), Err)
         })
         .await
@@ -199,6 +202,7 @@ impl App {
         let commanded = self.0.store.cancel(run, self.now()).await?;
         self.0.scheduler.cancelled(run);
         self.0.scheduler.orphaned();
+        self.0.scheduler.ended();
         self.0.feed.run(run);
         match commanded {
             Commanded::Done(state) => {
@@ -371,6 +375,9 @@ impl App {
     }
 
     async fn activated(&self, module: &str) {
+        if !self.0.registry.snapshot().listens.is_empty() {
+            self.0.scheduler.listens();
+        }
         // Each activation tries the blocked runs again; if this fails, the next one or a wake does.
         match self.0.store.unblock(module, self.now()).await {
             Ok(0) => {}

@@ -3,6 +3,7 @@
 //! A decision made on a registry that has meanwhile changed is refused by the store and made again. A run is born
 //! leased to this node when a slot is free, so that it begins without a detour through the queue.
 
+mod ends;
 mod ticks;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::problem::Problem;
 use crate::registry::{Registry, Snapshot};
 use crate::scheduler::{Scheduler, Slot};
 
+pub(crate) use ends::{Handler, told};
 pub(crate) use ticks::Stepped;
 
 /// An event that is about to be stored.
@@ -51,6 +53,8 @@ pub(crate) struct Routed {
     pub(crate) start_at: Timestamp,
     /// Its function is paused: somebody must resume it.
     pub(crate) held: bool,
+    /// When it may be over, at the earliest.
+    pub(crate) deadline: Option<Timestamp>,
 }
 
 #[derive(Clone)]
@@ -92,9 +96,7 @@ impl Router {
             let mut runs = Vec::new();
             for event in &events {
                 for (function, version) in snapshot.matching(&event.accepted.name, &event.accepted.payload) {
-                    let held = snapshot.paused.contains(function);
-                    let admission = snapshot.admission(function, &event.accepted.payload);
-                    runs.push(self.new_run(function, version, event, admission, held, now));
+                    runs.push(self.new_run(function, version, event, &snapshot, now));
                 }
             }
             match self.ingest(new_events.clone(), runs, &snapshot, now).await {
@@ -107,15 +109,15 @@ impl Router {
         Err(Problem::from(dormouse_store::Error::StaleRegistry))
     }
 
-    /// Starts one function directly.
+    /// Starts one function directly, and with it those that listen to invokes. Its own run comes first.
     pub(crate) async fn invoke(
         &self,
         function: &FunctionName,
         data: Json,
         now: Timestamp,
-    ) -> Result<Routed, Problem> {
+    ) -> Result<Vec<Routed>, Problem> {
         let id = self.new_event_id(now);
-        let accepted = event::internal(invoke::EVENT, data, id, now)
+        let accepted = event::invoked(function, data, id, now)
             .map_err(|error| Problem::new(400, error.code(), error.to_string()))?;
         let event = SentEvent {
             id,
@@ -128,22 +130,20 @@ impl Router {
                 return Err(Problem::not_found("function", function)
                     .help("`dormouse functions list` shows the functions that are deployed"));
             };
-            let held = snapshot.paused.contains(function);
+            let mut asked = self.new_run(function, version, &event, &snapshot, now);
             // Whoever invokes a function waits for this run alone.
-            let admission = snapshot.admission(function, &event.accepted.payload).alone();
-            let run = self.new_run(function, version, &event, admission, held, now);
-            match self
-                .ingest(vec![stored(&event, now)], vec![run], &snapshot, now)
-                .await
-            {
+            asked.run.admission.gathering = None;
+            let mut runs = vec![asked];
+            for (listener, version) in snapshot.matching(invoke::EVENT, &event.accepted.payload) {
+                if listener != function {
+                    runs.push(self.new_run(listener, version, &event, &snapshot, now));
+                }
+            }
+            match self.ingest(vec![stored(&event, now)], runs, &snapshot, now).await {
                 Err(dormouse_store::Error::StaleRegistry) => {
                     self.registry.refresh().await?;
                 }
-                result => {
-                    return result?
-                        .pop()
-                        .ok_or_else(|| Problem::new(500, "internal", "the store created no run"));
-                }
+                result => return Ok(result?),
             }
         }
         Err(Problem::from(dormouse_store::Error::StaleRegistry))
@@ -188,6 +188,7 @@ impl Router {
                     depth: 0,
                     held,
                     copy,
+                    ends: snapshot.ends(function, &payload, now, now),
                 },
                 payload: payload.clone(),
                 slot,
@@ -212,11 +213,13 @@ impl Router {
         function: &FunctionName,
         version: Digest,
         event: &SentEvent,
-        admission: Admission,
-        held: bool,
+        snapshot: &Snapshot,
         now: Timestamp,
     ) -> Planned {
         let start_at = event.accepted.ts.max(now);
+        let held = snapshot.paused.contains(function);
+        let admission = snapshot.admission(function, &event.accepted.payload);
+        let ends = snapshot.ends(function, &event.accepted.payload, start_at, now);
         // A run that begins later, or may have to, is leased when it begins; one whose version is not loaded yet, where it is.
         let limited = admission.throttle.is_some() || admission.gathering.is_some();
         let at_once = start_at <= now && !held && !limited;
@@ -242,6 +245,7 @@ impl Router {
                 depth: 0,
                 held,
                 copy: None,
+                ends,
             },
             payload: event.accepted.payload.clone(),
             slot,
@@ -283,23 +287,7 @@ pub(crate) fn sent_by_run(
     let mut runs = Vec::new();
     for event in events {
         for (function, version) in snapshot.matching(&event.accepted.name, &event.accepted.payload) {
-            runs.push(NewRun {
-                id: RunId::from_parts(now, random()),
-                function: function.clone(),
-                version,
-                config_revision: registry.revision(),
-                event_id: event.id,
-                dedupe: event.dedupe.clone(),
-                admission: snapshot.admission(function, &event.accepted.payload),
-                seed: random(),
-                start_at: event.accepted.ts.max(now),
-                lease: None,
-                rerun_of: None,
-                parent: None,
-                depth: 0,
-                held: snapshot.paused.contains(function),
-                copy: None,
-            });
+            runs.push(started(registry, snapshot, function, version, event, now));
         }
     }
     Ingest {
@@ -307,6 +295,35 @@ pub(crate) fn sent_by_run(
         runs,
         generation: snapshot.generation,
         now,
+    }
+}
+
+/// A run that an event starts, ready for any node.
+fn started(
+    registry: &Registry,
+    snapshot: &Snapshot,
+    function: &FunctionName,
+    version: Digest,
+    event: &SentEvent,
+    now: Timestamp,
+) -> NewRun {
+    NewRun {
+        id: RunId::from_parts(now, random()),
+        function: function.clone(),
+        version,
+        config_revision: registry.revision(),
+        event_id: event.id,
+        dedupe: event.dedupe.clone(),
+        admission: snapshot.admission(function, &event.accepted.payload),
+        seed: random(),
+        start_at: event.accepted.ts.max(now),
+        lease: None,
+        rerun_of: None,
+        parent: None,
+        depth: 0,
+        held: snapshot.paused.contains(function),
+        copy: None,
+        ends: snapshot.ends(function, &event.accepted.payload, event.accepted.ts, now),
     }
 }
 
@@ -319,6 +336,8 @@ pub(crate) struct Invoked<'a> {
     pub(crate) event: &'a Accepted,
     pub(crate) parent: RunId,
     pub(crate) depth: u32,
+    /// Functions that listen to invokes are started too.
+    pub(crate) told: bool,
 }
 
 /// Adds the run of an invoked function, and its event, to what a commit carries.
@@ -334,26 +353,32 @@ pub(crate) fn add_invoked(
         dedupe: None,
     };
     ingest.events.push(stored(&event, ingest.now));
+    let run = started(
+        registry,
+        snapshot,
+        invoked.function,
+        invoked.version,
+        &event,
+        ingest.now,
+    );
     ingest.runs.push(NewRun {
         id: invoked.run,
-        function: invoked.function.clone(),
-        version: invoked.version,
-        config_revision: registry.revision(),
-        event_id: invoked.event_id,
-        dedupe: None,
         // What would drop it is for what events start: the step waits for this run alone.
-        admission: snapshot
-            .admission(invoked.function, &invoked.event.payload)
-            .waiting(),
-        seed: random(),
+        admission: run.admission.clone().waiting(),
         start_at: ingest.now,
-        lease: None,
-        rerun_of: None,
         parent: Some(invoked.parent),
         depth: invoked.depth,
-        held: snapshot.paused.contains(invoked.function),
-        copy: None,
+        ..run
     });
+    if !invoked.told {
+        return;
+    }
+    for (listener, version) in snapshot.matching(invoke::EVENT, &event.accepted.payload) {
+        if listener != invoked.function {
+            let run = started(registry, snapshot, listener, version, &event, ingest.now);
+            ingest.runs.push(run);
+        }
+    }
 }
 
 struct Planned {
@@ -369,11 +394,17 @@ impl Planned {
         Routed {
             start_at: self.run.start_at,
             held: self.run.held,
+            deadline: first_deadline(&self.run),
             slot: self.slot.filter(|_| leased),
             created,
             run: claimed(self.run, self.payload),
         }
     }
+}
+
+/// When a new run may be over, at the earliest.
+pub(crate) fn first_deadline(run: &NewRun) -> Option<Timestamp> {
+    run.ends.deadlines.iter().map(|deadline| deadline.due).min()
 }
 
 fn stored(event: &SentEvent, now: Timestamp) -> NewEvent {

@@ -2,6 +2,8 @@
 //!
 //! Deaths, cuts and restarts are the process tests' (host/cli/tests).
 
+#[path = "nodes/ending.rs"]
+mod ending;
 #[path = "nodes/skew.rs"]
 mod skew;
 mod support;

@@ -286,6 +286,7 @@ impl Bench {
                 depth: 0,
                 held: false,
                 copy: None,
+                ends: Default::default(),
             });
         }
         ingest

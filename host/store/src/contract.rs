@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
 use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
+use crate::ends::{Expired, Tell, Told, Untold};
 use crate::error::Result;
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
@@ -73,7 +74,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Stores events and creates runs, and completes the waits that the events end: each such run gets a completion
     /// with the event as its result, its wait is gone, and if it is waiting, it is ready. One wait is ended by one event;
-    /// one event ends any number of waits. An event that was stored before ends none. One answer per run, in order.
+    /// one event ends any number of waits. An event that was stored before ends none. Runs that it cancels
+    /// ([`NewRun::ends`](crate::ingest::NewRun::ends)) end, as by [`Store::cancel`]. One answer per run, in order.
     async fn ingest(&self, ingest: Ingest) -> Result<Vec<Created>>;
 
     /// Leases ready runs to a node, oldest first.
@@ -176,6 +178,27 @@ pub trait Store: Send + Sync + 'static {
     /// Moves a schedule on, if it stands where it is believed to, and stores the event of the tick that is started and its
     /// run in the same commit. Flow control may keep the run from being created, which the schedule then says.
     async fn tick(&self, tick: Tick) -> Result<Ticked>;
+
+    // ---- ends --------------------------------------------------------------------------------------------------
+
+    /// Ends of runs that somebody listens to and that are yet to be told, in order of the runs' ids, up to `limit`.
+    async fn untold(&self, limit: u32) -> Result<Vec<Untold>>;
+
+    /// Tells an end, unless it was told before: stores its events and the runs that they start, and takes it off the list,
+    /// in one commit.
+    async fn tell(&self, tell: Tell) -> Result<Told>;
+
+    /// When the next run may be over that has timeouts. For sleeping until then, not for truth.
+    async fn next_deadline(&self) -> Result<Option<Timestamp>>;
+
+    /// Looks at up to `limit` runs that may have taken too long, and cancels those that have. Call until it looks at fewer.
+    async fn expire(&self, limit: u32, now: Timestamp) -> Result<Expired>;
+
+    /// Waits until commits made through this object have cancelled runs by events, and answers with these. A hint, for one
+    /// listener: nodes find out by themselves, later ([`Store::glance`]).
+    async fn cancelled(&self) -> Vec<RunId> {
+        std::future::pending().await
+    }
 
     // ---- modules -----------------------------------------------------------------------------------------------
 

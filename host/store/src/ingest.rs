@@ -1,5 +1,6 @@
 //! Events received and the runs they start: one commit, then the answer.
 
+use dormouse_core::ending::Ends;
 use dormouse_core::flow::{Admission, Decision};
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 
@@ -57,6 +58,9 @@ pub struct NewRun {
     pub held: bool,
     /// What it begins with, of what another run recorded.
     pub copy: Option<Copied>,
+    /// What may end it from outside by itself. Events cancel it that are stored after the one that starts it: of one ingest,
+    /// those that stand behind that one, and none when it is of another.
+    pub ends: Ends,
 }
 
 /// What a new run takes over from another: its entries from `base` to before `before`, under the same numbers, with its

@@ -9,6 +9,7 @@
 //! | [`execute`] | appending to a journal and what follows the append |
 //! | [`command`] | cancel, wake, unblock |
 //! | [`cron`] | where the schedules of functions stand |
+//! | [`ends`] | ends of runs that are told to whoever listens |
 //! | [`cancellation`] | cancelling many runs with one command |
 //! | [`registry`] | modules, versions, activation |
 //! | [`read`] | what pages and the API show |
@@ -28,6 +29,7 @@ pub mod command;
 pub mod conformance;
 pub mod contract;
 pub mod cron;
+pub mod ends;
 pub mod error;
 pub mod execute;
 pub mod ingest;

@@ -7,12 +7,14 @@
 //!
 //! Absent on purpose: times and durations, regular expressions, bytes, functions that read a clock.
 
+mod equality;
 mod evaluate;
 mod translate;
 
 use serde_json::Value;
 
 use crate::limit;
+pub use equality::Equality;
 use translate::Node;
 
 /// What an expression may speak of.
@@ -73,6 +75,11 @@ impl Condition {
     /// `other` is `async`, where the scope has it.
     pub fn holds(&self, event: &Value, other: Option<&Value>) -> bool {
         evaluate::holds(&self.root, event, other)
+    }
+
+    /// The equality of two fields without which it does not hold, if it is written as one.
+    pub fn equality(&self) -> Option<Equality> {
+        equality::of(&self.root)
     }
 
     /// What it comes to, for expressions that stand for a value rather than a decision. None: an error, such as a member

@@ -195,14 +195,6 @@ impl Admission {
         }
     }
 
-    /// The same for a run that has its event to itself.
-    pub fn alone(self) -> Admission {
-        Admission {
-            gathering: None,
-            ..self
-        }
-    }
-
     /// The limits that are asked, each with its key.
     pub fn gates(&self) -> impl Iterator<Item = (Gate, &str)> {
         let idempotency = self.idempotency.as_deref();

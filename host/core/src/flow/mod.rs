@@ -145,6 +145,21 @@ impl WindowPlan {
             };
             return senseless(other, "it would drop the events that are to start a run together");
         }
+        if !function.cancel_on.is_empty() {
+            return senseless(
+                "cancel_on",
+                "the event whose field and values it would go by is not known before the run starts",
+            );
+        }
+        if function
+            .timeouts
+            .is_some_and(|timeouts| timeouts.start_ms.is_some())
+        {
+            return senseless(
+                "timeouts.start_ms",
+                "the run waits for events, and is not late for that",
+            );
+        }
         if function.priority.is_some() {
             return senseless(
                 "priority",
@@ -267,6 +282,22 @@ mod tests {
     }
 
     #[test]
+    fn an_event_has_a_window_by_its_key_unless_it_is_left_out() {
+        let plan = plan(json!({"id": "f",
+            "batch_events": {"max_size": 2, "timeout_ms": 1000, "key": "event.data.shop", "if": "event.data.n > 0"},
+            "throttle": {"limit": 2, "period_ms": 1000, "key": "event.data.shop"}}))
+        .expect("valid");
+        let window = |data: Value| plan.admission(&json!({"data": data})).gathering;
+        assert_eq!(
+            window(json!({"shop": "a", "n": 1})).expect("a window").key,
+            "\"a\""
+        );
+        assert_eq!(window(json!({"n": 1})).expect("a window").key, "null");
+        assert_eq!(window(json!({"shop": "a", "n": 0})), None);
+        assert_eq!(window(json!({"shop": "a"})), None);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_by_name() {
         for (definition, words) in [
             (
@@ -313,6 +344,63 @@ mod tests {
             (
                 json!({"priority": "60", "throttle": {"limit": 2, "period_ms": 1000}}),
                 "priority and throttle",
+            ),
+            (
+                json!({"debounce": {"period_ms": 999}}),
+                "debounce: period_ms must be 1000",
+            ),
+            (
+                json!({"debounce": {"period_ms": 5_000, "timeout_ms": 4_999}}),
+                "debounce: timeout_ms must be at least the period",
+            ),
+            (
+                json!({"debounce": {"period_ms": 5_000, "key": "event."}}),
+                "debounce.key",
+            ),
+            (
+                json!({"batch_events": {"max_size": 1, "timeout_ms": 1_000}}),
+                "batch_events: max_size must be 2 to 100",
+            ),
+            (
+                json!({"batch_events": {"max_size": 2, "timeout_ms": 60_001}}),
+                "batch_events: timeout_ms must be 1000 to 60000",
+            ),
+            (
+                json!({"batch_events": {"max_size": 2, "timeout_ms": 1_000, "if": "async.x"}}),
+                "batch_events.if",
+            ),
+            (
+                json!({"batch_events": {"max_size": 2, "timeout_ms": 1_000}, "debounce": {"period_ms": 1_000}}),
+                "debounce and batch_events",
+            ),
+            (
+                json!({"debounce": {"period_ms": 1_000}, "idempotency": "event.data.x"}),
+                "idempotency and debounce",
+            ),
+            (
+                json!({"batch_events": {"max_size": 2, "timeout_ms": 1_000}, "rate_limit": {"limit": 2, "period_ms": 1_000}}),
+                "rate_limit and batch_events",
+            ),
+            (
+                json!({"batch_events": {"max_size": 2, "timeout_ms": 1_000}, "priority": "60"}),
+                "priority and batch_events",
+            ),
+            (
+                json!({"debounce": {"period_ms": 1_000}, "cancel_on": [{"event": "x"}]}),
+                "cancel_on and debounce",
+            ),
+            (
+                json!({"debounce": {"period_ms": 1_000}, "timeouts": {"start_ms": 1_000}}),
+                "timeouts.start_ms and debounce",
+            ),
+            (
+                json!({"debounce": {"period_ms": 1_000}, "triggers": [{"cron": "@daily"}]}),
+                "cron and debounce",
+            ),
+            (
+                json!({"debounce": {"period_ms": 1_000, "key": "event.data.a"},
+                    "throttle": {"limit": 2, "period_ms": 1_000, "key": "event.data.b"}}),
+                "throttle.key and debounce",
             ),
         ] {
             let mut definition = definition;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use dormouse_core::journal::Entry;
-use dormouse_core::run::State as RunState;
+use dormouse_core::run::{State as RunState, Status};
+use dormouse_core::system;
 use dormouse_core::{RunId, Timestamp};
 use dormouse_store::execute::LogLine;
 use dormouse_store::read::{Run, RunFilter};
@@ -78,11 +79,16 @@ pub(super) async fn one(State(app): State<App>, Path(id): Path<String>, params: 
 pub(crate) async fn whole(app: &App, id: RunId) -> Result<RunView, Problem> {
     let run = find(app, id).await?;
     let steps = Steps::of(id, entries(app, &run, 0).await?);
+    let mut view = RunView::with_steps(&run, &steps);
+    let event = app.store().event(run.event_id).await?;
+    view.failed_run_id = event.and_then(|event| system::is_handler(id, &event.payload));
+    if let (Status::Failed, Some(at)) = (run.state.status, run.ended_at) {
+        let handler = app.store().run(system::handler(id, at)).await?;
+        view.on_failure_run_id = handler.map(|handler| handler.id);
+    }
     let events = app.store().batch(id).await?;
-    Ok(RunView {
-        event_ids: (!events.is_empty()).then(|| events.iter().map(|event| event.id).collect()),
-        ..RunView::with_steps(&run, &steps)
-    })
+    view.event_ids = (!events.is_empty()).then(|| events.iter().map(|event| event.id).collect());
+    Ok(view)
 }
 
 /// `GET /v1/runs/{id}/journal`, from an entry on.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::{Path, State};
 use dormouse_core::flow::Decision;
+use dormouse_core::system;
 use dormouse_core::trigger::OnEvent;
 use dormouse_core::{EventId, FunctionName, RunId, Timestamp};
 use dormouse_store::read::{Decided, Run, RunFilter, StoredEvent};
@@ -26,8 +27,8 @@ struct TriggerView {
     function_id: String,
     /// None: what the function has no such trigger for any more.
     trigger: Option<OnEvent>,
-    /// `started`, a decision's word such as `duplicate`, `rate-limited`, `debounced` or `batched`, `other-trigger`, `other-name`, `condition-false`,
-    /// `deployed-later` or `unknown`.
+    /// `started`, a decision's word such as `duplicate`, `rate-limited`, `debounced` or `batched`, `other-trigger`,
+    /// `other-name`, `condition-false`, `own-end`, `deployed-later` or `unknown`.
     outcome: &'static str,
     /// The run that was started, or that stands in the place of one.
     run_id: Option<RunId>,
@@ -112,6 +113,7 @@ fn explain(
     }
     let mut told: BTreeMap<&FunctionName, bool> = stored.keys().map(|function| (*function, false)).collect();
     let mut views = Vec::new();
+    let of_a_listener = system::told_of_a_listener(&event.payload);
     for Considered {
         function,
         trigger,
@@ -143,6 +145,12 @@ fn explain(
                 view.detail = "an event starts a function once, by the first trigger that matches".to_owned();
             }
             (Match::Holds, Some(found)) => tell(&mut view, *found),
+            (Match::Holds, None) if of_a_listener => {
+                view.outcome = "own-end";
+                view.detail = "the run that has ended was started by such an event itself: its end starts no function, \
+                               so that none hears of itself for ever"
+                    .to_owned();
+            }
             (Match::Holds, None) if activated_at.is_some_and(|at| at > event.received_at) => {
                 view.outcome = "deployed-later";
                 view.detail = "what is active now was activated after the event was received".to_owned();

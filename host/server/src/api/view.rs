@@ -32,6 +32,12 @@ pub(crate) struct RunView {
     /// The run whose step has invoked it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) parent_run_id: Option<RunId>,
+    /// The run whose failure it handles. Not in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failed_run_id: Option<RunId>,
+    /// The run that handles its failure. Not in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) on_failure_run_id: Option<RunId>,
     /// Inngest's word.
     pub(crate) status: &'static str,
     /// What it is doing, while it has not ended.
@@ -70,6 +76,8 @@ impl RunView {
             event_ids: None,
             original_run_id: run.rerun_of,
             parent_run_id: run.parent,
+            failed_run_id: None,
+            on_failure_run_id: None,
             status: run.state.status.as_str(),
             phase: run.state.phase.map(|phase| phase.as_str()),
             reason: run.reason.clone(),

@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use dormouse_core::condition::Condition;
 use dormouse_core::cron::Schedule;
+use dormouse_core::ending::{self, Ends};
 use dormouse_core::flow::{Admission, Plan};
 use dormouse_core::manifest::{Function, Manifest};
+use dormouse_core::system::Kinds;
 use dormouse_core::trigger::{OnEvent, Trigger};
 use dormouse_core::{Digest, FunctionName, Json, Timestamp};
 use dormouse_engine::{Engine, Module};
@@ -34,12 +36,16 @@ pub struct Snapshot {
     pub modules: HashMap<String, ActiveModule>,
     /// Functions that are paused, also those of modules that are not active.
     pub paused: HashSet<FunctionName>,
+    /// The events of ends of runs that some active function is for.
+    pub listens: Kinds,
     /// Every cron that some active function has, by function and expression.
     pub schedules: Vec<Arc<ActiveSchedule>>,
     /// Every trigger by events that some active function has.
     triggers: Vec<ActiveTrigger>,
     /// The flow control of those functions that have any.
     flow: HashMap<FunctionName, Plan>,
+    /// What may end the runs of those functions that say so.
+    endings: HashMap<FunctionName, ending::Plan>,
 }
 
 /// A trigger: the pattern with its condition, and the function it starts.
@@ -132,6 +138,14 @@ impl Snapshot {
         }
     }
 
+    /// What may end a run of a function that is created now, for an event.
+    pub fn ends(&self, function: &FunctionName, payload: &Json, start_at: Timestamp, now: Timestamp) -> Ends {
+        match self.endings.get(function) {
+            Some(plan) => plan.ends(&payload.read().unwrap_or_default(), start_at, now),
+            None => Ends::default(),
+        }
+    }
+
     /// The active version of a function's module, if it has that function.
     pub fn function(&self, name: &FunctionName) -> Option<(Digest, &Function)> {
         let module = self.modules.get(name.module())?;
@@ -169,6 +183,7 @@ impl Snapshot {
                     continue;
                 }
             };
+            snapshot.listens = snapshot.listens.and(manifest.listens());
             for function in &manifest.functions {
                 let Ok(name) = FunctionName::new(&version.module, &function.id) else {
                     continue;
@@ -178,6 +193,11 @@ impl Snapshot {
                     && !plan.is_empty()
                 {
                     snapshot.flow.insert(name.clone(), plan);
+                }
+                if let Ok(plan) = ending::Plan::compile(function)
+                    && !plan.is_empty()
+                {
+                    snapshot.endings.insert(name.clone(), plan);
                 }
                 for trigger in &function.triggers {
                     // It was checked at upload, as the manifest was when it was read just now.
@@ -461,7 +481,7 @@ impl Registry {
         }
     }
 
-    async fn manifest(&self, module: &str, version: Digest) -> Result<Arc<Manifest>, Unloadable> {
+    pub(crate) async fn manifest(&self, module: &str, version: Digest) -> Result<Arc<Manifest>, Unloadable> {
         if let Some(active) = self.snapshot().modules.get(module)
             && active.version.digest == version
         {

@@ -35,8 +35,7 @@ impl Router {
         let mut start = None;
         if let Some(tick) = step.start {
             let event = tick_event(active, tick)?;
-            let admission = snapshot.admission(&active.function, &event.accepted.payload);
-            let run: Planned = self.new_run(&active.function, active.version, &event, admission, false, now);
+            let run: Planned = self.new_run(&active.function, active.version, &event, snapshot, now);
             let ingest = Ingest {
                 events: vec![stored(&event, now)],
                 runs: vec![run.run.clone()],

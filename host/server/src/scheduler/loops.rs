@@ -64,6 +64,9 @@ pub(super) fn all(scheduler: &Scheduler) -> Vec<Task> {
         of(|scheduler| Box::pin(super::held::releasing(scheduler))),
         of(|scheduler| Box::pin(super::many::cancelling(scheduler))),
         of(|scheduler| Box::pin(super::ticking::ticking(scheduler))),
+        of(|scheduler| Box::pin(super::telling::telling(scheduler))),
+        of(|scheduler| Box::pin(super::expiring::expiring(scheduler))),
+        of(|scheduler| Box::pin(super::expiring::hearing(scheduler))),
     ]
 }
 
@@ -308,6 +311,7 @@ async fn cancelling_orphans(scheduler: Scheduler) {
                     // What they leave of their throttles' lines may let others begin earlier.
                     scheduler.look_ahead();
                 }
+                scheduler.ended();
                 for run in orphans.cancelled {
                     scheduler.cancelled(run);
                     scheduler.0.feed.run(run);

@@ -54,6 +54,7 @@ async fn batch(scheduler: &Scheduler) -> Result<bool, Error> {
         scheduler.look_ahead();
         // What they have invoked may be given up by that.
         scheduler.orphaned();
+        scheduler.ended();
     }
     for run in cancelled {
         metrics::counter!("dormouse_runs_total", "status" => "Cancelled").increment(1);

@@ -9,16 +9,18 @@
 //! A claimed run always comes with a slot, so no more than [`SLOTS`] bodies and stretches execute at once. A run that
 //! waits has no slot. Absent on purpose: what a leg does, and deciding what is due (the store's, in its commits).
 
+mod expiring;
 mod held;
 mod lease;
 mod loops;
 mod many;
 mod others;
 mod table;
+mod telling;
 mod ticking;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dormouse_core::{Digest, RunId, Timestamp};
@@ -69,6 +71,12 @@ struct Inner {
     ready: Notify,
     /// Runs may have been given up.
     orphaned: Notify,
+    /// Runs may have ended that somebody listens to; and whether anybody listens, as far as this node knows.
+    ends: Notify,
+    listened: AtomicBool,
+    /// When the next run may be over, as far as this node knows; and that it has become sooner.
+    deadline: AtomicI64,
+    deadlines: Notify,
     /// A function was resumed.
     resumed: Notify,
     /// Many runs are to be cancelled.
@@ -112,6 +120,10 @@ impl Scheduler {
             ahead: Notify::new(),
             ready: Notify::new(),
             orphaned: Notify::new(),
+            ends: Notify::new(),
+            deadline: AtomicI64::new(i64::MAX),
+            deadlines: Notify::new(),
+            listened: AtomicBool::new(false),
             resumed: Notify::new(),
             cancellations: Notify::new(),
             tasks: TaskTracker::new(),
@@ -192,8 +204,15 @@ impl Scheduler {
             slot,
             start_at,
             held,
+            deadline,
         } in runs
         {
+            if matches!(
+                created,
+                Created::New { .. } | Created::Held { .. } | Created::Gathered { .. }
+            ) {
+                self.deadline(deadline);
+            }
             match created {
                 Created::New { leased } => {
                     ids.push(run.id);

@@ -115,6 +115,8 @@ fn content(shown: &Shown) -> Markup {
                 a href={ "/v1/runs/" (run.run_id) } { "JSON" } " · "
                 a href={ "/v1/events/" (run.event_id) } { "Event" }
                 @if let Some(parent) = run.parent_run_id { " · " a href={ "/runs/" (parent) } { "Invoked by" } }
+                @if let Some(failed) = run.failed_run_id { " · " a href={ "/runs/" (failed) } { "Handles the failure of" } }
+                @if let Some(handler) = run.on_failure_run_id { " · " a href={ "/runs/" (handler) } { "Failure handled by" } }
             } }
         }
         (buttons(run))
@@ -159,7 +161,9 @@ fn content(shown: &Shown) -> Markup {
 /// The line that answers "why is it not moving?".
 fn not_moving(run: &RunView, now: Timestamp) -> Markup {
     let Some(phase) = run.state.phase else {
-        return html! {};
+        return html! {
+            @if let Some(reason) = &run.reason { p.moving { strong { (reason) } } }
+        };
     };
     let plain = match phase {
         Phase::Queued => "It is ready and waits for a node to take it.",

@@ -5,6 +5,7 @@
 //! completes the step in the store, and cancelling it, which the scheduler does for all that are given up.
 
 use dormouse_core::invoke::{self, Caller, Invoke, OnCancel};
+use dormouse_core::system;
 use dormouse_core::{Failure, Json, Seq, Timestamp};
 use dormouse_store::ingest::Ingest;
 use dormouse_store::wait::{ChildWait, NewWait, WaitOn};
@@ -55,6 +56,8 @@ impl LegHost {
                         event: &asked.event,
                         parent: self.run.id,
                         depth: self.run.depth + 1,
+                        // What listens would otherwise hear of itself, for ever.
+                        told: !system::listens(&self.run.function, &self.run.event),
                     };
                     router::add_invoked(&self.worker.registry, snapshot, ingest, invoked);
                     WaitOn::Child(ChildWait {

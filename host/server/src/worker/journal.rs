@@ -149,6 +149,7 @@ impl LegHost {
                 }
                 if let Some(status) = terminal {
                     metrics::counter!("dormouse_runs_total", "status" => status).increment(1);
+                    self.worker.scheduler.ended();
                 }
                 Ok(appended)
             }

@@ -70,6 +70,7 @@ impl LegHost {
             if run.start_at > ingest.now {
                 scheduler.timer(run.start_at);
             }
+            scheduler.deadline(router::first_deadline(run));
             self.worker.feed.run(run.id);
         }
         // When a throttle lets them begin, or a window closes, was decided in the commit.

@@ -6,6 +6,7 @@
 use dormouse_core::journal::OperationKind;
 use dormouse_core::operation::{SendSignal, WaitForEvent, WaitForSignal};
 use dormouse_core::replay::Open;
+use dormouse_core::system::Kinds;
 use dormouse_core::{Failure, Json, Seq, Timestamp};
 use dormouse_engine::Stop;
 use dormouse_store::wait::{NewWait, WaitOn};
@@ -43,6 +44,9 @@ impl LegHost {
     /// A new entry waits for an event: the wait is kept for its commit.
     pub(super) fn wait_for_event(&mut self, operation: Seq, input: &Json, at: Timestamp) {
         if let Ok(asked) = WaitForEvent::read(input, at, &self.run.event) {
+            if !Kinds::named(&asked.wait.event).is_empty() {
+                self.worker.scheduler.listens();
+            }
             self.waits.push(NewWait {
                 operation,
                 on: WaitOn::Event(asked.wait),

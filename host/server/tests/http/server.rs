@@ -378,6 +378,7 @@ impl Writer<'_> {
                 depth: 0,
                 held: false,
                 copy: None,
+                ends: Default::default(),
             }],
             generation: self.store.registry().await.expect("a registry").generation,
             now,

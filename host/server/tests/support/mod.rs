@@ -42,7 +42,7 @@ impl Running {
         Running::on(self.dir, park_idle, tuning).await
     }
 
-    async fn on(dir: TempDir, park_idle: Duration, tuning: Tuning) -> Running {
+    pub(crate) async fn on(dir: TempDir, park_idle: Duration, tuning: Tuning) -> Running {
         let config_file = dir.path().join("server.toml");
         let options = Options {
             config: Some(config_file),

@@ -15,9 +15,10 @@ pub(crate) async fn cancel(
     look: &mut impl Look,
     work: &mut Work,
     run: RunId,
+    reason: Option<String>,
     now: Timestamp,
 ) -> Result<Commanded> {
-    let commanded = end(work, run, now)?;
+    let commanded = end(work, run, reason, now)?;
     if let Commanded::Done(_) = commanded {
         children::ended(look, work, run, Err(invoke::cancelled(run)), now).await?;
     }
@@ -28,7 +29,7 @@ pub(crate) async fn cancel(
 pub(crate) fn cancel_orphans(work: &mut Work, orphans: &[RunId], now: Timestamp) -> Result<Orphans> {
     let mut cancelled = Vec::new();
     for run in orphans {
-        if let Commanded::Done(_) = end(work, *run, now)? {
+        if let Commanded::Done(_) = end(work, *run, None, now)? {
             cancelled.push(*run);
         }
     }
@@ -38,7 +39,7 @@ pub(crate) fn cancel_orphans(work: &mut Work, orphans: &[RunId], now: Timestamp)
     })
 }
 
-fn end(work: &mut Work, run: RunId, now: Timestamp) -> Result<Commanded> {
+fn end(work: &mut Work, run: RunId, reason: Option<String>, now: Timestamp) -> Result<Commanded> {
     let Some(row) = work.get(run) else {
         return Ok(Commanded::NotFound);
     };
@@ -46,7 +47,7 @@ fn end(work: &mut Work, run: RunId, now: Timestamp) -> Result<Commanded> {
         return Ok(Commanded::Refused(row.state));
     }
     let state = work.change(run, |row| {
-        row.on(Event::Cancel, None)?;
+        row.on(Event::Cancel, reason)?;
         row.owner = None;
         row.hold = Hold::None;
         row.epoch += 1;
@@ -55,6 +56,7 @@ fn end(work: &mut Work, run: RunId, now: Timestamp) -> Result<Commanded> {
     })?;
     work.clear_completions(run);
     work.clear_waits(run);
+    work.ended(run);
     Ok(Commanded::Done(state))
 }
 
@@ -68,7 +70,7 @@ pub(crate) async fn cancel_all(
 ) -> Result<Vec<RunId>> {
     let mut cancelled = Vec::with_capacity(runs.len());
     for run in runs {
-        if let Commanded::Done(_) = cancel(look, work, *run, now).await? {
+        if let Commanded::Done(_) = cancel(look, work, *run, None, now).await? {
             cancelled.push(*run);
         }
     }

@@ -211,10 +211,9 @@ fn follow(work: &mut Work, append: &Append) -> Result<()> {
                 row.continued = true;
                 row.queued_at = now;
                 row.completions = false;
-                row.waits = false;
                 Ok(())
             })?;
-            work.clear_waits(id);
+            work.reset_waits(id);
             work.clear_journal(id);
             work.clear_completions(id);
             work.blob(id.to_bytes(), place::CONTINUED, continued.clone());
@@ -248,6 +247,7 @@ fn end(work: &mut Work, append: &Append, end: End) -> Result<()> {
     if waits {
         work.clear_waits(id);
     }
+    work.ended(id);
     Ok(())
 }
 

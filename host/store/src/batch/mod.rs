@@ -17,6 +17,8 @@
 pub(crate) mod children;
 pub(crate) mod command;
 pub(crate) mod cron;
+pub(crate) mod ending;
+pub(crate) mod ends;
 pub(crate) mod execute;
 pub(crate) mod ingest;
 pub(crate) mod limits;

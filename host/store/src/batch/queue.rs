@@ -1,7 +1,9 @@
 //! Where writes are handed in, and how the writer takes them: all that is queued, up to a bound, with no delay.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use dormouse_core::RunId;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -26,6 +28,9 @@ pub(crate) struct Queue {
     fatal: Arc<OnceLock<Error>>,
     /// Told after each commit that has made waiting runs ready.
     woken: Arc<Notify>,
+    /// Runs that commits have cancelled by events, until somebody asks.
+    cancelled: Arc<Mutex<Vec<RunId>>>,
+    cancels: Arc<Notify>,
     ended: watch::Receiver<bool>,
 }
 
@@ -51,6 +56,18 @@ impl Queue {
     /// Waits for a commit that has made waiting runs ready.
     pub(crate) async fn woken(&self) {
         self.woken.notified().await;
+    }
+
+    /// Waits for a commit that has cancelled runs by events.
+    pub(crate) async fn cancelled(&self) -> Vec<RunId> {
+        loop {
+            let heard = self.cancels.notified();
+            let runs = std::mem::take(&mut *self.cancelled.lock().unwrap_or_else(PoisonError::into_inner));
+            if !runs.is_empty() {
+                return runs;
+            }
+            heard.await;
+        }
     }
 
     /// Writes that wait.
@@ -81,12 +98,15 @@ pub(crate) fn queue(capacity: usize) -> (Queue, Inbox) {
     let closed = Arc::new(AtomicBool::new(false));
     let fatal = Arc::new(OnceLock::new());
     let woken = Arc::new(Notify::new());
+    let (cancelled, cancels) = (Arc::new(Mutex::default()), Arc::new(Notify::new()));
     let (end, ended) = watch::channel(false);
     let queue = Queue {
         sender,
         closed: Arc::clone(&closed),
         fatal: Arc::clone(&fatal),
         woken: Arc::clone(&woken),
+        cancelled: Arc::clone(&cancelled),
+        cancels: Arc::clone(&cancels),
         ended,
     };
     let inbox = Inbox {
@@ -94,6 +114,8 @@ pub(crate) fn queue(capacity: usize) -> (Queue, Inbox) {
         closed,
         fatal,
         woken,
+        cancelled,
+        cancels,
         end,
         closing: false,
     };
@@ -106,6 +128,8 @@ pub(crate) struct Inbox {
     closed: Arc<AtomicBool>,
     fatal: Arc<OnceLock<Error>>,
     woken: Arc<Notify>,
+    cancelled: Arc<Mutex<Vec<RunId>>>,
+    cancels: Arc<Notify>,
     end: watch::Sender<bool>,
     closing: bool,
 }
@@ -170,6 +194,17 @@ impl Inbox {
     /// Says that a commit has made waiting runs ready.
     pub(crate) fn wake(&self) {
         self.woken.notify_one();
+    }
+
+    /// Says that a commit has cancelled runs by events.
+    pub(crate) fn cancel(&self, runs: Vec<RunId>) {
+        if !runs.is_empty() {
+            self.cancelled
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(runs);
+            self.cancels.notify_one();
+        }
     }
 
     /// The error after which nothing can be promised any more.

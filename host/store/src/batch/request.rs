@@ -5,6 +5,7 @@ use dormouse_core::{Digest, FunctionName, Json, RunId, Seq, Timestamp};
 use crate::cancellation::{Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
 use crate::cron::{NewSchedules, Tick, Ticked};
+use crate::ends::{Expired, Tell, Told};
 use crate::execute::{Append, Appended};
 use crate::ingest::{Created, Ingest};
 use crate::registry::{Changed, NewVersion, Stored};
@@ -20,6 +21,7 @@ pub(crate) enum Request {
     Append(Append),
     Ingest(Ingest),
     Tick(Tick),
+    Tell(Tell),
     Claim(Claim),
     FireTimers(FireTimers),
     Join(NewNode, Timestamp),
@@ -29,6 +31,7 @@ pub(crate) enum Request {
     TakeOver(u32, Timestamp),
     Cancel(RunId, Timestamp),
     CancelOrphans(u32, Timestamp),
+    Expire(u32, Timestamp),
     Wake(RunId, Option<Seq>, Timestamp),
     Unblock(String, Timestamp),
     RetryUnreadable(String, u32, Timestamp),
@@ -63,12 +66,14 @@ impl Request {
             }
             Request::Ingest(ingest) => 1 + ingested(ingest),
             Request::Tick(tick) => 2 + tick.start.as_ref().map_or(0, |start| ingested(&start.ingest)),
+            Request::Tell(tell) => 2 + ingested(&tell.ingest),
             Request::PutSchedules(new) => 1 + new.schedules.len(),
             Request::Claim(claim) => 1 + claim.limit as usize,
             Request::FireTimers(fire) => 1 + fire.limit as usize,
             Request::TakeOver(limit, _)
             | Request::Prune(_, limit)
             | Request::CancelOrphans(limit, _)
+            | Request::Expire(limit, _)
             | Request::RetryUnreadable(_, limit, _)
             | Request::ReleaseHeld(limit, _) => 1 + *limit as usize,
             Request::CancelExamined(examined) => 1 + examined.runs.len(),
@@ -78,7 +83,10 @@ impl Request {
 
     /// Whether it is decided in memory together with others of its kind.
     pub(crate) fn is_grouped(&self) -> bool {
-        matches!(self, Request::Append(_) | Request::Ingest(_) | Request::Tick(_))
+        matches!(
+            self,
+            Request::Append(_) | Request::Ingest(_) | Request::Tick(_) | Request::Tell(_)
+        )
     }
 }
 
@@ -94,11 +102,13 @@ pub(crate) enum Answer {
     Appended(Appended),
     Created(Vec<Created>),
     Ticked(Ticked),
+    Told(Told),
     Claimed(ClaimedBatch),
     Fired(Fired),
     Count(u64),
     Commanded(Commanded),
     Orphans(Orphans),
+    Expired(Expired),
     Signalled(Option<RunId>),
     Cancellation(Cancellation),
     Cancelled(Vec<RunId>),

@@ -9,6 +9,7 @@ use std::collections::hash_map::Entry;
 
 use dormouse_core::journal::Record;
 use dormouse_core::run::{Event, Phase, RunError, State, Status};
+use dormouse_core::system::Kinds;
 use dormouse_core::{FunctionName, Json, RunId, Seq, Timestamp};
 
 use crate::error::{Error, Result};
@@ -69,6 +70,8 @@ pub(crate) struct RunRow {
     pub(crate) completions: bool,
     /// Whether waits may be stored for it.
     pub(crate) waits: bool,
+    /// The events of ends that somebody may listen to.
+    pub(crate) listened: Kinds,
 }
 
 /// Who holds a run. The numbers are on disk.
@@ -209,7 +212,9 @@ pub(crate) struct Work {
     waits_ended: Vec<(RunId, Seq)>,
     waits_given_up: Vec<(RunId, Seq)>,
     waits_cleared: Vec<RunId>,
+    waits_reset: Vec<RunId>,
     orphans: Vec<RunId>,
+    ends: Vec<(RunId, Kinds)>,
     /// A waiting run was made ready by what it waited for.
     pub(crate) woke: bool,
     journal_cleared: Vec<RunId>,
@@ -323,7 +328,9 @@ impl Work {
 
     /// Whether a stored wait is over by what this batch does.
     pub(crate) fn is_over(&self, run: RunId, operation: Seq) -> bool {
-        self.waits_cleared.contains(&run) || self.waits_ended.contains(&(run, operation))
+        self.waits_cleared.contains(&run)
+            || self.waits_reset.contains(&run)
+            || self.waits_ended.contains(&(run, operation))
     }
 
     /// A wait is over: the stored one, and the one that this batch was going to store.
@@ -345,6 +352,22 @@ impl Work {
         self.orphan(|of, _| of == run);
         self.waits.retain(|(of, _)| *of != run);
         self.waits_cleared.push(run);
+    }
+
+    /// All waits of a run are given up, and the run goes on: what may end it stays.
+    pub(crate) fn reset_waits(&mut self, run: RunId) {
+        self.orphan(|of, _| of == run);
+        self.waits.retain(|(of, _)| *of != run);
+        self.waits_reset.push(run);
+    }
+
+    /// A run has ended, which is to be told if somebody listens.
+    pub(crate) fn ended(&mut self, run: RunId) {
+        let Some(row) = self.get(run) else { return };
+        let kinds = Kinds::of(row.state.status).among(row.listened);
+        if !kinds.is_empty() {
+            self.ends.push((run, kinds));
+        }
     }
 
     /// Of the waits that this batch was going to store.
@@ -399,8 +422,10 @@ impl Work {
             completions_cleared: std::mem::take(&mut self.completions_cleared),
             delivered: std::mem::take(&mut self.delivered),
             waits_cleared: std::mem::take(&mut self.waits_cleared),
+            waits_reset: std::mem::take(&mut self.waits_reset),
             waits_given_up: std::mem::take(&mut self.waits_given_up),
             orphans: std::mem::take(&mut self.orphans),
+            ends: std::mem::take(&mut self.ends),
             waits_ended: std::mem::take(&mut self.waits_ended),
             waits: std::mem::take(&mut self.waits),
             journal: std::mem::take(&mut self.journal),
@@ -464,10 +489,14 @@ pub(crate) struct Changes {
     pub(crate) delivered: Vec<(RunId, Seq)>,
     /// Runs whose waits are dropped.
     pub(crate) waits_cleared: Vec<RunId>,
+    /// Runs whose waits are dropped, but for what may end them.
+    pub(crate) waits_reset: Vec<RunId>,
     /// Single waits of those to drop that their own runs have given up.
     pub(crate) waits_given_up: Vec<(RunId, Seq)>,
     /// Runs that are orphans, beside those that dropped waits name.
     pub(crate) orphans: Vec<RunId>,
+    /// Ends that are to be told.
+    pub(crate) ends: Vec<(RunId, Kinds)>,
     /// Single waits to drop.
     pub(crate) waits_ended: Vec<(RunId, Seq)>,
     /// Waits to add.

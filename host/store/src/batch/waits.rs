@@ -5,12 +5,14 @@
 
 use std::collections::{HashMap, HashSet};
 
+use dormouse_core::ending::cancelled_by;
 use dormouse_core::operation::SendSignal;
 use dormouse_core::run::{Event, Phase};
 use dormouse_core::wait::{EventWait, SignalWait, holds, key, signal_replaced, signal_taken};
 use dormouse_core::{EventId, Failure, Json, RunId, Seq, Timestamp, limit};
 use serde_json::Value;
 
+use super::ending::Cancelled;
 use super::execute::Look;
 use super::ingest::Small;
 use super::runs::Work;
@@ -27,6 +29,10 @@ pub(crate) mod kind {
     pub(crate) const SIGNAL: i64 = 2;
     /// For another run's end.
     pub(crate) const CHILD: i64 = 3;
+    /// None: an event cancels the run.
+    pub(crate) const CANCELS: i64 = 4;
+    /// None: the run may be over at a time.
+    pub(crate) const DEADLINE: i64 = 5;
 }
 
 /// How a wait for a run's end names it.
@@ -56,12 +62,43 @@ pub(crate) struct Probe {
 
 /// A wait for an event, as it is found.
 pub(crate) struct Found {
+    /// [`kind::EVENT`], or [`kind::CANCELS`] when the event cancels the run.
+    pub(crate) kind: i64,
     pub(crate) probe: Probe,
     pub(crate) run: RunId,
     pub(crate) operation: Seq,
     pub(crate) condition: Option<String>,
     /// The event that started the run, if there is a condition that may ask for it.
     pub(crate) started_by: Option<Json>,
+    /// Later events don't cancel the run.
+    pub(crate) until: Option<Timestamp>,
+}
+
+/// What new events do to runs.
+#[derive(Default)]
+pub(crate) struct Ending {
+    /// Waits that they end.
+    pub(crate) completions: Vec<(RunId, Completion)>,
+    /// Runs that they cancel, each once.
+    pub(crate) cancels: Vec<Cancelled>,
+}
+
+impl Ending {
+    /// Whether they do nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.completions.is_empty() && self.cancels.is_empty()
+    }
+
+    /// The runs.
+    pub(crate) fn runs(&self) -> Vec<RunId> {
+        let woken = self.completions.iter().map(|(run, _)| *run);
+        woken.chain(self.cancelled()).collect()
+    }
+
+    /// Those that are cancelled.
+    pub(crate) fn cancelled(&self) -> impl Iterator<Item = RunId> {
+        self.cancels.iter().map(|cancelled| cancelled.run)
+    }
 }
 
 /// Takes the waits that come with an append's entries. One that finds its event looking back, or its signal taken, is
@@ -224,6 +261,8 @@ pub(crate) fn new_paths(small: &impl Small, work: &Work) -> Vec<(String, String)
 pub(crate) struct Arrivals<'i>(Vec<Arrival<'i>>);
 
 struct Arrival<'i> {
+    /// Where it stands among the batch's events.
+    place: usize,
     event: &'i NewEvent,
     payload: Value,
     probes: Vec<Probe>,
@@ -233,7 +272,7 @@ impl<'i> Arrivals<'i> {
     /// Of some events, in order, those that a wait can be looked up by.
     pub(crate) fn of(small: &impl Small, events: impl Iterator<Item = &'i NewEvent>) -> Arrivals<'i> {
         let mut arrivals = Vec::new();
-        for event in events {
+        for (place, event) in events.enumerate() {
             let paths = small.wait_paths(&event.name);
             if paths.is_empty() {
                 continue;
@@ -253,6 +292,7 @@ impl<'i> Arrivals<'i> {
             let probes: Vec<Probe> = paths.iter().filter_map(probe).collect();
             if !probes.is_empty() {
                 arrivals.push(Arrival {
+                    place,
                     event,
                     payload,
                     probes,
@@ -285,33 +325,50 @@ impl<'i> Arrivals<'i> {
         probes
     }
 
-    /// Which of the waits that were found they end. A wait is ended once, by the first.
-    pub(crate) fn ends(&self, found: &[Found]) -> Vec<(RunId, Completion)> {
+    /// Which of the waits that were found they end, and which runs. A wait is ended once, by the first. A run that was `born`
+    /// in the batch is cancelled only by what stands behind its own event.
+    pub(crate) fn ends(&self, found: &[Found], born: &HashMap<RunId, usize>) -> Ending {
         let mut waits: HashMap<&Probe, Vec<(&Found, Value)>> = HashMap::new();
         for wait in found {
             let started_by = wait.started_by.as_ref().map(read).unwrap_or_default();
             waits.entry(&wait.probe).or_default().push((wait, started_by));
         }
         let mut ended: HashSet<(RunId, Seq)> = HashSet::new();
-        let mut completions = Vec::new();
+        let mut ending = Ending::default();
+        let mut cancelled: HashSet<RunId> = HashSet::new();
         for arrival in &self.0 {
             let asked = arrival.probes.iter().filter_map(|probe| waits.get(probe));
             for (wait, started_by) in asked.flatten() {
-                let over = ended.contains(&(wait.run, wait.operation));
+                let at = arrival.event.received_at;
+                let over = ended.contains(&(wait.run, wait.operation)) || cancelled.contains(&wait.run);
+                let late = wait.until.is_some_and(|until| at > until);
                 let fits = |condition: &str| holds(condition, &arrival.payload, started_by);
-                if over || !wait.condition.as_deref().is_none_or(fits) {
+                if over || late || !wait.condition.as_deref().is_none_or(fits) {
+                    continue;
+                }
+                if wait.kind == kind::CANCELS {
+                    if born.get(&wait.run).is_none_or(|place| arrival.place > *place) {
+                        cancelled.insert(wait.run);
+                        ending.cancels.push(Cancelled {
+                            run: wait.run,
+                            reason: cancelled_by(&arrival.event.name, arrival.event.id),
+                            at,
+                        });
+                    }
                     continue;
                 }
                 ended.insert((wait.run, wait.operation));
                 let completion = Completion {
                     operation: wait.operation,
-                    at: arrival.event.received_at,
+                    at,
                     outcome: Ok(arrival.event.payload.clone()),
                 };
-                completions.push((wait.run, completion));
+                ending.completions.push((wait.run, completion));
             }
         }
-        completions
+        // What a run waited for is nothing to it once it has ended.
+        ending.completions.retain(|(run, _)| !cancelled.contains(run));
+        ending
     }
 }
 

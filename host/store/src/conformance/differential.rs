@@ -33,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 75] = [
+const KINDS: [&str; 81] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -102,6 +102,12 @@ const KINDS: [&str; 75] = [
     "tick",
     "tick-lost",
     "tick-stale",
+    "ingest-cancels",
+    "expire",
+    "expire-kept",
+    "tell",
+    "tell-before",
+    "tell-stale",
     "put-version",
     "activate",
     "delete-version",
@@ -180,6 +186,8 @@ macro_rules! both {
 mod appending;
 mod cancelling;
 mod carried;
+mod ending;
+mod ends;
 mod pausing;
 mod reads;
 mod ticking;
@@ -299,13 +307,21 @@ impl Pair {
         match self.random.below(100) {
             0 => self.nodes().await,
             1..=19 => self.ingest().await,
-            20..=22 => self.ticking().await,
+            20..=21 => self.ticking().await,
+            22 => match self.random.one_in(3) {
+                true => self.expire().await,
+                false => self.tell().await,
+            },
             23..=32 => self.claim().await,
             33..=40 => self.fire().await,
             41..=80 => self.append().await,
             81..=82 => self.pausing().await,
             83 => self.cancelling().await,
-            84..=85 => self.cancel().await,
+            84 => match self.random.one_in(2) {
+                true => self.orphans().await,
+                false => self.cancel().await,
+            },
+            85 => self.cancel().await,
             86..=92 => self.wake().await,
             93..=94 => self.unblock().await,
             95..=96 => self.registry().await,
@@ -432,9 +448,13 @@ impl Pair {
         }
         // Only the model's: a store may answer with counts that are a moment old.
         let queued = self.model.counts().await.expect("counts").live[Phase::Queued as usize];
+        let before = self.cancelled_by_events().await;
         match both!(self, ingest(ingest.clone())) {
             Ok(created) => {
                 self.succeeded("ingest");
+                if self.cancelled_by_events().await > before {
+                    flags.push("ingest-cancels");
+                }
                 let now_queued = self.model.counts().await.expect("counts").live[Phase::Queued as usize];
                 if now_queued > queued + created.len() as u64 {
                     self.succeeded("wait-ends");
@@ -512,6 +532,7 @@ impl Pair {
             depth: 0,
             held: self.random.one_in(12),
             copy: None,
+            ends: self.ends(),
         }
     }
 
@@ -662,11 +683,13 @@ impl Pair {
     async fn registry(&mut self) {
         let now = self.time();
         let module = MODULES[self.random.below(2) as usize];
-        let digest = digest(self.random.below(5));
+        let number = self.random.below(5);
+        let digest = digest(number);
         let activate = self.random.one_in(2);
         match self.random.below(3) {
             0 => {
-                both!(self, put_version(version(module, digest, activate, now))).expect("stores");
+                let version = ends::listening(number, version(module, digest, activate, now));
+                both!(self, put_version(version.clone())).expect("stores");
                 self.succeeded("put-version");
             }
             1 => {

@@ -118,6 +118,7 @@ impl Fixture {
             depth: 0,
             held: false,
             copy: None,
+            ends: Default::default(),
         }
     }
 

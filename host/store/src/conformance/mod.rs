@@ -7,6 +7,8 @@
 mod cancelling;
 mod commands;
 pub mod differential;
+mod ending;
+mod ends;
 mod execution;
 mod fixture;
 mod gathering;
@@ -141,6 +143,16 @@ checks![
     ticking::a_tick_that_is_left_out_says_why,
     ticking::of_many_ticks_at_once_one_wins,
     ticking::a_tick_is_decided_on_what_is_active,
+    ending::an_event_cancels_the_runs_that_it_fits,
+    ending::whatever_a_run_does_an_event_cancels_it,
+    ending::an_event_from_before_a_run_does_not_cancel_it,
+    ending::what_may_end_a_run_stays_when_it_begins_anew,
+    ending::who_waits_for_a_run_is_told_that_an_event_has_cancelled_it,
+    ending::runs_that_take_too_long_are_cancelled,
+    ending::the_time_to_end_is_counted_from_the_beginning,
+    ends::an_end_is_left_for_who_listens_when_it_ends,
+    ends::an_end_is_told_once,
+    ends::who_waits_for_an_end_listens,
     versions::activation_is_one_step,
     versions::a_version_in_use_is_kept,
     versions::a_deleted_version_can_come_back,

@@ -6,6 +6,8 @@
 
 mod cancellations;
 mod cron;
+mod ending;
+mod ends;
 mod pausing;
 mod run;
 mod runs;
@@ -21,6 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dormouse_core::flow::{Gate, Standing as Limit};
 use dormouse_core::journal::Record;
+use dormouse_core::system::Kinds;
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::watch;
 
@@ -31,6 +34,7 @@ use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCanc
 use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
 use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
+use crate::ends::{Expired, Tell, Told, Untold};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
@@ -59,6 +63,9 @@ struct World {
     events: BTreeMap<EventId, StoredEvent>,
     runs: BTreeMap<RunId, ModelRun>,
     orphans: BTreeSet<RunId>,
+    ends: BTreeMap<RunId, Kinds>,
+    /// The ends that steps have ever waited for.
+    awaited: Kinds,
     dedupe: HashMap<(FunctionName, String), (RunId, Timestamp)>,
     limits: HashMap<(FunctionName, Gate, String), Limit>,
     decisions: BTreeMap<(EventId, FunctionName), Decided>,
@@ -314,6 +321,22 @@ impl Store for MemoryStore {
 
     async fn tick(&self, tick: Tick) -> Result<Ticked> {
         self.world()?.tick(tick)
+    }
+
+    async fn untold(&self, limit: u32) -> Result<Vec<Untold>> {
+        Ok(self.world()?.untold(limit))
+    }
+
+    async fn tell(&self, tell: Tell) -> Result<Told> {
+        self.world()?.tell(tell)
+    }
+
+    async fn next_deadline(&self) -> Result<Option<Timestamp>> {
+        Ok(self.world()?.next_deadline())
+    }
+
+    async fn expire(&self, limit: u32, now: Timestamp) -> Result<Expired> {
+        self.world()?.expire(limit, now)
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dormouse_core::ending::Ends;
 use dormouse_core::flow::Limited;
 use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
 use dormouse_core::limit::CLAIMS_WITHOUT_ENTRY_MAX;
@@ -30,6 +31,8 @@ pub(super) struct ModelRun {
     pub(super) continued: Option<Json>,
     pub(super) completions: BTreeMap<Seq, Completion>,
     pub(super) waits: BTreeMap<Seq, NewWait>,
+    /// What may end it.
+    pub(super) ends: Ends,
     /// Since when it is ready, or when its timer is due.
     pub(super) due: Option<Timestamp>,
     pub(super) journal_bytes: u64,
@@ -123,6 +126,7 @@ impl ModelRun {
         self.shown.ended_at = Some(now);
         self.completions.clear();
         self.give_up_all();
+        self.ends = Ends::default();
         (self.to_pause, self.held) = (false, false);
         Ok(())
     }

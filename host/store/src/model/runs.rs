@@ -7,6 +7,7 @@ use dormouse_core::journal::Record;
 use dormouse_core::limit::EVENT_DEDUPE;
 use dormouse_core::operation::SendSignal;
 use dormouse_core::run::{Event, Phase, State, Status};
+use dormouse_core::system::Kinds;
 use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp, invoke};
 
 use super::World;
@@ -146,11 +147,13 @@ impl World {
             self.decisions.entry(key).or_insert(decided);
         }
         let mut news = Vec::new();
-        for event in ingest.events {
+        let mut places = BTreeMap::new();
+        for (place, event) in ingest.events.into_iter().enumerate() {
+            places.entry(event.id).or_insert(place);
             if self.events.contains_key(&event.id) {
                 continue;
             }
-            news.push(event.id);
+            news.push((place, event.id));
             self.events.insert(
                 event.id,
                 StoredEvent {
@@ -163,16 +166,31 @@ impl World {
                 },
             );
         }
+        // Of runs that are new, those that stand before an event.
+        let mut before: BTreeMap<RunId, usize> = BTreeMap::new();
         for (run, lease, held) in born {
             let batch = run.rerun_of.filter(|_| !own.contains(&run.event_id));
             if let Some(events) = batch.and_then(|of| self.batches.get(&of).cloned()) {
                 self.batches.insert(run.id, events);
             }
+            before.insert(run.id, places.get(&run.event_id).copied().unwrap_or(usize::MAX));
+            for cancels in &run.ends.cancel_on {
+                self.awaited = self.awaited.and(Kinds::named(&cancels.event));
+            }
             self.create(run, lease, held, ingest.now)?;
         }
-        for event in news {
-            self.end_waits(event)?;
+        let mut cancelled = BTreeSet::new();
+        for (place, event) in &news {
+            cancelled.extend(self.cancelled_by(*event, *place, &before));
         }
+        let waited = self.waiting(&cancelled.iter().copied().collect::<Vec<_>>());
+        for (_, event) in &news {
+            self.end_waits(*event, &cancelled)?;
+        }
+        for (place, event) in &news {
+            self.cancel_by(*event, *place, &before)?;
+        }
+        self.left(waited, Some(ingest.now))?;
         Ok(created)
     }
 
@@ -222,6 +240,7 @@ impl World {
             continued: None,
             completions: BTreeMap::new(),
             waits: BTreeMap::new(),
+            ends: run.ends,
             due: None,
             journal_bytes: 0,
             claims: 0,
@@ -459,7 +478,9 @@ impl World {
         };
         let appended = self.of(id)?.follow(append.then, append.now)?;
         self.adopt(id)?;
+        self.await_ends(id)?;
         if let Some(outcome) = outcome {
+            self.ended(id)?;
             self.child_ended(id, outcome, append.now)?;
         }
         if let Some(ingest) = append.ingest.filter(|_| !repeated) {
@@ -477,6 +498,16 @@ impl World {
 
     /// Ends a run that may have left a throttle's line.
     pub(super) fn cancel_one(&mut self, id: RunId, now: Timestamp) -> Result<Commanded> {
+        self.cancel_for(id, None, now)
+    }
+
+    /// The same, for a reason.
+    pub(super) fn cancel_for(
+        &mut self,
+        id: RunId,
+        reason: Option<String>,
+        now: Timestamp,
+    ) -> Result<Commanded> {
         let Some(run) = self.runs.get_mut(&id) else {
             return Ok(Commanded::NotFound);
         };
@@ -484,9 +515,11 @@ impl World {
             return Ok(Commanded::Refused(run.shown.state));
         }
         run.end(Event::Cancel, now)?;
+        run.shown.reason = reason;
         run.shown.epoch += 1;
         let state = run.shown.state;
         self.adopt(id)?;
+        self.ended(id)?;
         self.child_ended(id, Err(invoke::cancelled(id)), now)?;
         Ok(Commanded::Done(state))
     }

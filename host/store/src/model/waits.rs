@@ -1,6 +1,7 @@
 //! Waits in the model: every event is held against every wait.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use dormouse_core::wait::{EventWait, signal_replaced, signal_taken};
 use dormouse_core::{EventId, Json, Outcome, RunId, Seq, Timestamp, limit};
@@ -95,13 +96,13 @@ impl World {
     }
 
     /// An event was stored: ends the waits that it ends.
-    pub(super) fn end_waits(&mut self, event: EventId) -> Result<()> {
+    pub(super) fn end_waits(&mut self, event: EventId, cancelled: &BTreeSet<RunId>) -> Result<()> {
         let Some(event) = self.events.get(&event).cloned() else {
             return Ok(());
         };
         let payload = read(&event.payload);
         let mut ended: Vec<(RunId, Seq)> = Vec::new();
-        for (id, run) in &self.runs {
+        for (id, run) in self.runs.iter().filter(|(id, _)| !cancelled.contains(id)) {
             for (operation, wait) in &run.waits {
                 if let WaitOn::Event(on) = &wait.on
                     && on.event == event.name
@@ -162,7 +163,7 @@ impl World {
     }
 
     /// The event that started a run.
-    fn started_by(&self, run: RunId) -> Value {
+    pub(super) fn started_by(&self, run: RunId) -> Value {
         let event = self
             .runs
             .get(&run)
@@ -171,6 +172,6 @@ impl World {
     }
 }
 
-fn read(json: &Json) -> Value {
+pub(super) fn read(json: &Json) -> Value {
     json.read().unwrap_or_default()
 }

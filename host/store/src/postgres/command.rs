@@ -8,8 +8,8 @@ use super::execute::Writing;
 use super::fault::Attempt;
 use super::runs::{flush, hot_columns, load, take};
 use super::sql::{Cells, Conn};
-use super::throttles;
 use super::writer::Effects;
+use super::{throttles, waits};
 use crate::batch;
 use crate::batch::runs::Work;
 use crate::batch::throttles::waiting;
@@ -18,18 +18,7 @@ use crate::command::{Commanded, Orphans, unreadable_as_stored};
 /// Locks and reads runs that are to end, and with them those whose steps may wait for that: all in the order of their ids.
 pub(super) async fn load_to_end(conn: &mut Conn, work: &mut Work, runs: Vec<RunId>) -> Attempt<()> {
     let mut ids = runs;
-    // Who a run's parent is never changes, so it may be read before.
-    let parents = conn
-        .fetch(
-            "SELECT DISTINCT parent_id FROM runs WHERE id = ANY($1) AND parent_id IS NOT NULL",
-            |args| {
-                args.keys(ids.iter().copied());
-            },
-        )
-        .await?;
-    for row in &parents {
-        ids.push(Cells::of(row).run()?);
-    }
+    ids.extend(waits::parents(conn, &ids).await?);
     load(conn, work, ids).await
 }
 
@@ -43,7 +32,7 @@ pub(super) async fn cancel(
     load_to_end(conn, &mut work, vec![run]).await?;
     let waited = waiting(&work, &[run]);
     let mut writing = Writing::on(conn);
-    let commanded = batch::command::cancel(&mut writing, &mut work, run, now).await;
+    let commanded = batch::command::cancel(&mut writing, &mut work, run, None, now).await;
     let commanded = writing.settle(commanded)?;
     throttles::left(conn, &mut work, &waited, Some(now)).await?;
     effects.woke |= work.woke;

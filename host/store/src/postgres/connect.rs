@@ -29,7 +29,7 @@ const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 pub type Migration = (i64, &'static str, &'static str);
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [Migration; 9] = [
+const MIGRATIONS: [Migration; 11] = [
     (
         1,
         "initial",
@@ -72,8 +72,18 @@ const MIGRATIONS: [Migration; 9] = [
     ),
     (
         9,
+        "ends",
+        include_str!("../../../../migrations/postgres/0009_ends.sql"),
+    ),
+    (
+        10,
+        "endings",
+        include_str!("../../../../migrations/postgres/0010_endings.sql"),
+    ),
+    (
+        11,
         "batches",
-        include_str!("../../../../migrations/postgres/0009_batches.sql"),
+        include_str!("../../../../migrations/postgres/0011_batches.sql"),
     ),
 ];
 

@@ -11,7 +11,9 @@ use super::fault::{Attempt, Fault};
 use super::runs::{READY, TIMERS, bind_places};
 use super::sql::{Cells, Conn, Together};
 use super::writer::Effects;
-use super::{limits, throttles, waits, windows};
+use super::{ending, limits, throttles, waits, windows};
+use crate::batch;
+use crate::batch::ending::{born, places as event_places};
 use crate::batch::ingest::{
     Additions, Birth, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places,
     sources,
@@ -78,6 +80,8 @@ pub(super) async fn ingest(
         .map(|request| request.now)
         .max()
         .unwrap_or_default();
+    let paths = batch::ending::new_paths(cache, &additions.runs);
+    waits::store_paths(conn, cache, paths).await?;
     if !awaiting {
         write(conn, cache, effects, additions, now).await?;
         windows::write(conn, effects, &mut work, gatherings).await?;
@@ -85,9 +89,10 @@ pub(super) async fn ingest(
     }
     let mut arrivals = Arrivals::of(cache, accepted(requests, &answers));
     waits::keep_news(conn, &mut arrivals).await?;
+    let born = born(&additions.runs, &event_places(accepted(requests, &answers)));
     write(conn, cache, effects, additions, now).await?;
     windows::write(conn, effects, &mut work, gatherings).await?;
-    waits::end(conn, effects, &arrivals, locked).await?;
+    waits::end(conn, effects, &arrivals, locked, &born, now).await?;
     Ok(answers)
 }
 
@@ -182,6 +187,7 @@ async fn write(
     together.add(&timers, TIMERS, bind_places);
     together.run(conn).await?;
     copies::write(conn, &additions.runs).await?;
+    ending::insert(conn, &batch::ending::rows(&additions.runs)).await?;
     limits::sweep(conn, cache, additions.limits.len(), now).await?;
     effects.marks.lower(&ready, &timers);
     effects.tell |= !ready.is_empty();

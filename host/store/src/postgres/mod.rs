@@ -24,6 +24,8 @@ mod components;
 mod connect;
 mod copies;
 mod cron;
+mod ending;
+mod ends;
 mod execute;
 mod fault;
 mod hints;
@@ -66,6 +68,7 @@ use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCanc
 use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
 use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
+use crate::ends::{Expired, Tell, Told, Untold};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
@@ -449,6 +452,26 @@ impl Store for PostgresStore {
 
     async fn tick(&self, tick: Tick) -> Result<Ticked> {
         expect!(self.queue.submit(Request::Tick(tick)).await, Answer::Ticked(ticked) => ticked)
+    }
+
+    async fn untold(&self, limit: u32) -> Result<Vec<Untold>> {
+        on!(self.readers, (limit) conn => ends::untold(conn, limit)).await
+    }
+
+    async fn tell(&self, tell: Tell) -> Result<Told> {
+        expect!(self.queue.submit(Request::Tell(tell)).await, Answer::Told(told) => told)
+    }
+
+    async fn next_deadline(&self) -> Result<Option<Timestamp>> {
+        on!(self.readers, () conn => ending::next(conn)).await
+    }
+
+    async fn expire(&self, limit: u32, now: Timestamp) -> Result<Expired> {
+        expect!(self.queue.submit(Request::Expire(limit, now)).await, Answer::Expired(expired) => expired)
+    }
+
+    async fn cancelled(&self) -> Vec<RunId> {
+        self.queue.cancelled().await
     }
 
     async fn put_component(&self, digest: Digest, bytes: &[u8]) -> Result<()> {

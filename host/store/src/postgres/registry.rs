@@ -6,8 +6,9 @@ use sqlx::postgres::PgRow;
 
 use super::cache::Cache;
 use super::fault::Attempt;
-use super::pausing;
 use super::sql::{Cells, Conn};
+use super::{ends, pausing};
+use crate::batch::ends::listens;
 use crate::batch::ingest::Small;
 use crate::error::{Error, Result};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
@@ -23,10 +24,10 @@ pub(super) async fn put_version(conn: &mut Conn, cache: &mut Cache, version: &Ne
     let new = cache.version_id(&version.module, version.digest).is_none();
     if new {
         conn.execute(
-            "INSERT INTO versions (id, module, digest, manifest, size, uploaded_by, message, uploaded_ms) \
-             SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4, $5, $6, $7 FROM versions \
+            "INSERT INTO versions (id, module, digest, manifest, size, uploaded_by, message, uploaded_ms, listens) \
+             SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4, $5, $6, $7, $8 FROM versions \
              ON CONFLICT (module, digest) DO UPDATE SET manifest = $3, size = $4, uploaded_by = $5, message = $6, \
-             uploaded_ms = $7, deleted = false",
+             uploaded_ms = $7, deleted = false, listens = $8",
             |args| {
                 args.text(&version.module)
                     .bytes(version.digest.as_bytes())
@@ -34,7 +35,8 @@ pub(super) async fn put_version(conn: &mut Conn, cache: &mut Cache, version: &Ne
                     .int(i64::try_from(version.size).unwrap_or(i64::MAX))
                     .text(&version.uploaded_by)
                     .text_or_null(version.message.as_deref())
-                    .time(version.now);
+                    .time(version.now)
+                    .int(listens(&version.manifest).bits());
             },
         )
         .await?;
@@ -144,7 +146,7 @@ pub(super) async fn next_generation(conn: &mut Conn, cache: &mut Cache) -> Attem
     conn.execute("UPDATE registry SET generation = generation + 1", |_| {})
         .await?;
     cache.generation += 1;
-    Ok(())
+    ends::listen(conn).await
 }
 
 pub(super) async fn put_config(conn: &mut Conn, document: &Json, now: Timestamp) -> Attempt<i64> {

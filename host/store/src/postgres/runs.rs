@@ -1,13 +1,14 @@
 //! The rows of runs and all that follows from them, on Postgres: locked in the order of their ids, read and written in
 //! one statement each.
 
+use dormouse_core::system::Kinds;
 use dormouse_core::{Json, RunId, Timestamp};
 use sqlx::postgres::PgRow;
 
 use super::fault::Attempt;
 use super::marks::Marks;
 use super::sql::{Args, Cells, Conn, Key, Together};
-use super::waits;
+use super::{ends, waits};
 use crate::batch::execute::completion_payload;
 use crate::batch::runs::{Changes, Hold, RunRow, SHARD, Work, inline, is_large, state};
 use crate::error::Result;
@@ -102,6 +103,8 @@ pub(super) fn read_row(cells: &mut Cells<'_>) -> Result<RunRow> {
         continued: cells.flag()?,
         completions: cells.flag()?,
         waits: cells.flag()?,
+        // Whether anybody listens is asked when the end is written.
+        listened: Kinds::ALL,
         parent: cells.run_or_null()?,
         hold: Hold::from_number(cells.int()?)?,
         reason: None,
@@ -164,6 +167,7 @@ pub(super) async fn flush(conn: &mut Conn, work: &mut Work, marks: &Marks) -> At
     remove(&mut together, &changes);
     add(&mut together, &changes);
     waits::write(&mut together, &changes);
+    ends::insert(&mut together, &changes.ends);
     update(&mut together, &changes);
     together.run(conn).await?;
     marks.lower(&changes.ready, &changes.timers);

@@ -12,7 +12,7 @@
 //! runs an event may wake is found out before the batch locks its own runs, so that all of them are locked together.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp};
 
@@ -22,10 +22,13 @@ use super::fault::Attempt;
 use super::runs::{flush, load};
 use super::sql::{Args, Cells, Conn, Together};
 use super::writer::Effects;
+use super::{ends, throttles};
 use crate::batch;
+use crate::batch::ends::awaited;
 use crate::batch::ingest::Small;
 use crate::batch::request::Request;
 use crate::batch::runs::{Changes, Work, place};
+use crate::batch::throttles::waiting;
 use crate::batch::waits::{Arrivals, Found, Probe, child_name, child_path, complete, kind, new_paths};
 use crate::error::Result;
 use crate::ingest::Ingest;
@@ -41,13 +44,15 @@ const HOLDERS: &str = "SELECT w.run_id, w.operation FROM waits w \
      WHERE w.kind = 2 AND w.name = ANY($1) AND w.path = '' AND w.key = ''";
 const REMOVE: &str = "DELETE FROM waits w USING UNNEST($1::uuid[], $2::int8[]) AS v(run_id, operation) \
      WHERE w.run_id = v.run_id AND w.operation = v.operation";
+/// What may end the run stays.
+const RESET: &str = "DELETE FROM waits WHERE kind < 4 AND run_id = ANY($1::uuid[])";
 const CLEAR: &str = "DELETE FROM waits WHERE run_id = ANY($1::uuid[])";
-const FIND: &str = "SELECT w.name, w.path, w.key, w.run_id, w.operation, w.condition, \
+const FIND: &str = "SELECT w.kind, w.until_ms, w.name, w.path, w.key, w.run_id, w.operation, w.condition, \
      CASE WHEN w.condition IS NOT NULL THEN (SELECT CASE WHEN e.large \
        THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END \
        FROM runs r JOIN events e ON e.id = r.event_id WHERE r.id = w.run_id) END \
      FROM UNNEST($1::text[], $2::text[], $3::text[]) AS v(name, path, key) \
-     JOIN waits w ON w.kind = 1 AND w.name = v.name AND w.path = v.path AND w.key = v.key \
+     JOIN waits w ON w.kind IN (1, 4) AND w.name = v.name AND w.path = v.path AND w.key = v.key \
      ORDER BY w.run_id, w.operation";
 /// In order of the keys, so that two nodes that insert the same ones wait for each other one way only.
 const PATHS: &str = "INSERT INTO wait_paths (name, path) \
@@ -67,7 +72,9 @@ const ORPHANS_OF: &str = "INSERT INTO orphans (run_id) SELECT w.name::uuid \
 const ORPHANS_OF_ALL: &str = "INSERT INTO orphans (run_id) SELECT w.name::uuid FROM waits w \
      WHERE w.run_id = ANY($1::uuid[]) AND w.kind = 3 AND w.path = 'cancel' ON CONFLICT DO NOTHING";
 const ORPHANS: &str = "INSERT INTO orphans (run_id) SELECT * FROM UNNEST($1::uuid[]) ON CONFLICT DO NOTHING";
-const _: () = assert!(place::EVENT == -3 && kind::EVENT == 1 && kind::SIGNAL == 2 && kind::CHILD == 3);
+const _: () = assert!(
+    place::EVENT == -3 && kind::EVENT == 1 && kind::SIGNAL == 2 && kind::CHILD == 3 && kind::CANCELS == 4
+);
 
 /// The first half of the locks' names. The second is a slot.
 const NAMES_LOCK: i32 = 0x646f_726d;
@@ -124,6 +131,12 @@ pub(super) fn lock_names(cache: &Cache, requests: &[&Request], ingests: &[&Inges
             _ => {}
         }
     }
+    let cancels = ingests.iter().flat_map(|ingest| &ingest.runs);
+    for cancels in cancels.flat_map(|run| &run.ends.cancel_on) {
+        if !cache.wait_paths(&cancels.event).contains(&cancels.path) {
+            slots.insert(slot(&cancels.event), true);
+        }
+    }
     let mut text = String::new();
     for (slot, alone) in slots {
         let shared = if alone { "" } else { "_shared" };
@@ -141,8 +154,12 @@ pub(super) async fn candidates(
 ) -> Attempt<Vec<RunId>> {
     let events = ingests.iter().flat_map(|ingest| &ingest.events);
     let arrivals = Arrivals::of(cache, events);
-    let ends = arrivals.ends(&find(conn, &arrivals).await?);
-    let mut runs: Vec<RunId> = ends.into_iter().map(|(run, _)| run).collect();
+    let ending = arrivals.ends(&find(conn, &arrivals).await?, &HashMap::new());
+    let mut runs = ending.runs();
+    let cancelled: Vec<RunId> = ending.cancelled().collect();
+    if !cancelled.is_empty() {
+        runs.extend(parents(conn, &cancelled).await?);
+    }
     let replaced = requests.iter().flat_map(|request| match request {
         Request::Append(append) => append.waits.as_slice(),
         _ => &[],
@@ -161,6 +178,23 @@ pub(super) async fn candidates(
         runs.extend(holders.into_iter().map(|(run, _)| run));
     }
     Ok(runs)
+}
+
+/// The runs whose steps may wait for the ends of some. Who a run's parent is never changes.
+pub(super) async fn parents(conn: &mut Conn, runs: &[RunId]) -> Attempt<Vec<RunId>> {
+    let rows = conn
+        .fetch(
+            "SELECT DISTINCT parent_id FROM runs WHERE id = ANY($1) AND parent_id IS NOT NULL",
+            |args| {
+                args.keys(runs.iter().copied());
+            },
+        )
+        .await?;
+    let mut parents = Vec::with_capacity(rows.len());
+    for row in &rows {
+        parents.push(Cells::of(row).run()?);
+    }
+    Ok(parents)
 }
 
 /// The runs and the operations that wait for some signals.
@@ -230,17 +264,27 @@ pub(super) async fn end(
     effects: &mut Effects<'_>,
     arrivals: &Arrivals<'_>,
     locked: &HashSet<RunId>,
+    born: &HashMap<RunId, usize>,
+    now: Timestamp,
 ) -> Attempt<()> {
-    // Once more: only now that their rows are locked nobody ends these waits any more.
+    // Once more: only now that their rows are locked nobody ends these waits any more. Nobody else sees those that are new.
     let mut found = find(conn, arrivals).await?;
-    found.retain(|wait| locked.contains(&wait.run));
-    let ends = arrivals.ends(&found);
-    if ends.is_empty() {
+    found.retain(|wait| locked.contains(&wait.run) || born.contains_key(&wait.run));
+    let ending = arrivals.ends(&found, born);
+    if ending.is_empty() {
         return Ok(());
     }
     let mut work = Work::default();
-    load(conn, &mut work, ends.iter().map(|(run, _)| *run).collect()).await?;
-    effects.woke |= complete(&mut work, ends)?;
+    load(conn, &mut work, ending.runs()).await?;
+    let waited = waiting(&work, &ending.cancelled().collect::<Vec<_>>());
+    effects.woke |= complete(&mut work, ending.completions)?;
+    if !ending.cancels.is_empty() {
+        let mut writing = Writing::on(conn);
+        let cancelled = batch::ending::cancel(&mut writing, &mut work, ending.cancels).await;
+        effects.cancelled.extend(writing.settle(cancelled)?);
+        throttles::left(conn, &mut work, &waited, Some(now)).await?;
+        effects.woke |= work.woke;
+    }
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
     Ok(())
 }
@@ -260,7 +304,10 @@ async fn find(conn: &mut Conn, arrivals: &Arrivals<'_>) -> Attempt<Vec<Found>> {
         .await?;
     for row in &rows {
         let mut cells = Cells::of(row);
+        let (kind, until) = (cells.int()?, cells.time_or_null()?);
         found.push(Found {
+            kind,
+            until,
             probe: Probe {
                 name: cells.text()?,
                 path: cells.text()?,
@@ -278,6 +325,15 @@ async fn find(conn: &mut Conn, arrivals: &Arrivals<'_>) -> Attempt<Vec<Found>> {
 /// Stores the paths of waits that a batch is going to store.
 pub(super) async fn remember_paths(conn: &mut Conn, cache: &mut Cache, work: &Work) -> Attempt<()> {
     let paths = new_paths(cache, work);
+    store_paths(conn, cache, paths).await
+}
+
+/// Stores paths of events that nobody has asked for yet.
+pub(super) async fn store_paths(
+    conn: &mut Conn,
+    cache: &mut Cache,
+    paths: Vec<(String, String)>,
+) -> Attempt<()> {
     if paths.is_empty() {
         return Ok(());
     }
@@ -286,6 +342,7 @@ pub(super) async fn remember_paths(conn: &mut Conn, cache: &mut Cache, work: &Wo
             .texts(paths.iter().map(|(_, path)| path.as_str()));
     })
     .await?;
+    ends::await_too(conn, awaited(&paths)).await?;
     for (name, path) in paths {
         cache.remember_path(name, path);
     }
@@ -330,6 +387,8 @@ pub(super) fn write(together: &mut Together, changes: &Changes) {
     });
     together.add(&changes.waits_cleared, ORPHANS_OF_ALL, runs);
     together.add(&changes.orphans, ORPHANS, runs);
+    together.add(&changes.waits_reset, ORPHANS_OF_ALL, runs);
+    together.add(&changes.waits_reset, RESET, runs);
     together.add(&changes.waits_cleared, CLEAR, runs);
     together.add(&changes.waits_ended, REMOVE, |args, rows| {
         args.keys(rows.iter().map(|(id, _)| *id))

@@ -20,13 +20,15 @@ use super::fault::{Attempt, Fault};
 use super::marks::Marks;
 use super::sql::{Cells, Conn, Key};
 use super::{
-    cancellations, command, cron, ingest, pausing, registry, runs, schedule, upkeep, waits, windows,
+    cancellations, command, cron, ending, ends, ingest, pausing, registry, runs, schedule, upkeep, waits,
+    windows,
 };
 use crate::batch;
 use crate::batch::queue::Inbox;
 use crate::batch::request::{Answer, Request};
 use crate::batch::runs::Work;
 use crate::cron::{Tick, Ticked};
+use crate::ends::{Tell, Told};
 use crate::error::{Error, Result};
 use crate::execute::Then;
 use crate::ingest::Ingest;
@@ -53,6 +55,8 @@ pub(super) struct Effects<'w> {
     pub(super) tell: bool,
     /// Waiting runs were made ready: this node wants to know of it, too.
     pub(super) woke: bool,
+    /// Runs were cancelled by events.
+    pub(super) cancelled: Vec<RunId>,
 }
 
 /// The writer's own state.
@@ -77,6 +81,7 @@ struct Applied {
     answers: Vec<Result<Answer>>,
     tell: bool,
     woke: bool,
+    cancelled: Vec<RunId>,
 }
 
 impl Writer {
@@ -205,6 +210,7 @@ impl Writer {
         if applied.woke {
             self.inbox.wake();
         }
+        self.inbox.cancel(applied.cancelled);
         if applied.tell {
             self.tell.notify_one();
         }
@@ -343,6 +349,7 @@ impl Writer {
                 Request::Ingest(ingest) => Some(ingest),
                 Request::Append(append) => append.ingest.as_ref(),
                 Request::Tick(tick) => tick.start.as_ref().map(|start| &start.ingest),
+                Request::Tell(tell) => Some(&tell.ingest),
                 _ => None,
             })
             .collect();
@@ -405,12 +412,13 @@ impl Writer {
             marks: &marks,
             tell: changes_registry,
             woke: false,
+            cancelled: Vec::new(),
         };
         let mut answers: Vec<Option<Result<Answer>>> = Vec::new();
         answers.resize_with(requests.len(), || None);
         let woken = waits::candidates(conn, &self.cache, requests, &ingests).await?;
         let collecting = windows::candidates(conn, &self.cache, &ingests).await?;
-        let locked = locks(requests, woken, collecting);
+        let locked = locks(requests, &ingests, (woken, collecting));
         let carried = appends(
             conn,
             &mut self.cache,
@@ -421,7 +429,8 @@ impl Writer {
         )
         .await?;
         let ticks = ticks(conn, &self.cache, requests, &mut answers).await?;
-        let begun = (carried, ticks);
+        let tells = tells(conn, &self.cache, requests, &mut answers).await?;
+        let begun = (carried, ticks, tells);
         self.ingests(conn, &mut effects, requests, begun, &locked, &mut answers)
             .await?;
         for (request, answer) in requests.iter().zip(&mut answers) {
@@ -443,6 +452,7 @@ impl Writer {
                 .collect(),
             tell: effects.tell,
             woke: effects.woke,
+            cancelled: effects.cancelled,
         })
     }
 
@@ -451,13 +461,15 @@ impl Writer {
         conn: &mut Conn,
         effects: &mut Effects<'_>,
         requests: &[&'r Request],
-        (carried, ticks): (Vec<&'r Ingest>, Vec<(usize, &'r Tick)>),
+        (carried, ticks, tells): Begun<'r>,
         locked: &Locked,
         answers: &mut [Option<Result<Answer>>],
     ) -> Attempt<()> {
         let own = carried.len();
         let mut ingests = carried;
         ingests.extend(batch::cron::ingests(&ticks));
+        let ticked = ingests.len();
+        ingests.extend(batch::ends::ingests(&tells));
         let started = ingests.len();
         let mut places = Vec::new();
         for (place, request) in requests.iter().enumerate() {
@@ -478,6 +490,10 @@ impl Writer {
         )
         .await?;
         let asked = created.split_off(started);
+        let told = created.split_off(ticked);
+        for ((place, _), created) in tells.into_iter().zip(told) {
+            answers[place] = Some(Ok(Answer::Told(Told::Done(created?))));
+        }
         // They were checked before their schedules were moved.
         for ((place, tick), created) in ticks.into_iter().zip(created.split_off(own)) {
             let created = created?.first().copied();
@@ -505,6 +521,7 @@ impl Writer {
             Request::Append(_)
             | Request::Ingest(_)
             | Request::Tick(_)
+            | Request::Tell(_)
             | Request::Join(..)
             | Request::Heartbeat(..)
             | Request::Leave(_)
@@ -521,6 +538,9 @@ impl Writer {
             Request::Cancel(run, now) => Answer::Commanded(command::cancel(conn, effects, *run, *now).await?),
             Request::CancelOrphans(limit, now) => {
                 Answer::Orphans(command::cancel_orphans(conn, effects, *limit, *now).await?)
+            }
+            Request::Expire(limit, now) => {
+                Answer::Expired(ending::expire(conn, effects, *limit, *now).await?)
             }
             Request::Wake(run, operation, now) => {
                 Answer::Commanded(command::wake(conn, effects, *run, *operation, *now).await?)
@@ -640,6 +660,32 @@ async fn ticks<'r>(
     Ok(started)
 }
 
+/// Takes ends off the list. Returns those that are to be told, with their places among the requests.
+async fn tells<'r>(
+    conn: &mut Conn,
+    cache: &Cache,
+    requests: &[&'r Request],
+    answers: &mut [Option<Result<Answer>>],
+) -> Attempt<Vec<(usize, &'r Tell)>> {
+    let mut told = Vec::new();
+    for (place, request) in requests.iter().enumerate() {
+        let Request::Tell(tell) = *request else {
+            continue;
+        };
+        if let Err(error) = batch::ends::check(cache, tell) {
+            answers[place] = Some(Err(error));
+        } else if ends::take(conn, tell.run).await? {
+            told.push((place, tell));
+        } else {
+            answers[place] = Some(Ok(Answer::Told(Told::Before)));
+        }
+    }
+    Ok(told)
+}
+
+/// What is to be stored with other things: by appends, by ticks, by ends that are told.
+type Begun<'r> = (Vec<&'r Ingest>, Vec<(usize, &'r Tick)>, Vec<(usize, &'r Tell)>);
+
 /// The runs that a batch's appends and events are about, locked in one go.
 struct Locked {
     runs: HashSet<RunId>,
@@ -648,7 +694,11 @@ struct Locked {
 }
 
 /// The runs to lock: those that are appended to, those that may be woken, and those that wait for more events.
-fn locks(requests: &[&Request], woken: Vec<RunId>, collecting: Vec<RunId>) -> Locked {
+fn locks(
+    requests: &[&Request],
+    ingests: &[&Ingest],
+    (woken, collecting): (Vec<RunId>, Vec<RunId>),
+) -> Locked {
     let mut locked = Locked {
         awaiting: !woken.is_empty(),
         runs: woken.into_iter().chain(collecting).collect(),
@@ -662,6 +712,9 @@ fn locks(requests: &[&Request], woken: Vec<RunId>, collecting: Vec<RunId>) -> Lo
             locked.awaiting |= !append.waits.is_empty();
         }
     }
+    // An event may cancel a run that an event before it has started.
+    let mut begun = ingests.iter().flat_map(|ingest| &ingest.runs);
+    locked.awaiting |= begun.any(|run| !run.ends.cancel_on.is_empty());
     locked
 }
 

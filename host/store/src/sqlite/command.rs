@@ -24,7 +24,7 @@ pub(super) async fn cancel(
     let mut work = Work::default();
     load(conn, &mut work, vec![run]).await?;
     let waited = waiting(&work, &[run]);
-    let commanded = batch::command::cancel(&mut Writing(conn), &mut work, run, now).await?;
+    let commanded = batch::command::cancel(&mut Writing(conn), &mut work, run, None, now).await?;
     throttles::left(conn, &mut work, &waited, Some(now)).await?;
     let woken = work.woke;
     flush(conn, &mut work).await?;

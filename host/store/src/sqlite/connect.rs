@@ -26,7 +26,7 @@ const STATEMENTS: usize = 400;
 const ROW_BUFFER: usize = 1 << 15;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+const MIGRATIONS: [(i64, &str, &str); 12] = [
     (
         1,
         "initial",
@@ -74,8 +74,18 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
     ),
     (
         10,
+        "ends",
+        include_str!("../../../../migrations/sqlite/0010_ends.sql"),
+    ),
+    (
+        11,
+        "endings",
+        include_str!("../../../../migrations/sqlite/0011_endings.sql"),
+    ),
+    (
+        12,
         "batches",
-        include_str!("../../../../migrations/sqlite/0010_batches.sql"),
+        include_str!("../../../../migrations/sqlite/0012_batches.sql"),
     ),
 ];
 

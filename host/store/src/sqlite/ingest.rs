@@ -10,7 +10,9 @@ use super::cache::Cache;
 use super::copies;
 use super::runs::{insert_ready, insert_timers};
 use super::sql::{Cells, Rows, execute};
-use super::{limits, waits, windows};
+use super::{ending, limits, waits, windows};
+use crate::batch;
+use crate::batch::ending::{born, places as event_places};
 use crate::batch::ingest::{
     Additions, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places, sources,
 };
@@ -57,13 +59,22 @@ static DEDUPE: Rows = Rows::insert(
 /// Sweep out twice as many as came in, so that the table does not outgrow a day.
 const SWEEP_EVERY: usize = 64;
 
-/// Stores several ingests, and ends the waits that their events end. An answer that is an error has stored nothing of its
-/// request. True: some waiting run was made ready.
+/// What came of several ingests.
+pub(super) struct Ingested {
+    /// An answer that is an error has stored nothing of its request.
+    pub(super) answers: Vec<Result<Vec<Created>>>,
+    /// Some waiting run was made ready.
+    pub(super) woken: bool,
+    /// Runs that events have cancelled.
+    pub(super) cancelled: Vec<RunId>,
+}
+
+/// Stores several ingests, and ends the waits and the runs that their events end.
 pub(super) async fn ingest(
     conn: &mut SqliteConnection,
     cache: &mut Cache,
     requests: &[&Ingest],
-) -> Result<(Vec<Result<Vec<Created>>>, bool)> {
+) -> Result<Ingested> {
     for run in requests.iter().flat_map(|request| &request.runs) {
         cache.number_function(conn, &run.function).await?;
     }
@@ -83,12 +94,27 @@ pub(super) async fn ingest(
         .map(|request| request.now)
         .max()
         .unwrap_or_default();
+    let paths = batch::ending::new_paths(cache, &additions.runs);
+    if !paths.is_empty() {
+        waits::store_paths(conn, cache, paths).await?;
+    }
     let mut arrivals = Arrivals::of(cache, accepted(requests, &answers));
     waits::keep_news(conn, &mut arrivals).await?;
+    let born = match arrivals.is_empty() {
+        true => HashMap::new(),
+        false => born(&additions.runs, &event_places(accepted(requests, &answers))),
+    };
     write(conn, cache, additions, now).await?;
     windows::write(conn, &mut work, gatherings).await?;
-    let woken = !arrivals.is_empty() && waits::end(conn, &arrivals).await?;
-    Ok((answers, woken))
+    let (woken, cancelled) = match arrivals.is_empty() {
+        true => (false, Vec::new()),
+        false => waits::end(conn, &arrivals, &born, now).await?,
+    };
+    Ok(Ingested {
+        answers,
+        woken,
+        cancelled,
+    })
 }
 
 /// What the dedupe table knows of keys.
@@ -160,6 +186,7 @@ async fn write(
         })
         .await?;
     write_runs(conn, &additions.runs).await?;
+    ending::insert(conn, &batch::ending::rows(&additions.runs)).await?;
     copies::write(conn, &additions.runs).await?;
     limits::write(conn, cache, &additions, now).await?;
     let dedupe: Vec<_> = additions.dedupe.into_iter().collect();

@@ -4,8 +4,8 @@ use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
 use super::{
-    cancellations, command, connect, copies, cron, ingest, journal, limits, pausing, read, runs, schedule,
-    throttles, upkeep, waits, windows,
+    cancellations, command, connect, copies, cron, ending, ends, ingest, journal, limits, pausing, read,
+    runs, schedule, throttles, upkeep, waits, windows,
 };
 
 /// Tables that grow with use.
@@ -58,6 +58,8 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         throttles::statements(),
         windows::statements(),
         cron::statements(),
+        ending::statements(),
+        ends::statements(),
     ]
     .concat();
     assert!(rows.len() > 25);
@@ -69,6 +71,8 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
             "SELECT id, event_id FROM runs WHERE ended_ms IS NOT NULL AND ended_ms < 7 ORDER BY ended_ms, id LIMIT 5",
             "SELECT id FROM events WHERE has_runs = 0 AND received_ms < 7 ORDER BY received_ms, id LIMIT 5",
             waits::RECEIVED,
+            ending::NEXT,
+            ending::DUE,
             waits::HOLDER,
             waits::CALLER,
             cancellations::CANDIDATES,

@@ -5,8 +5,9 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::cache::Cache;
-use super::pausing;
 use super::sql::{Cells, execute, fetch};
+use super::{ends, pausing};
+use crate::batch::ends::listens;
 use crate::batch::ingest::Small;
 use crate::error::{Error, Result};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
@@ -29,9 +30,9 @@ pub(super) async fn put_version(
     if new {
         execute(
             conn,
-            "INSERT INTO versions (module, digest, manifest, size, uploaded_by, message, uploaded_ms) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (module, digest) DO UPDATE SET manifest = ?3, size = ?4, \
-             uploaded_by = ?5, message = ?6, uploaded_ms = ?7, deleted = 0",
+            "INSERT INTO versions (module, digest, manifest, size, uploaded_by, message, uploaded_ms, listens) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (module, digest) DO UPDATE SET manifest = ?3, size = ?4, \
+             uploaded_by = ?5, message = ?6, uploaded_ms = ?7, deleted = 0, listens = ?8",
             |args| {
                 args.text(&version.module)
                     .bytes(version.digest.as_bytes())
@@ -39,7 +40,8 @@ pub(super) async fn put_version(
                     .int(i64::try_from(version.size).unwrap_or(i64::MAX))
                     .text(&version.uploaded_by)
                     .text_or_null(version.message.as_deref())
-                    .time(version.now);
+                    .time(version.now)
+                    .int(listens(&version.manifest).bits());
             },
         )
         .await?;
@@ -149,7 +151,7 @@ async fn set_active(
 pub(super) async fn next_generation(conn: &mut SqliteConnection, cache: &mut Cache) -> Result<()> {
     execute(conn, "UPDATE registry SET generation = generation + 1", |_| {}).await?;
     cache.generation += 1;
-    Ok(())
+    ends::listen(conn).await
 }
 
 pub(super) async fn put_config(conn: &mut SqliteConnection, document: &Json, now: Timestamp) -> Result<i64> {

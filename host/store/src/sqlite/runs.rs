@@ -1,10 +1,11 @@
 //! The rows of runs and all that follows from them, on SQLite: read and written in a few multi-row statements.
 
+use dormouse_core::system::Kinds;
 use dormouse_core::{Json, RunId, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::sql::{Args, Cells, Rows};
-use super::waits;
+use super::{ends, waits};
 use crate::batch::execute::completion_payload;
 use crate::batch::runs::{Changes, Hold, RunRow, SHARD, Work, inline, is_large, state};
 use crate::error::Result;
@@ -15,7 +16,7 @@ macro_rules! hot_columns {
         "r.id, r.version_id, r.status, r.phase, r.owner, r.epoch, r.due_ms, r.queued_ms, r.started_ms, r.ended_ms, \
          r.journal_base, r.journal_next, r.journal_bytes, r.log_lines, r.claims, r.host_traps, r.continued, r.parent_id, r.hold, \
          EXISTS (SELECT 1 FROM completions c WHERE c.run_id = r.id), \
-         EXISTS (SELECT 1 FROM waits w WHERE w.run_id = r.id)"
+         EXISTS (SELECT 1 FROM waits w WHERE w.run_id = r.id), (SELECT listened | awaited FROM registry)"
     };
 }
 pub(super) use hot_columns;
@@ -118,6 +119,7 @@ pub(super) fn read_row(cells: &mut Cells<'_>) -> Result<RunRow> {
         reason: None,
         completions: cells.flag()?,
         waits: cells.flag()?,
+        listened: Kinds::from_bits(cells.int()?),
     })
 }
 
@@ -164,6 +166,7 @@ async fn remove(conn: &mut SqliteConnection, changes: &Changes) -> Result<()> {
 
 async fn add(conn: &mut SqliteConnection, changes: &Changes) -> Result<()> {
     waits::insert(conn, &changes.waits).await?;
+    ends::insert(conn, &changes.ends).await?;
     JOURNAL
         .apply(conn, &changes.journal, |args, (id, record)| {
             args.run(*id)

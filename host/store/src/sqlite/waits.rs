@@ -1,5 +1,7 @@
 //! Waits on SQLite: storing, finding and removing their rows.
 
+use std::collections::HashMap;
+
 use dormouse_core::{EventId, Json, RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
 
@@ -8,8 +10,11 @@ use super::execute::Writing;
 use super::ingest::stored_events;
 use super::runs::{flush, load};
 use super::sql::{Args, Cells, Rows, execute, fetch};
+use super::{ends, throttles};
 use crate::batch;
+use crate::batch::ends::awaited;
 use crate::batch::runs::{Changes, Work, place};
+use crate::batch::throttles::waiting;
 use crate::batch::waits::{Arrivals, Found, Probe, child_name, child_path, complete, kind, new_paths};
 use crate::error::Result;
 use crate::wait::{NewWait, WaitOn};
@@ -19,9 +24,11 @@ static INSERT: Rows = Rows::insert(
     7,
 );
 static REMOVE: Rows = Rows::new("DELETE FROM waits WHERE (run_id, operation) IN (VALUES ", 2, ")");
+/// What may end the run stays.
+static RESET: Rows = Rows::new("DELETE FROM waits WHERE kind < 4 AND run_id IN (VALUES ", 1, ")");
 static CLEAR: Rows = Rows::new("DELETE FROM waits WHERE run_id IN (VALUES ", 1, ")");
 static FIND: Rows = Rows::new(
-    "SELECT w.name, w.path, w.key, w.run_id, w.operation, w.condition, \
+    "SELECT w.kind, w.until_ms, w.name, w.path, w.key, w.run_id, w.operation, w.condition, \
      CASE WHEN w.condition IS NOT NULL THEN (SELECT CASE WHEN e.large \
        THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END \
        FROM runs r JOIN events e ON e.id = r.event_id WHERE r.id = w.run_id) END \
@@ -124,7 +131,18 @@ pub(super) async fn remember_paths(
     cache: &mut Cache,
     work: &Work,
 ) -> Result<()> {
-    for (name, path) in new_paths(cache, work) {
+    let paths = new_paths(cache, work);
+    store_paths(conn, cache, paths).await
+}
+
+/// Stores paths of events that nobody has asked for yet.
+pub(super) async fn store_paths(
+    conn: &mut SqliteConnection,
+    cache: &mut Cache,
+    paths: Vec<(String, String)>,
+) -> Result<()> {
+    ends::await_too(conn, awaited(&paths)).await?;
+    for (name, path) in paths {
         execute(
             conn,
             "INSERT OR IGNORE INTO wait_paths (name, path) VALUES (?, ?)",
@@ -147,23 +165,40 @@ pub(super) async fn keep_news(conn: &mut SqliteConnection, arrivals: &mut Arriva
     Ok(())
 }
 
-/// Ends the waits that new events end. True: some run was made ready.
-pub(super) async fn end(conn: &mut SqliteConnection, arrivals: &Arrivals<'_>) -> Result<bool> {
-    let ends = arrivals.ends(&find(conn, &arrivals.probes()).await?);
-    if ends.is_empty() {
-        return Ok(false);
+/// Ends the waits that new events end, and the runs that they cancel. True: some run was made ready.
+pub(super) async fn end(
+    conn: &mut SqliteConnection,
+    arrivals: &Arrivals<'_>,
+    born: &HashMap<RunId, usize>,
+    now: Timestamp,
+) -> Result<(bool, Vec<RunId>)> {
+    let ending = arrivals.ends(&find(conn, &arrivals.probes()).await?, born);
+    if ending.is_empty() {
+        return Ok((false, Vec::new()));
     }
     let mut work = Work::default();
-    load(conn, &mut work, ends.iter().map(|(run, _)| *run).collect()).await?;
-    let woken = complete(&mut work, ends)?;
+    load(conn, &mut work, ending.runs()).await?;
+    let waited = waiting(&work, &ending.cancelled().collect::<Vec<_>>());
+    let mut woken = complete(&mut work, ending.completions)?;
+    let mut cancelled = Vec::new();
+    if !ending.cancels.is_empty() {
+        cancelled = batch::ending::cancel(&mut Writing(conn), &mut work, ending.cancels).await?;
+        throttles::left(conn, &mut work, &waited, Some(now)).await?;
+        woken |= work.woke;
+    }
     flush(conn, &mut work).await?;
-    Ok(woken)
+    Ok((woken, cancelled))
 }
 
 async fn find(conn: &mut SqliteConnection, probes: &[&Probe]) -> Result<Vec<Found>> {
+    let kinds = [kind::EVENT, kind::CANCELS];
+    let probes: Vec<(i64, &Probe)> = probes
+        .iter()
+        .flat_map(|probe| kinds.map(|kind| (kind, *probe)))
+        .collect();
     let rows = FIND
-        .fetch(conn, probes, |args, probe| {
-            args.int(kind::EVENT)
+        .fetch(conn, &probes, |args, (kind, probe)| {
+            args.int(*kind)
                 .text(&probe.name)
                 .text(&probe.path)
                 .text(&probe.key);
@@ -172,7 +207,10 @@ async fn find(conn: &mut SqliteConnection, probes: &[&Probe]) -> Result<Vec<Foun
     let mut found = Vec::with_capacity(rows.len());
     for row in &rows {
         let mut cells = Cells::of(row);
+        let (kind, until) = (cells.int()?, cells.time_or_null()?);
         found.push(Found {
+            kind,
+            until,
             probe: Probe {
                 name: cells.text()?.to_owned(),
                 path: cells.text()?.to_owned(),
@@ -238,6 +276,8 @@ pub(super) async fn remove(conn: &mut SqliteConnection, changes: &Changes) -> Re
             args.run(*run).int((*operation).into());
         })
         .await?;
+    ORPHANS_OF_ALL.apply(conn, &changes.waits_reset, run).await?;
+    RESET.apply(conn, &changes.waits_reset, run).await?;
     CLEAR.apply(conn, &changes.waits_cleared, run).await
 }
 
@@ -247,6 +287,7 @@ pub(super) fn statements() -> Vec<&'static Rows> {
     vec![
         &INSERT,
         &REMOVE,
+        &RESET,
         &CLEAR,
         &FIND,
         &ORPHANS_OF,

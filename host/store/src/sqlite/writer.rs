@@ -7,19 +7,26 @@
 
 use std::time::Instant;
 
+use dormouse_core::RunId;
 use sqlx::{Connection as _, SqliteConnection};
 
 use super::cache::Cache;
 use super::execute::Writing;
 use super::sql::execute;
-use super::{cancellations, command, cron, ingest, pausing, registry, runs, schedule, upkeep, waits};
+use super::{
+    cancellations, command, cron, ending, ends, ingest, pausing, registry, runs, schedule, upkeep, waits,
+};
 use crate::batch;
 use crate::batch::queue::{Inbox, Queue, queue};
 use crate::batch::request::{Answer, Request};
 use crate::batch::runs::Work;
 use crate::cron::{Tick, Ticked};
+use crate::ends::{Tell, Told};
 use crate::error::{Error, Result};
 use crate::ingest::Ingest;
+
+/// What is to be stored with other things: by appends, by ticks, by ends that are told.
+type Begun<'r> = (Vec<&'r Ingest>, Vec<(usize, &'r Tick)>, Vec<(usize, &'r Tell)>);
 
 /// The writer's own state.
 pub(super) struct Writer {
@@ -28,6 +35,8 @@ pub(super) struct Writer {
     inbox: Inbox,
     /// The transaction at work has made waiting runs ready.
     woke: bool,
+    /// And cancelled these by events.
+    cancelled: Vec<RunId>,
     /// Held until the connection is closed.
     _lock: super::lock::DirectoryLock,
 }
@@ -46,6 +55,7 @@ impl Writer {
             cache,
             inbox,
             woke: false,
+            cancelled: Vec::new(),
             _lock: lock,
         };
         // A task of its own: no caller's cancellation reaches into a transaction.
@@ -126,6 +136,10 @@ impl Writer {
         if std::mem::take(&mut self.woke) && done.is_ok() {
             self.inbox.wake();
         }
+        let cancelled = std::mem::take(&mut self.cancelled);
+        if done.is_ok() {
+            self.inbox.cancel(cancelled);
+        }
         if done.is_err() {
             // SQLite has rolled back by itself after some errors; then this one says so, which is fine.
             let _ = execute(&mut self.conn, "ROLLBACK", |_| {}).await;
@@ -147,7 +161,9 @@ impl Writer {
         answers.resize_with(requests.len(), || None);
         let carried = self.appends(requests, &mut answers).await?;
         let ticks = self.ticks(requests, &mut answers).await?;
-        self.ingests(requests, carried, ticks, &mut answers).await?;
+        let tells = self.tells(requests, &mut answers).await?;
+        self.ingests(requests, (carried, ticks, tells), &mut answers)
+            .await?;
         for (request, answer) in requests.iter().zip(&mut answers) {
             if request.is_grouped() {
                 continue;
@@ -230,16 +246,39 @@ impl Writer {
         Ok(started)
     }
 
+    /// Takes ends off the list. Returns those that are to be told, with their places among the requests.
+    async fn tells<'r>(
+        &mut self,
+        requests: &[&'r Request],
+        answers: &mut [Option<Result<Answer>>],
+    ) -> Result<Vec<(usize, &'r Tell)>> {
+        let mut told = Vec::new();
+        for (place, request) in requests.iter().enumerate() {
+            let Request::Tell(tell) = *request else {
+                continue;
+            };
+            if let Err(error) = batch::ends::check(&self.cache, tell) {
+                answers[place] = Some(Err(error));
+            } else if ends::take(&mut self.conn, tell.run).await? {
+                told.push((place, tell));
+            } else {
+                answers[place] = Some(Ok(Answer::Told(Told::Before)));
+            }
+        }
+        Ok(told)
+    }
+
     async fn ingests<'r>(
         &mut self,
         requests: &[&'r Request],
-        carried: Vec<&'r Ingest>,
-        ticks: Vec<(usize, &'r Tick)>,
+        (carried, ticks, tells): Begun<'r>,
         answers: &mut [Option<Result<Answer>>],
     ) -> Result<()> {
         let own = carried.len();
         let mut ingests = carried;
         ingests.extend(batch::cron::ingests(&ticks));
+        let ticked = ingests.len();
+        ingests.extend(batch::ends::ingests(&tells));
         let started = ingests.len();
         let mut places = Vec::new();
         for (place, request) in requests.iter().enumerate() {
@@ -251,9 +290,15 @@ impl Writer {
         if ingests.is_empty() {
             return Ok(());
         }
-        let (mut created, woken) = ingest::ingest(&mut self.conn, &mut self.cache, &ingests).await?;
-        self.woke |= woken;
+        let ingested = ingest::ingest(&mut self.conn, &mut self.cache, &ingests).await?;
+        let mut created = ingested.answers;
+        self.woke |= ingested.woken;
+        self.cancelled.extend(ingested.cancelled);
         let asked = created.split_off(started);
+        let told = created.split_off(ticked);
+        for ((place, _), created) in tells.into_iter().zip(told) {
+            answers[place] = Some(Ok(Answer::Told(Told::Done(created?))));
+        }
         // They were checked before their schedules were moved.
         for ((place, tick), created) in ticks.into_iter().zip(created.split_off(own)) {
             let created = created?.first().copied();
@@ -274,7 +319,7 @@ impl Writer {
         let conn = &mut self.conn;
         let cache = &mut self.cache;
         Ok(match request {
-            Request::Append(_) | Request::Ingest(_) | Request::Tick(_) => {
+            Request::Append(_) | Request::Ingest(_) | Request::Tick(_) | Request::Tell(_) => {
                 return Err(Error::Corrupt(
                     "a grouped request was taken for a single one".to_owned(),
                 ));
@@ -298,6 +343,11 @@ impl Writer {
             }
             Request::CancelOrphans(limit, now) => {
                 Answer::Orphans(command::cancel_orphans(conn, *limit, *now).await?)
+            }
+            Request::Expire(limit, now) => {
+                let (expired, woken) = ending::expire(conn, *limit, *now).await?;
+                self.woke |= woken;
+                Answer::Expired(expired)
             }
             Request::Wake(run, operation, now) => {
                 Answer::Commanded(command::wake(conn, *run, *operation, *now).await?)

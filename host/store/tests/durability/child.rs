@@ -140,6 +140,7 @@ impl Worker {
                 depth: 0,
                 held: false,
                 copy: None,
+                ends: Default::default(),
             }],
             generation: self.generation,
             now,

@@ -134,6 +134,7 @@ impl Member {
                 depth: 0,
                 held: false,
                 copy: None,
+                ends: Default::default(),
             }],
             generation: self.generation,
             now: at(0),

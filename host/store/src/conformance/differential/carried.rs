@@ -56,7 +56,10 @@ impl Pair {
             waits.push(NewWait {
                 operation: record.seq,
                 on: WaitOn::Event(EventWait {
-                    event: format!("event/{}", self.random.below(3)),
+                    event: match self.random.one_in(12) {
+                        true => dormouse_core::system::FAILED.to_owned(),
+                        false => format!("event/{}", self.random.below(3)),
+                    },
                     path: String::new(),
                     key: String::new(),
                     condition: self

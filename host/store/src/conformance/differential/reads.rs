@@ -13,6 +13,8 @@ impl Pair {
         self.compare_nodes().await;
         both!(self, registry()).expect("reads");
         both!(self, schedules()).expect("lists");
+        both!(self, untold(10_000)).expect("lists");
+        both!(self, next_deadline()).expect("reads");
         both!(self, upcoming_timers(Timestamp::MAX, 10_000)).expect("reads");
         both!(self, cancellations(1_000)).expect("lists");
         for module in MODULES {
