@@ -126,12 +126,19 @@ pub(crate) fn is_window(key: &LimitKey) -> bool {
     matches!(key.1, Gate::Debounce | Gate::Batch)
 }
 
+/// Windows that close later may be open for one of some requests: in microseconds since the epoch, as limits have it.
+pub(crate) fn open_from(requests: &[&Ingest]) -> i64 {
+    let earliest = requests.iter().map(|request| request.now).min();
+    earliest.unwrap_or_default().as_millis().saturating_mul(1_000)
+}
+
 /// The runs of the windows among some limits, as far as these may be open, in order.
-pub(crate) fn runs(limits: &Limits, keys: &[LimitKey]) -> Vec<RunId> {
+pub(crate) fn runs(limits: &Limits, keys: &[LimitKey], requests: &[&Ingest]) -> Vec<RunId> {
+    let from = open_from(requests);
     let windows = keys.iter().filter(|key| is_window(key));
     let mut runs: Vec<RunId> = windows
         .filter_map(|key| limits.get(key))
-        .filter(|standing| standing.used_until > 0)
+        .filter(|standing| standing.used_until > from)
         .map(|standing| standing.run)
         .collect();
     runs.sort_unstable();

@@ -72,7 +72,7 @@ pub(super) async fn ingest(
         limits: limits::locked(conn, &keys).await?,
         ..Known::default()
     };
-    let mut work = windows::load(conn, &mut known, &keys, locked).await?;
+    let mut work = windows::load(conn, &mut known, (&keys, requests), locked).await?;
     let (answers, mut additions) = decide(cache, &mut known, requests)?;
     let gatherings = std::mem::take(&mut additions.gatherings);
     let now = requests

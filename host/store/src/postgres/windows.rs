@@ -16,13 +16,13 @@ use super::writer::Effects;
 use crate::batch::ingest::Known;
 use crate::batch::limits::{LimitKey, limit_keys};
 use crate::batch::runs::Work;
-use crate::batch::windows::{Changed, Collected, Gatherings, is_window};
+use crate::batch::windows::{Changed, Collected, Gatherings, is_window, open_from};
 use crate::error::Result;
 use crate::ingest::Ingest;
 use crate::read::BatchEvent;
 
 const CANDIDATES: &str = "SELECT l.run_id FROM UNNEST($1::int8[], $2::int8[], $3::text[]) AS v(function_id, gate, key) \
-     JOIN limits l ON l.function_id = v.function_id AND l.gate = v.gate AND l.key = v.key WHERE l.used_until_us > 0";
+     JOIN limits l ON l.function_id = v.function_id AND l.gate = v.gate AND l.key = v.key WHERE l.used_until_us > $4";
 const COLLECTED: &str = "SELECT r.id, r.event_id, b.position, b.bytes FROM runs r LEFT JOIN LATERAL \
      (SELECT m.position, m.bytes FROM batched m WHERE m.run_id = r.id ORDER BY m.position DESC LIMIT 1) b ON true \
      WHERE r.id = ANY($1)";
@@ -49,7 +49,8 @@ pub(super) async fn candidates(conn: &mut Conn, cache: &Cache, ingests: &[&Inges
         .fetch(CANDIDATES, |args| {
             args.ints(keys.iter().map(|(function_id, _, _)| *function_id))
                 .ints(keys.iter().map(|(_, gate, _)| *gate as i64))
-                .texts(keys.iter().map(|(_, _, key)| key.as_str()));
+                .texts(keys.iter().map(|(_, _, key)| key.as_str()))
+                .int(open_from(ingests));
         })
         .await?;
     let mut found = Vec::with_capacity(rows.len());
@@ -63,11 +64,11 @@ pub(super) async fn candidates(conn: &mut Conn, cache: &Cache, ingests: &[&Inges
 pub(super) async fn load(
     conn: &mut Conn,
     known: &mut Known,
-    keys: &[LimitKey],
+    (keys, requests): (&[LimitKey], &[&Ingest]),
     locked: &HashSet<RunId>,
 ) -> Attempt<Work> {
     let mut work = Work::default();
-    let ids = crate::batch::windows::runs(&known.limits, keys);
+    let ids = crate::batch::windows::runs(&known.limits, keys, requests);
     if ids.is_empty() {
         return Ok(work);
     }

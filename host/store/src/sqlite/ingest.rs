@@ -86,7 +86,7 @@ pub(super) async fn ingest(
         limits: limits::known(conn, &keys).await?,
         ..Known::default()
     };
-    let mut work = windows::load(conn, &mut known, &keys).await?;
+    let mut work = windows::load(conn, &mut known, (&keys, requests)).await?;
     let (answers, mut additions) = decide(cache, &mut known, requests)?;
     let gatherings = std::mem::take(&mut additions.gatherings);
     let now = requests

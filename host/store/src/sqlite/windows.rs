@@ -10,6 +10,7 @@ use crate::batch::limits::LimitKey;
 use crate::batch::runs::Work;
 use crate::batch::windows::{Changed, Collected, Gatherings, Member};
 use crate::error::Result;
+use crate::ingest::Ingest;
 use crate::read::BatchEvent;
 
 /// The events that runs start with, and the last of those that batches have.
@@ -41,9 +42,13 @@ static SUPERSEDED: Rows = Rows::new(
 );
 
 /// The runs of windows that may be open.
-pub(super) async fn load(conn: &mut SqliteConnection, known: &mut Known, keys: &[LimitKey]) -> Result<Work> {
+pub(super) async fn load(
+    conn: &mut SqliteConnection,
+    known: &mut Known,
+    (keys, requests): (&[LimitKey], &[&Ingest]),
+) -> Result<Work> {
     let mut work = Work::default();
-    let ids = crate::batch::windows::runs(&known.limits, keys);
+    let ids = crate::batch::windows::runs(&known.limits, keys, requests);
     if ids.is_empty() {
         return Ok(work);
     }
