@@ -1,5 +1,7 @@
 //! `dormouse deploy`: builds a project, or takes a component, and uploads it.
 
+mod plan;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -87,13 +89,11 @@ impl Deploy {
         let component = std::fs::read(&file).map_err(|error| Failure::file("read", &file, &error))?;
 
         let data = self.upload(&client, &module, component).await?;
-        global.output.write(&data, || {
-            if self.plan {
-                format!("{data:#}")
-            } else {
-                tell(&data, &module, &client)
-            }
-        })
+        if self.plan {
+            global.output.write(&data, || plan::tell(&data))?;
+            return plan::outcome(&data);
+        }
+        global.output.write(&data, || tell(&data, &module, &client))
     }
 
     async fn upload(&self, client: &Client, module: &str, component: Vec<u8>) -> Outcome<Value> {

@@ -7,6 +7,7 @@
 //! | room | what it decides |
 //! |---|---|
 //! | [`replay`] | what a guest's call is answered with: recorded, to execute, to wait, or diverged |
+//! | [`preflight`] | what a new version would do to a run in flight |
 //! | [`journal`] | what a run's record consists of, and how it is encoded |
 //! | [`run`] | the states of a run and the transitions between them |
 //! | [`retry`] | whether and when a failed attempt is followed by another |
@@ -40,6 +41,7 @@ pub mod limit;
 pub mod manifest;
 pub mod name;
 pub mod operation;
+pub mod preflight;
 pub mod replay;
 pub mod rerun;
 pub mod retry;

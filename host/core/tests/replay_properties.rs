@@ -4,10 +4,11 @@ mod program;
 
 use dormouse_core::Entry;
 use dormouse_core::journal::{Event, OperationKind};
+use dormouse_core::preflight::{Next, Stand, Verdict};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use program::{Act, End, Run, World, drive};
+use program::{Act, End, Run, World, drive, probe};
 
 fn name() -> impl Strategy<Value = String> {
     // Few, so that they meet.
@@ -228,6 +229,89 @@ proptest! {
         let moved = drive(&changed, world, &old.entries[..first]);
         prop_assert_eq!(moved.end, End::Returned);
         prop_assert_eq!(moved.entries, fresh.entries);
+    }
+
+    /// On the run's own code, a probe stands where the run goes on; nothing is executed, and nothing recorded.
+    #[test]
+    fn a_probe_of_the_same_program_stands_at_what_comes_next(program in program(), world in world()) {
+        let whole = drive(&program, world, &[]);
+        for length in 0..=whole.entries.len() {
+            let stand = probe(&program, world, &whole.entries[..length]);
+            let Stand::Next(next) = &stand else {
+                return Err(TestCaseError::fail(format!("after {length} entries: {stand:?}")));
+            };
+            prop_assert!(comes(next, whole.entries.get(length)), "after {} entries: {:?}", length, next);
+            prop_assert_eq!(Verdict::of(Some(&stand), stand.clone()), Verdict::Unchanged);
+            prop_assert_eq!(Verdict::of(None, stand), Verdict::Compatible);
+        }
+    }
+
+    /// On changed code, a preflight says beforehand what happens: a run that it says diverges does at that entry, and one that
+    /// it says goes on does; and if it says that nothing is other so far, the next entry is the same.
+    #[test]
+    fn a_verdict_is_what_happens_then(
+        program in program(), world in world(), change in change(), nth in any::<Index>(), new in single(), cut in any::<Index>(),
+    ) {
+        let old = drive(&program, world, &[]);
+        let changed = changed(&program, change, nth, &new);
+        let length = cut.index(old.entries.len() + 1);
+        let recorded = &old.entries[..length];
+        let own = probe(&program, world, recorded);
+        let verdict = Verdict::of(Some(&own), probe(&changed, world, recorded));
+        let then = drive(&changed, world, recorded);
+        match &verdict {
+            Verdict::Diverges { divergence } => prop_assert_eq!(&then.end, &End::Diverged(divergence.clone())),
+            Verdict::Unchanged | Verdict::Compatible => {
+                prop_assert_eq!(&then.end, &End::Returned);
+                prop_assert_eq!(&then.entries[..length], recorded);
+                if verdict == Verdict::Unchanged {
+                    let Stand::Next(next) = &own else { unreachable!("it goes on") };
+                    prop_assert!(comes(next, then.entries.get(length)));
+                }
+            }
+            other => return Err(TestCaseError::fail(format!("{other:?}"))),
+        }
+    }
+}
+
+/// Whether a run that asks for this gets this entry, or its end.
+fn comes(next: &Next, entry: Option<&Entry>) -> bool {
+    match (next, entry.map(|entry| &entry.event)) {
+        (Next::End { .. }, None) => true,
+        (
+            Next::Run { name, occurrence },
+            Some(
+                Event::Step {
+                    name: n,
+                    occurrence: o,
+                    ..
+                }
+                | Event::Deferred {
+                    name: n,
+                    occurrence: o,
+                    ..
+                },
+            ),
+        ) => name == n && occurrence == o,
+        (Next::Await(operations), Some(Event::Delivered { operation, .. })) => operations.contains(operation),
+        (
+            Next::Entry(Event::Started {
+                kind,
+                name,
+                input_hash,
+                ..
+            }),
+            Some(Event::Started {
+                kind: k,
+                name: n,
+                input_hash: h,
+                ..
+            }),
+        ) => (kind, name, input_hash) == (k, n, h),
+        (Next::Entry(Event::Cancelled { operation }), Some(Event::Cancelled { operation: o })) => {
+            operation == o
+        }
+        _ => false,
     }
 }
 

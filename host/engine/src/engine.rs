@@ -237,7 +237,11 @@ impl Engine {
         let end = match answer {
             Err(trap) => LegEnd::Trapped(trap.into_trap(step)),
             Ok(Err(error)) => {
-                trap::read(&error, &lock(&shared.stdio), step).map_or(LegEnd::Stopped, LegEnd::Trapped)
+                let trap = trap::read(&error, &lock(&shared.stdio), step);
+                if trap.is_none() {
+                    state.host.stopped_at(&|| trap::own_frames(&error));
+                }
+                trap.map_or(LegEnd::Stopped, LegEnd::Trapped)
             }
             Ok(Ok(_)) if step.is_some() => LegEnd::Trapped(
                 GuestTrap::new(

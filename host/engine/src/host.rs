@@ -118,4 +118,10 @@ pub trait RunHost: Send + 'static {
 
     /// A configuration value of the run's revision.
     fn config(&self, key: &str) -> Option<Json>;
+
+    /// The leg has ended by a [`Stop`] of this host; `frames` finds out where in the guest's own code that was, innermost
+    /// first, which costs more than most legs that end want to know.
+    fn stopped_at(&mut self, frames: &dyn Fn() -> Vec<String>) {
+        let _ = frames;
+    }
 }

@@ -147,6 +147,11 @@ fn of_wasm(trap: wasmtime::Trap, stdio: &Stdio, depth: usize) -> (&'static str, 
     }
 }
 
+/// The guest's own frames, innermost first.
+pub(crate) fn own_frames(error: &wasmtime::Error) -> Vec<String> {
+    own(frames(error))
+}
+
 /// All frames, innermost first, demangled, with their line if the component carries it.
 fn frames(error: &wasmtime::Error) -> Vec<String> {
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else {

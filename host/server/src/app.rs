@@ -26,6 +26,7 @@ use tokio::sync::broadcast;
 
 use crate::clock::Clock;
 use crate::feed::{Change, Feed};
+use crate::preflight::{Candidate, Preflight, Preflighter};
 use crate::problem::Problem;
 use crate::registry::{Deployed, Registry};
 use crate::router::{Router, SentEvent};
@@ -46,6 +47,8 @@ pub(crate) struct Inner {
     pub(crate) feed: Feed,
     pub(crate) engine: Engine,
     pub(crate) draining: AtomicBool,
+    /// Held by the one preflight that is looking at runs.
+    pub(crate) preflights: tokio::sync::Mutex<()>,
 }
 
 /// What sending events came to.
@@ -288,6 +291,29 @@ impl App {
         .await
     }
 
+    /// Finds out what a version would do to up to `sample` of a module's runs in flight. Changes nothing; one at a time on
+    /// a node. Dropping the future ends it.
+    ///
+    /// # Errors
+    /// The first check that an upload would fail; `not-found` for a version that the module does not have; the store's
+    /// trouble.
+    pub async fn preflight(
+        &self,
+        module: &str,
+        candidate: Candidate,
+        sample: u32,
+    ) -> Result<Preflight, Problem> {
+        self.accepting()?;
+        let _turn = self.0.preflights.lock().await;
+        let preflighter = Preflighter {
+            app: self,
+            store: &*self.0.store,
+            engine: &self.0.engine,
+            registry: &self.0.registry,
+        };
+        preflighter.look(module, candidate, sample).await
+    }
+
     /// Makes a kept version active.
     ///
     /// # Errors
@@ -364,7 +390,7 @@ impl App {
         &self.0
     }
 
-    fn accepting(&self) -> Result<(), Problem> {
+    pub(crate) fn accepting(&self) -> Result<(), Problem> {
         if self.0.draining.load(Ordering::Relaxed) {
             return Err(Problem {
                 retry_after: Some(2),

@@ -9,6 +9,7 @@
 //! | [`scheduler`] | slots, the ready queue, timers |
 //! | [`worker`] | driving runs, leg by leg |
 //! | [`registry`] | modules and versions |
+//! | [`preflight`] | what a new version would do to runs in flight |
 //! | [`sql`] | application databases that `sql` steps are granted |
 //! | [`config`], [`options`] | what the operator says |
 //! | [`clock`], [`feed`], [`telemetry`], [`problem`], [`listen`] | time, changes, logs and metrics, errors, connections |
@@ -23,6 +24,7 @@ pub mod config;
 pub mod feed;
 mod listen;
 pub mod options;
+pub mod preflight;
 pub mod problem;
 pub mod registry;
 mod router;

@@ -179,6 +179,7 @@ impl Server {
             feed,
             engine,
             draining: AtomicBool::new(false),
+            preflights: tokio::sync::Mutex::default(),
         });
         let server = Server {
             app,

@@ -31,7 +31,9 @@ use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
 use crate::read::{BatchEvent, Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
-use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
+use crate::schedule::{
+    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing,
+};
 
 /// A durable store. Cheap calls to make from many tasks at once: writes are grouped by the implementation.
 #[async_trait]
@@ -239,6 +241,14 @@ pub trait Store: Send + Sync + 'static {
     /// What others change about runs, in order of their ids; those that are not there are left out. Cheap, and meant
     /// for up to 1,000 runs at once.
     async fn glance(&self, runs: &[RunId]) -> Result<Vec<Glance>>;
+
+    /// A module's runs in flight, whichever version they are pinned to: up to `limit`, spread evenly over all of them (in
+    /// the order of the random ends of their ids). Looks at every one of them, and holds `limit`.
+    async fn in_flight(&self, module: &str, limit: u32) -> Result<Vec<RunId>>;
+
+    /// Live runs as a claim would hand them out, in order of their ids, without a lease: for looking at, never for
+    /// driving. Those that have ended or are not there are left out.
+    async fn examine(&self, runs: &[RunId]) -> Result<Vec<ClaimedRun>>;
 
     /// One run.
     async fn run(&self, run: RunId) -> Result<Option<Run>>;

@@ -295,6 +295,59 @@ fn a_component_is_uploaded_whole_with_its_message() {
 }
 
 #[test]
+fn a_plan_says_what_a_version_would_do_and_fails_when_runs_could_not_go_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("shop.wasm");
+    fs::write(&file, b"code").expect("writable");
+    let answer = |groups: &str, ok: bool| {
+        format!(
+            r#"{{"data":{{"module":"shop","version":"sha256:0123456789abcdef","active":null,"ok":{ok},"in_flight":20000,"checked":8,"sampled":true,"ended":0,"verdicts":{{}},"groups":[{groups}],"changes":[{{"change":"function-changed","function":"charge","member":"retries","before":4,"after":2}},{{"change":"function-removed","function":"old"}}]}}}}"#
+        )
+    };
+    let compatible = r#"{"function_id":"shop/charge","version":"sha256:fedcba9876543210","verdict":"compatible","runs":5,"examples":["01A","01B"]}"#;
+    let diverges = r#"{"function_id":"shop/charge","version":"sha256:fedcba9876543210","verdict":"diverges","divergence":{"seq":3,"journal":"sleep \"pause\"","code":"run \"added\""},"frames":["shop::charge (src/lib.rs:7)"],"runs":2,"examples":["01C"]}"#;
+    let fails = r#"{"function_id":"shop/charge","version":"sha256:fedcba9876543210","verdict":"fails","error":{"code":"guest-panic","message":"odd"},"runs":1,"examples":["01D"]}"#;
+    let plan = ["deploy", "--plan", file.to_str().expect("plain")];
+
+    let body = answer(&[diverges, fails, compatible].join(","), false);
+    let stub = Stub::start(move |_| Answer::Json(200, body.clone()));
+    let output = stub.dormouse(&plan);
+    assert_eq!(output.status.code(), Some(6), "{}", text(&output.stderr));
+    let told = text(&output.stdout);
+    for line in [
+        "shop at sha256:0123456789ab: 20000 runs in flight, 8 looked at (a sample)",
+        r#"  2 of shop/charge on sha256:fedcba987654: diverges at entry 3: the journal has sleep "pause", the code asked for run "added""#,
+        "    such as 01C",
+        "    at shop::charge (src/lib.rs:7)",
+        "  1 of shop/charge on sha256:fedcba987654: fails (guest-panic): odd",
+        "  ~ charge: retries was 4, is 2",
+        "  - old: its triggers stop",
+    ] {
+        assert!(
+            told.lines().any(|found| found == line),
+            "{line}\nis not in\n{told}"
+        );
+    }
+    assert!(
+        text(&output.stderr).contains("--policy pin"),
+        "{}",
+        text(&output.stderr)
+    );
+    let request = &stub.requests()[0];
+    assert!(
+        request.line.starts_with("POST /v1/modules/shop/preflight"),
+        "{}",
+        request.line
+    );
+    assert_eq!(request.body, b"code");
+
+    let body = answer(compatible, true);
+    let stub = Stub::start(move |_| Answer::Json(200, body.clone()));
+    let output = stub.dormouse(&plan);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[test]
 fn a_version_is_not_deleted_unasked() {
     let stub = Stub::start(|_| Answer::Json(200, r#"{"data":[{"version":"sha256:abcd"}]}"#.to_owned()));
     let output = stub.dormouse(&["modules", "delete", "m", "abcd"]);

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use dormouse_core::journal::{Event, OperationKind, soonest_due};
+use dormouse_core::preflight::{Probe, Stand};
 use dormouse_core::replay::{Attempt, Awaited, Begun, Divergence, Replay};
 use dormouse_core::{Entry, Failure, Json, Outcome, Seq, Timestamp};
 
@@ -103,6 +104,8 @@ pub(crate) enum End {
     Diverged(Divergence),
     /// The last entry is a failed attempt: this leg is over.
     Deferred,
+    /// A probe stands: it answers no call any more.
+    Stood,
 }
 
 /// Drives a program to its end, leg by leg, from what is recorded.
@@ -120,12 +123,104 @@ pub(crate) fn drive(program: &[Act], world: World, recorded: &[Entry]) -> Run {
     }
 }
 
+/// Where a program stands when it is given all that is recorded, or as much of it as it asks for.
+pub(crate) fn probe(program: &[Act], world: World, recorded: &[Entry]) -> Stand {
+    let replay = Replay::new(recorded.to_vec(), world.base, START).expect("numbered without a gap");
+    let guest = Guest::new(world, Machine::Probe(Probe::new(replay)), &mut Owners::default());
+    let guest = guest.drive(program);
+    assert_eq!(guest.executed.get(), 0, "a probe executes nothing");
+    match guest.machine.into_inner() {
+        Machine::Probe(probe) => {
+            assert_eq!(probe.replay().entries()[..recorded.len()], *recorded);
+            probe.into_stand().expect("it stands")
+        }
+        Machine::Live(_) => unreachable!("it was made with a probe"),
+    }
+}
+
+/// What answers a guest.
+enum Machine {
+    Live(Replay),
+    Probe(Probe),
+}
+
+impl Machine {
+    fn replay(&self) -> &Replay {
+        match self {
+            Machine::Live(replay) => replay,
+            Machine::Probe(probe) => probe.replay(),
+        }
+    }
+
+    /// For what a host records.
+    fn recording(&mut self) -> &mut Replay {
+        match self {
+            Machine::Live(replay) => replay,
+            Machine::Probe(_) => unreachable!("a probe records nothing"),
+        }
+    }
+
+    fn begin(&mut self, name: &str) -> Result<Begun, End> {
+        match self {
+            Machine::Live(replay) => replay.begin(name).map_err(End::Diverged),
+            Machine::Probe(probe) => probe.begin(name).ok_or(End::Stood),
+        }
+    }
+
+    /// Also whether it is new.
+    fn start(
+        &mut self,
+        kind: OperationKind,
+        name: &str,
+        input: &Json,
+        at: Timestamp,
+        due_at: impl FnOnce() -> Option<Timestamp>,
+    ) -> Result<(Seq, bool), End> {
+        match self {
+            Machine::Live(replay) => replay
+                .start(kind, name, input, at, due_at)
+                .map(|started| (started.operation, started.new))
+                .map_err(End::Diverged),
+            Machine::Probe(probe) => probe
+                .start(kind, name, input)
+                .map(|operation| (operation, false))
+                .ok_or(End::Stood),
+        }
+    }
+
+    fn await_any(&mut self, operations: &[Seq]) -> Result<Awaited, End> {
+        match self {
+            Machine::Live(replay) => replay.await_any(operations).map_err(End::Diverged),
+            Machine::Probe(probe) => probe.await_any(operations).map(Awaited::Ready).ok_or(End::Stood),
+        }
+    }
+
+    fn cancel(&mut self, operation: Seq, at: Timestamp) -> Result<(), End> {
+        match self {
+            Machine::Live(replay) => replay.cancel(operation, at).map_err(End::Diverged),
+            Machine::Probe(probe) => probe.cancel(operation).ok_or(End::Stood),
+        }
+    }
+
+    fn finish(&mut self, failed: bool) -> End {
+        match self {
+            Machine::Live(replay) => replay
+                .finish(failed)
+                .map_or_else(End::Diverged, |()| End::Returned),
+            Machine::Probe(probe) => {
+                probe.finish(failed);
+                End::Stood
+            }
+        }
+    }
+}
+
 /// Which act of the program a use of a name belongs to.
 type Owners = BTreeMap<(String, u32), String>;
 
 struct Guest {
     world: World,
-    replay: RefCell<Replay>,
+    machine: RefCell<Machine>,
     /// What the tasks wait for, in the order they were polled.
     waiting: RefCell<Vec<Seq>>,
     end: RefCell<Option<End>>,
@@ -137,37 +232,10 @@ struct Guest {
 
 fn leg(program: &[Act], world: World, entries: Vec<Entry>, owners: &mut Owners) -> Run {
     let replay = Replay::new(entries, world.base, START).expect("numbered without a gap");
-    let guest = Rc::new(Guest {
-        world,
-        replay: RefCell::new(replay),
-        waiting: RefCell::default(),
-        end: RefCell::default(),
-        seen: RefCell::default(),
-        owners: RefCell::new(std::mem::take(owners)),
-        executed: Cell::new(0),
-        now: Cell::new(START),
-    });
-    let mut task = branch(Rc::clone(&guest), program.to_vec(), String::new());
-    let mut context = Context::from_waker(Waker::noop());
-    while guest.end.borrow().is_none() {
-        guest.waiting.borrow_mut().clear();
-        let polled = task.as_mut().poll(&mut context);
-        if guest.end.borrow().is_some() {
-            break;
-        }
-        match polled {
-            Poll::Ready(outcome) => {
-                let finished = guest.replay.borrow_mut().finish(outcome.is_err());
-                guest.stop(finished.map_or_else(End::Diverged, |()| End::Returned));
-            }
-            Poll::Pending => guest.wait(),
-        }
-    }
-    drop(task);
-    let guest = Rc::into_inner(guest).expect("the tasks are gone");
+    let guest = Guest::new(world, Machine::Live(replay), owners).drive(program);
     *owners = guest.owners.into_inner();
     Run {
-        entries: guest.replay.into_inner().entries().to_vec(),
+        entries: guest.machine.into_inner().replay().entries().to_vec(),
         seen: guest.seen.into_inner(),
         end: guest.end.into_inner().expect("ended"),
         executed: guest.executed.get(),
@@ -175,6 +243,41 @@ fn leg(program: &[Act], world: World, entries: Vec<Entry>, owners: &mut Owners) 
 }
 
 impl Guest {
+    fn new(world: World, machine: Machine, owners: &mut Owners) -> Rc<Guest> {
+        Rc::new(Guest {
+            world,
+            machine: RefCell::new(machine),
+            waiting: RefCell::default(),
+            end: RefCell::default(),
+            seen: RefCell::default(),
+            owners: RefCell::new(std::mem::take(owners)),
+            executed: Cell::new(0),
+            now: Cell::new(START),
+        })
+    }
+
+    /// Polls a program until there is an end.
+    fn drive(self: Rc<Self>, program: &[Act]) -> Guest {
+        let mut task = branch(Rc::clone(&self), program.to_vec(), String::new());
+        let mut context = Context::from_waker(Waker::noop());
+        while self.end.borrow().is_none() {
+            self.waiting.borrow_mut().clear();
+            let polled = task.as_mut().poll(&mut context);
+            if self.end.borrow().is_some() {
+                break;
+            }
+            match polled {
+                Poll::Ready(outcome) => {
+                    let end = self.machine.borrow_mut().finish(outcome.is_err());
+                    self.stop(end);
+                }
+                Poll::Pending => self.wait(),
+            }
+        }
+        drop(task);
+        Rc::into_inner(self).expect("the tasks are gone")
+    }
+
     fn stop(&self, end: End) {
         self.end.borrow_mut().get_or_insert(end);
     }
@@ -184,7 +287,7 @@ impl Guest {
     }
 
     fn see(&self, what: String) {
-        let now = self.replay.borrow().now();
+        let now = self.machine.borrow().replay().now();
         assert!(now >= self.now.replace(now), "now decreased");
         self.seen.borrow_mut().push(format!("{now} {what}"));
         self.check_bookkeeping();
@@ -192,21 +295,22 @@ impl Guest {
 
     /// The time for the next entry.
     fn clock(&self) -> Timestamp {
-        self.world.clock(self.replay.borrow().next_seq())
+        self.world.clock(self.machine.borrow().replay().next_seq())
     }
 
     /// The one place where a guest blocks.
     fn wait(&self) {
         let operations = self.waiting.borrow().clone();
         loop {
-            let awaited = self.replay.borrow_mut().await_any(&operations);
+            let awaited = self.machine.borrow_mut().await_any(&operations);
             match awaited {
                 Ok(Awaited::Ready(index)) => {
                     return self.see(format!("ready {}", operations[index as usize]));
                 }
                 Ok(Awaited::Pending) => {
                     let at = self.clock();
-                    let mut replay = self.replay.borrow_mut();
+                    let mut machine = self.machine.borrow_mut();
+                    let replay = machine.recording();
                     let operation = self.world.first(replay.next_seq(), &operations);
                     let due = replay
                         .open()
@@ -220,14 +324,15 @@ impl Guest {
                     };
                     replay.deliver(operation, outcome, due.map_or(at, |due| due.max(at)));
                 }
-                Err(divergence) => return self.stop(End::Diverged(divergence)),
+                Err(end) => return self.stop(end),
             }
         }
     }
 
     /// Executes a body. None when it failed and will be tried again: then the leg is over.
     fn execute(&self, attempt: &Attempt, place: &str) -> Option<Outcome> {
-        let mut replay = self.replay.borrow_mut();
+        let mut machine = self.machine.borrow_mut();
+        let replay = machine.recording();
         assert!(
             !replay.is_replaying(),
             "nothing is executed before the end of the journal"
@@ -276,8 +381,10 @@ impl Guest {
 
     /// What the machine says of operations must be what a naive reading of the journal says.
     fn check_bookkeeping(&self) {
-        let replay = self.replay.borrow();
-        if replay.is_replaying() {
+        let machine = self.machine.borrow();
+        let replay = machine.replay();
+        // What a probe has made of a call by itself, nobody is told.
+        if replay.is_replaying() || self.stopped() {
             return;
         }
         let mut open = BTreeMap::new();
@@ -361,7 +468,7 @@ async fn body(guest: &Rc<Guest>, name: &str, place: &str) -> Outcome {
         if guest.stopped() {
             return never().await;
         }
-        let begun = guest.replay.borrow_mut().begin(name);
+        let begun = guest.machine.borrow_mut().begin(name);
         match begun {
             Ok(Begun::Recorded(outcome)) => return outcome,
             Ok(Begun::Deferred(operation)) => {
@@ -378,8 +485,8 @@ async fn body(guest: &Rc<Guest>, name: &str, place: &str) -> Outcome {
                 Some(outcome) => return outcome,
                 None => return never().await,
             },
-            Err(divergence) => {
-                guest.stop(End::Diverged(divergence));
+            Err(end) => {
+                guest.stop(end);
                 return never().await;
             }
         }
@@ -402,21 +509,21 @@ async fn operation(guest: &Rc<Guest>, kind: OperationKind, name: &str, input: u3
         _ => None,
     };
     let json = Json::from_value(&input).expect("a number");
-    let was_replaying = guest.replay.borrow().is_replaying();
-    let started = guest.replay.borrow_mut().start(kind, name, &json, at, due_at);
+    let was_replaying = guest.machine.borrow().replay().is_replaying();
+    let started = guest.machine.borrow_mut().start(kind, name, &json, at, due_at);
     match started {
-        Ok(started) => {
-            assert_eq!(started.new, !was_replaying);
-            guest.see(format!("started {}", started.operation));
+        Ok((operation, new)) => {
+            assert_eq!(new, !was_replaying);
+            guest.see(format!("started {operation}"));
             Handle {
                 guest: Rc::clone(guest),
-                operation: started.operation,
+                operation,
                 done: false,
             }
             .await
         }
-        Err(divergence) => {
-            guest.stop(End::Diverged(divergence));
+        Err(end) => {
+            guest.stop(end);
             never().await
         }
     }
@@ -436,7 +543,13 @@ impl Future for Handle {
         if self.guest.stopped() {
             return Poll::Pending;
         }
-        let outcome = self.guest.replay.borrow().outcome(self.operation).cloned();
+        let outcome = self
+            .guest
+            .machine
+            .borrow()
+            .replay()
+            .outcome(self.operation)
+            .cloned();
         match outcome {
             Some(outcome) => {
                 self.done = true;
@@ -462,9 +575,9 @@ impl Drop for Handle {
             .borrow_mut()
             .retain(|operation| *operation != self.operation);
         let at = self.guest.clock();
-        let cancelled = self.guest.replay.borrow_mut().cancel(self.operation, at);
-        if let Err(divergence) = cancelled {
-            self.guest.stop(End::Diverged(divergence));
+        let cancelled = self.guest.machine.borrow_mut().cancel(self.operation, at);
+        if let Err(end) = cancelled {
+            self.guest.stop(end);
         }
     }
 }

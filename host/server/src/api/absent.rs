@@ -8,10 +8,6 @@ fn answer(what: &str) -> Answer {
     Err(Failed(Problem::not_supported(what)))
 }
 
-pub(super) async fn preflight() -> Answer {
-    answer("preflight of a new version")
-}
-
 pub(super) async fn keys() -> Answer {
     answer("managing keys")
 }

@@ -29,6 +29,7 @@ mod modules;
 mod node;
 mod openapi;
 mod pausing;
+mod preflight;
 mod query;
 mod reruns;
 mod runs;
@@ -94,7 +95,7 @@ pub fn routes(app: App) -> Router {
         .route("/modules/{name}/versions", get(modules::versions))
         .route("/modules/{name}/versions/{digest}", delete(modules::delete))
         .route("/modules/{name}/activate", post(modules::activate))
-        .route("/modules/{name}/preflight", post(absent::preflight))
+        .route("/modules/{name}/preflight", post(preflight::preflight))
         .route("/nodes", get(node::nodes))
         .route("/nodes/{node}/drain", post(node::drain))
         .route(

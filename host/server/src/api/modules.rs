@@ -20,7 +20,7 @@ use crate::problem::Problem;
 /// What someone says about a version, in bytes.
 const MESSAGE_BYTES_MAX: usize = 4_096;
 
-const COMPONENT: Limit = Limit {
+pub(super) const COMPONENT: Limit = Limit {
     bytes: limit::COMPONENT_BYTES_MAX,
     code: "component-too-large",
     what: "the component",
@@ -319,12 +319,18 @@ fn no_module(module: &str) -> Problem {
 
 /// What becomes of the runs in flight.
 fn policy(policy: Option<&str>) -> Result<(), Problem> {
+    match policy_name(policy)? {
+        "pin" => Ok(()),
+        known => Err(Problem::not_supported(&format!("the policy \"{known}\""))
+            .help("with the policy \"pin\", runs in flight finish on the version they began with")),
+    }
+}
+
+/// A policy by name; `pin` where none is given.
+pub(super) fn policy_name(policy: Option<&str>) -> Result<&str, Problem> {
     match policy {
-        None | Some("pin") => Ok(()),
-        Some(known @ ("migrate" | "restart")) => {
-            Err(Problem::not_supported(&format!("the policy \"{known}\""))
-                .help("with the policy \"pin\", runs in flight finish on the version they began with"))
-        }
+        None => Ok("pin"),
+        Some(known @ ("pin" | "migrate" | "restart")) => Ok(known),
         Some(other) => Err(query::invalid(format!(
             "policy: \"{other}\" is none of pin, migrate, restart"
         ))),

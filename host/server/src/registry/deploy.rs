@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use dormouse_core::manifest::Manifest;
-use dormouse_core::{Digest, Json, Timestamp, limit, name};
-use dormouse_engine::LoadError;
+use dormouse_core::{Digest, FunctionName, Json, Timestamp, limit, name};
+use dormouse_engine::{LoadError, Module};
 use dormouse_store::registry::{Changed, NewVersion};
 
 use super::{Registry, lock};
@@ -29,14 +29,8 @@ pub struct Deployed {
 }
 
 impl Registry {
-    pub(crate) async fn deploy(
-        &self,
-        module: &str,
-        component: Bytes,
-        uploaded_by: &str,
-        message: Option<String>,
-        now: Timestamp,
-    ) -> Result<Deployed, Problem> {
+    /// The checks of an upload, in their order. Nothing is written but the cache of compiled code.
+    async fn check(&self, module: &str, component: &Bytes) -> Result<(Module, Json, Manifest), Problem> {
         name::check(module)
             .map_err(|error| Problem::new(400, "invalid-name", format!("module name: {error}")))?;
         if component.len() > limit::COMPONENT_BYTES_MAX {
@@ -60,6 +54,54 @@ impl Registry {
             Err(error) => Err(Problem::new(422, "invalid-manifest", error.to_string())),
         };
         let (loaded, (described, manifest)) = self.engine.load_if(component.clone(), admit, accept).await?;
+        Ok((loaded, described, manifest))
+    }
+
+    /// Checks a component as an upload is checked, and keeps nothing of it.
+    pub(crate) async fn inspect(
+        &self,
+        module: &str,
+        component: Bytes,
+    ) -> Result<(Module, Manifest), Problem> {
+        let (loaded, _, manifest) = self.check(module, &component).await?;
+        if self.store.component(loaded.digest()).await?.is_none() {
+            self.engine.forget(loaded.digest());
+        }
+        Ok((loaded, manifest))
+    }
+
+    /// The code and the manifest of a version that the module has.
+    pub(crate) async fn kept(&self, module: &str, version: Digest) -> Result<(Module, Manifest), Problem> {
+        if self.store.version(module, version).await?.is_none() {
+            return Err(no_version(module, version));
+        }
+        let manifest = self
+            .manifest(module, version)
+            .await
+            .map_err(|error| unloadable(&error))?;
+        let first = manifest
+            .functions
+            .first()
+            .map(|function| FunctionName::new(module, &function.id));
+        let Some(Ok(name)) = first else {
+            return Err(no_version(module, version));
+        };
+        let (loaded, _) = self
+            .load(&name, version)
+            .await
+            .map_err(|error| unloadable(&error))?;
+        Ok((loaded, Manifest::clone(&manifest)))
+    }
+
+    pub(crate) async fn deploy(
+        &self,
+        module: &str,
+        component: Bytes,
+        uploaded_by: &str,
+        message: Option<String>,
+        now: Timestamp,
+    ) -> Result<Deployed, Problem> {
+        let (loaded, described, manifest) = self.check(module, &component).await?;
 
         let _changing = self.changing.lock().await;
         let digest = loaded.digest();
@@ -111,7 +153,7 @@ impl Registry {
             .await
             .map_err(|error| unloadable(&error))?;
         if let Some(function) = manifest.functions.first()
-            && let Ok(name) = dormouse_core::FunctionName::new(module, &function.id)
+            && let Ok(name) = FunctionName::new(module, &function.id)
         {
             self.load(&name, version)
                 .await

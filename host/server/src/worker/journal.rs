@@ -1,6 +1,7 @@
 //! A leg's way to the store: loading the journal, appending to it, and what to do when either has trouble.
 
 use dormouse_core::Entry;
+use dormouse_core::journal::Record;
 use dormouse_core::limit;
 use dormouse_core::replay::Replay;
 use dormouse_core::run::RunError;
@@ -12,6 +13,13 @@ use dormouse_store::schedule::ClaimedRun;
 
 use super::Worker;
 use super::leg::{Ending, LegHost};
+
+/// A run's stored journal as a replay machine.
+pub(crate) fn replay_of(run: &ClaimedRun, records: Vec<Record>) -> Result<Replay, String> {
+    let entries: Result<Vec<Entry>, _> = records.into_iter().map(Entry::decode).collect();
+    let entries = entries.map_err(|error| error.to_string())?;
+    Replay::new(entries, run.journal_base, run.queued_at).map_err(|error| error.to_string())
+}
 
 impl Worker {
     /// The run's journal as a replay machine. None when the run was blocked or the node stops.
@@ -35,11 +43,7 @@ impl Worker {
                 }
             }
         };
-        let entries: Result<Vec<Entry>, _> = records.into_iter().map(Entry::decode).collect();
-        let replay = entries.map_err(|error| error.to_string()).and_then(|entries| {
-            Replay::new(entries, run.journal_base, run.queued_at).map_err(|error| error.to_string())
-        });
-        match replay {
+        match replay_of(run, records) {
             Ok(replay) => Some(replay),
             Err(message) => {
                 self.block_unreadable(run, message).await;

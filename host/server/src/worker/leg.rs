@@ -11,7 +11,9 @@ use dormouse_core::replay::{Begun, Divergence, Replay};
 use dormouse_core::run::RunError;
 use dormouse_core::step::StepOptions;
 use dormouse_core::{Failure, Json, Outcome, RunId, Seq, Timestamp, limit};
-use dormouse_engine::{Leg, LegStats, LogLevel, RunContext, RunHost, RunStart, StartCall, Stop};
+use dormouse_engine::{
+    HttpPolicy, Interrupt, Leg, LegStats, LogLevel, Module, RunContext, RunHost, RunStart, StartCall, Stop,
+};
 use dormouse_store::execute::{Completion, LogLine};
 use dormouse_store::schedule::ClaimedRun;
 use dormouse_store::wait::NewWait;
@@ -21,6 +23,7 @@ use super::fetching;
 use super::invoking::Invoking;
 use super::operation::Performing;
 use super::{Program, Worker};
+use crate::config::ModuleGrants;
 use crate::router::SentEvent;
 use crate::scheduler::{Mail, Mailbox, Slot};
 use crate::secret;
@@ -139,28 +142,15 @@ impl LegHost {
 
     /// What the engine is to execute.
     pub(super) fn leg(&self) -> Leg {
-        let events = self.events.clone();
-        let continued = self.run.continued.as_ref().map_or("null", Json::as_str);
-        let input = Json::trusted(format!(
-            r#"{{"event":{},"events":{events},"continued":{continued}}}"#,
-            self.run.event
-        ));
-        Leg {
-            module: self.program.module.clone(),
-            function: self.run.function.function().to_owned(),
-            input,
-            context: RunContext {
-                run_id: self.run.id,
-                function: self.run.function.clone(),
-                version: self.run.version,
-                event: self.run.event.clone(),
-                events,
-            },
-            seed: self.run.seed,
-            limits: self.program.grants.limits,
-            http: self.program.http.clone(),
-            interrupt: self.mailbox.interrupt.clone(),
-        }
+        let program = &self.program;
+        let interrupt = self.mailbox.interrupt.clone();
+        leg_of(
+            (&self.run, self.events.clone()),
+            &program.module,
+            &program.grants,
+            &program.http,
+            interrupt,
+        )
     }
 
     /// Goes back to the start of the journal for another leg. False when the run was blocked by what is in memory.
@@ -423,6 +413,37 @@ impl RunHost for LegHost {
 
     fn config(&self, key: &str) -> Option<Json> {
         self.program.grants.config.get(key).cloned()
+    }
+}
+
+/// What the engine is to execute for a run, on a version that may be another than the run's own.
+pub(crate) fn leg_of(
+    (run, events): (&ClaimedRun, Json),
+    module: &Module,
+    grants: &ModuleGrants,
+    http: &HttpPolicy,
+    interrupt: Interrupt,
+) -> Leg {
+    let continued = run.continued.as_ref().map_or("null", Json::as_str);
+    let input = Json::trusted(format!(
+        r#"{{"event":{},"events":{events},"continued":{continued}}}"#,
+        run.event
+    ));
+    Leg {
+        function: run.function.function().to_owned(),
+        input,
+        context: RunContext {
+            run_id: run.id,
+            function: run.function.clone(),
+            version: module.digest(),
+            event: run.event.clone(),
+            events,
+        },
+        module: module.clone(),
+        seed: run.seed,
+        limits: grants.limits,
+        http: http.clone(),
+        interrupt,
     }
 }
 

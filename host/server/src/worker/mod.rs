@@ -19,6 +19,7 @@ mod journal;
 mod leg;
 mod operation;
 mod parking;
+mod probe;
 mod sending;
 mod settle;
 mod suspend;
@@ -45,6 +46,11 @@ use crate::sql::Databases;
 
 pub(crate) use parking::Parking;
 pub(crate) use verify::Verify;
+
+pub(crate) use events::all as all_events;
+pub(crate) use journal::replay_of;
+pub(crate) use leg::leg_of;
+pub(crate) use probe::{Probed, probe};
 
 use leg::LegHost;
 use settle::Next;

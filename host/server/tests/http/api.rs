@@ -387,6 +387,46 @@ async fn runs_are_paused_resumed_done_once_more_and_cancelled_in_bulk() {
     schedules_are_listed_with_where_they_stand(&server).await;
     a_run_is_done_once_more(&server).await;
     many_runs_are_cancelled_with_one_request(&server).await;
+    a_preflight_refuses_what_an_upload_would_and_changes_nothing(&server).await;
+}
+
+async fn a_preflight_refuses_what_an_upload_would_and_changes_nothing(server: &TestServer) {
+    let path = "/v1/modules/shop/preflight";
+    let unknown = format!("{path}?version=sha256:{}", "0".repeat(64));
+    for (path, body, problem) in [
+        (path, &b"no component"[..], (422, "not-a-component")),
+        (path, b"", (422, "not-a-component")),
+        ("/v1/modules/Shop/preflight", b"", (400, "invalid-name")),
+        (&unknown, b"", (404, "not-found")),
+        (&unknown, b"and a body", (400, "invalid-body")),
+        ("/v1/modules/shop/preflight?version=abc", b"", (400, "invalid-id")),
+        ("/v1/modules/shop/preflight?sample=0", b"", (400, "invalid-query")),
+        (
+            "/v1/modules/shop/preflight?sample=100001",
+            b"",
+            (400, "invalid-query"),
+        ),
+        (
+            "/v1/modules/shop/preflight?sample=many",
+            b"",
+            (400, "invalid-query"),
+        ),
+        (
+            "/v1/modules/shop/preflight?policy=hope",
+            b"",
+            (400, "invalid-query"),
+        ),
+        ("/v1/modules/shop/preflight?force=1", b"", (400, "invalid-query")),
+    ] {
+        let answer = server.send("POST", path, &[], body).await;
+        assert_eq!(
+            answer.problem(),
+            (problem.0, problem.1.to_owned()),
+            "{path} {body:?}"
+        );
+    }
+    let versions = server.get("/v1/modules/shop/versions").await.json();
+    assert_eq!(versions["data"].as_array().map(Vec::len), Some(1));
 }
 
 async fn runs_and_functions_are_paused_and_resumed(server: &TestServer) {
@@ -563,7 +603,6 @@ async fn many_runs_are_cancelled_with_one_request(server: &TestServer) {
 
 async fn what_a_later_release_brings_is_told_apart_from_a_mistake(server: &TestServer) {
     for (method, path) in [
-        ("POST", "/v1/modules/shop/preflight".to_owned()),
         ("GET", "/v1/keys".to_owned()),
         ("GET", "/v1/grants".to_owned()),
         ("GET", "/v1/audit".to_owned()),

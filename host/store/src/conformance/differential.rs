@@ -513,6 +513,12 @@ impl Pair {
         } else {
             0
         };
+        let admission = self.admission();
+        let mut ends = self.ends();
+        if admission.gathering.is_some() {
+            // Refused at the upload: which event they would go by is not known before the run starts.
+            ends.cancel_on.clear();
+        }
         NewRun {
             id: RunId::from_parts(now, self.id()),
             function: function(&format!("{}/f{}", MODULES[module as usize], self.random.below(3))),
@@ -523,7 +529,7 @@ impl Pair {
                 .random
                 .one_in(3)
                 .then(|| format!("key {}", self.random.below(20))),
-            admission: self.admission(),
+            admission,
             seed: [self.random.below(256) as u8; 32],
             start_at: now.after(std::time::Duration::from_millis(delay)),
             lease: (!self.random.one_in(3)).then_some(node(self.node).incarnation),
@@ -532,7 +538,7 @@ impl Pair {
             depth: 0,
             held: self.random.one_in(12),
             copy: None,
-            ends: self.ends(),
+            ends,
         }
     }
 

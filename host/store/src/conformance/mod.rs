@@ -121,6 +121,7 @@ checks![
     scheduling::a_node_is_told_how_it_stands,
     scheduling::a_draining_node_is_told_so,
     scheduling::a_glance_sees_what_others_change,
+    scheduling::runs_in_flight_are_examined_without_a_lease,
     commands::cancel_is_final,
     commands::wake_completes_an_open_operation_once,
     commands::wake_of_what_is_not_open_is_refused,

@@ -392,3 +392,39 @@ pub(super) async fn a_glance_sees_what_others_change(store: Arc<dyn Store>) {
     assert_eq!(seen.iter().map(|glance| glance.id).collect::<Vec<_>>(), [second]);
     assert_eq!(seen[0].state.status, Status::Cancelled);
 }
+
+pub(super) async fn runs_in_flight_are_examined_without_a_lease(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let (first, second, third) = (
+        fixture.ready(at(0)).await,
+        fixture.leased(at(1)).await,
+        fixture.leased(at(2)).await,
+    );
+    fixture.store.cancel(third, at(3)).await.expect("cancels");
+    let missing = RunId::from_parts(at(0), [9; 10]);
+    let looked = fixture
+        .store
+        .examine(&[third, missing, second, first, first])
+        .await;
+    let looked = looked.expect("reads");
+    assert_eq!(ids(&looked), [first, second]);
+    assert_eq!(fixture.store.examine(&[]).await.expect("reads"), []);
+
+    let module = looked[0].function.module().to_owned();
+    let mut all = fixture.store.in_flight(&module, 10).await.expect("reads");
+    let sample = fixture.store.in_flight(&module, 1).await.expect("reads");
+    assert_eq!(sample, all[..1]);
+    all.sort_unstable();
+    assert_eq!(all, [first, second]);
+    assert_eq!(fixture.store.in_flight("nothing", 10).await.expect("reads"), []);
+
+    // Looking leased nothing, and shows what the claim then gives.
+    let run = fixture.get(first).await;
+    assert_eq!((run.owner, run.epoch), (None, 0));
+    let claimed = fixture.claim(10, at(4)).await;
+    let expected = ClaimedRun {
+        epoch: claimed[0].epoch,
+        ..looked[0].clone()
+    };
+    assert_eq!(claimed, [expected]);
+}

@@ -40,7 +40,9 @@ use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
 use crate::read::{BatchEvent, Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
-use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
+use crate::schedule::{
+    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing,
+};
 
 /// A [`Store`] that forgets everything when it is dropped.
 #[derive(Default)]
@@ -401,6 +403,35 @@ impl Store for MemoryStore {
         let asked: BTreeSet<&RunId> = runs.iter().collect();
         let found = asked.into_iter().filter_map(|id| world.runs.get(id));
         Ok(found.map(ModelRun::glance).collect())
+    }
+
+    async fn in_flight(&self, module: &str, limit: u32) -> Result<Vec<RunId>> {
+        let world = self.world()?;
+        let of_module =
+            |run: &&ModelRun| !run.shown.state.status.is_terminal() && run.shown.function.module() == module;
+        let mut ids: Vec<RunId> = world
+            .runs
+            .values()
+            .filter(of_module)
+            .map(|run| run.shown.id)
+            .collect();
+        ids.sort_unstable_by_key(|id| (id.to_bytes()[12..].to_vec(), *id));
+        ids.truncate(limit as usize);
+        Ok(ids)
+    }
+
+    async fn examine(&self, runs: &[RunId]) -> Result<Vec<ClaimedRun>> {
+        let world = self.world()?;
+        let asked: BTreeSet<RunId> = runs.iter().copied().collect();
+        let live = |id: &RunId| {
+            let run = world.runs.get(id);
+            run.is_some_and(|run| !run.shown.state.status.is_terminal())
+        };
+        asked
+            .into_iter()
+            .filter(live)
+            .map(|id| world.claimed(id))
+            .collect()
     }
 
     async fn run(&self, run: RunId) -> Result<Option<Run>> {

@@ -353,7 +353,7 @@ impl World {
         Ok(fired)
     }
 
-    fn claimed(&self, id: RunId) -> Result<ClaimedRun> {
+    pub(super) fn claimed(&self, id: RunId) -> Result<ClaimedRun> {
         let missing = || Error::Corrupt(format!("run {id} or its event is not there"));
         let run = self.runs.get(&id).ok_or_else(missing)?;
         let event = self.events.get(&run.shown.event_id).ok_or_else(missing)?;

@@ -26,6 +26,7 @@ mod copies;
 mod cron;
 mod ending;
 mod ends;
+mod examine;
 mod execute;
 mod fault;
 mod hints;
@@ -74,7 +75,9 @@ use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
 use crate::read::{BatchEvent, Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
-use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
+use crate::schedule::{
+    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing,
+};
 
 /// Counting reads all live runs. Up to so many, it is done each time;
 const COUNTED_EACH_TIME: u64 = 10_000;
@@ -532,6 +535,19 @@ impl Store for PostgresStore {
         }
         let runs: Arc<[RunId]> = runs.into();
         on!(self.readers, (runs) conn => read::glance(conn, &runs)).await
+    }
+
+    async fn in_flight(&self, module: &str, limit: u32) -> Result<Vec<RunId>> {
+        let module = module.to_owned();
+        on!(self.readers, (module) conn => examine::in_flight(conn, &module, limit)).await
+    }
+
+    async fn examine(&self, runs: &[RunId]) -> Result<Vec<ClaimedRun>> {
+        if runs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let runs: Arc<[RunId]> = runs.into();
+        on!(self.readers, (runs) conn => examine::examine(conn, &runs)).await
     }
 
     async fn run(&self, run: RunId) -> Result<Option<Run>> {

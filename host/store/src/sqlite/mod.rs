@@ -22,6 +22,7 @@ mod copies;
 mod cron;
 mod ending;
 mod ends;
+mod examine;
 mod execute;
 mod fault;
 mod ingest;
@@ -67,7 +68,9 @@ use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
 use crate::read::{BatchEvent, Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
-use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing};
+use crate::schedule::{
+    Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing,
+};
 
 /// How to open a SQLite store.
 #[derive(Clone, Debug)]
@@ -407,6 +410,15 @@ impl Store for SqliteStore {
 
     async fn glance(&self, runs: &[RunId]) -> Result<Vec<Glance>> {
         self.read(async |conn| read::glance(conn, runs).await).await
+    }
+
+    async fn in_flight(&self, module: &str, limit: u32) -> Result<Vec<RunId>> {
+        self.read(async |conn| examine::in_flight(conn, module, limit).await)
+            .await
+    }
+
+    async fn examine(&self, runs: &[RunId]) -> Result<Vec<ClaimedRun>> {
+        self.read(async |conn| examine::examine(conn, runs).await).await
     }
 
     async fn run(&self, run: RunId) -> Result<Option<Run>> {

@@ -4,8 +4,8 @@ use sqlx::Row as _;
 
 use super::sql::{Rows, fetch_dynamic};
 use super::{
-    cancellations, command, connect, copies, cron, ending, ends, ingest, journal, limits, pausing, read,
-    runs, schedule, throttles, upkeep, waits, windows,
+    cancellations, command, connect, copies, cron, ending, ends, examine, ingest, journal, limits, pausing,
+    read, runs, schedule, throttles, upkeep, waits, windows,
 };
 
 /// Tables that grow with use.
@@ -53,6 +53,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         schedule::statements(),
         upkeep::statements(),
         read::statements(),
+        examine::statements(),
         waits::statements(),
         limits::statements(),
         throttles::statements(),

@@ -5,6 +5,7 @@ mod churn;
 mod elsewhere;
 mod idle;
 mod ingest;
+mod preflight;
 mod resume;
 mod sample;
 pub(crate) mod sleeping;
@@ -18,7 +19,7 @@ use crate::Bench;
 pub(crate) use stored::template as stored_template;
 
 /// All kinds of work, in the order in which they are measured.
-pub(crate) const NAMES: [&str; 13] = [
+pub(crate) const NAMES: [&str; 14] = [
     "ceiling",
     "idle",
     "w1",
@@ -28,6 +29,7 @@ pub(crate) const NAMES: [&str; 13] = [
     "w4",
     "ingest",
     "swap",
+    "preflight",
     "stored",
     "sleeping",
     "elsewhere",
@@ -49,6 +51,7 @@ pub(crate) async fn run(name: &str, bench: &mut Bench) -> Result<()> {
         "w4" => resume::cold(bench).await,
         "ingest" => ingest::arrays(bench).await,
         "swap" => swap::hot(bench).await,
+        "preflight" => preflight::replayed(bench).await,
         "stored" => stored::finished(bench).await,
         "sleeping" => sleeping::many(bench).await,
         "elsewhere" => elsewhere::followed(bench).await,

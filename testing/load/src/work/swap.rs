@@ -69,7 +69,7 @@ pub(crate) async fn hot(bench: &mut Bench) -> Result<()> {
 
 /// The 99th percentile of what a run takes from being sent, and requests that failed: until the answer, and from
 /// there, because the run begins with the event's commit, until its end.
-async fn round(server: &Server, bench: &Bench) -> Result<(f64, u64)> {
+pub(super) async fn round(server: &Server, bench: &Bench) -> Result<(f64, u64)> {
     let mut ended = Ended::new(server).await?;
     let before = ended.completed().await?;
     let time = Duration::from_secs_f64(bench.seconds);
@@ -82,7 +82,7 @@ async fn round(server: &Server, bench: &Bench) -> Result<(f64, u64)> {
 }
 
 /// The same component with other bytes, and so another digest: a custom section at its end means nothing.
-fn distinct(component: &[u8], number: u32) -> Vec<u8> {
+pub(super) fn distinct(component: &[u8], number: u32) -> Vec<u8> {
     let mut bytes = component.to_vec();
     // Custom: a section's id 0, its size, its name's size, its name, and anything.
     bytes.extend([0, 6, 1, b'n']);

@@ -27,6 +27,11 @@ impl Pair {
         let runs = both!(self, runs(all.clone())).expect("lists");
         let ids: Vec<RunId> = runs.iter().rev().map(|run| run.id).collect();
         both!(self, glance(&ids)).expect("reads");
+        both!(self, examine(&ids)).expect("reads");
+        for module in MODULES {
+            both!(self, in_flight(module, 3)).expect("reads");
+            both!(self, in_flight(module, 10_000)).expect("reads");
+        }
         let chance = (runs.len() as u64 / sample).max(1);
         for run in &runs {
             if !self.random.one_in(chance) {
