@@ -178,9 +178,8 @@ async fn batches(park: Duration) {
         .invoke("windows/batched", r#"{"shop": "a", "n": 7}"#)
         .await;
     for (run, n) in [(alone, -1), (invoked, 7)] {
-        running
-            .until(run, "sleeping", |run| run.state.phase == Some(Phase::Sleeping))
-            .await;
+        let sleeps = |run: &Run| run.state.phase == Some(Phase::Sleeping) || run.state.status.is_terminal();
+        running.until(run, "sleeping", sleeps).await;
         clock.advance(seconds(1));
         assert_eq!(output(&running.settled(run).await)["numbers"], json!([n]));
     }

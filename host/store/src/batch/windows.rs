@@ -271,10 +271,12 @@ fn close(run: RunId, moved: Moved, known: &mut Known, additions: &mut Additions<
         for creation in creations.filter(|creation| creation.run.id == run) {
             if let Some(held) = &mut creation.held {
                 held.until = moved.closes;
+                held.reason.clone_from(&moved.reason);
             }
         }
     } else if let Some(changed) = additions.gatherings.changed.get_mut(&run) {
         changed.moved.closes = moved.closes;
+        changed.moved.reason = moved.reason;
     } else {
         additions.gatherings.full.push((run, moved));
     }
