@@ -1,4 +1,4 @@
-//! Ends of runs, tested by killing: while runs complete, fail and are cancelled, the server is killed again and again, and
+//! Ends of runs, tested by killing: while runs complete, fail and are cancelled, by commands and by events, the server is killed again and again, and
 //! then each end is counted: told once to who listens, and each failure handled once.
 
 mod support;
@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 use support::server::Server;
 use support::{DEADLINE, Dice, guest, long};
 
-/// How runs have ended that are no listener's: their ids and statuses, as the database has them.
-fn orders(database: &Connection) -> HashMap<String, i64> {
+/// How the runs of a function have ended: their ids and statuses, as the database has them.
+fn statuses(database: &Connection, function: &str) -> HashMap<String, i64> {
     let mut found = HashMap::new();
     let mut statement = database
         .prepare(
-            "SELECT r.id, r.status FROM runs r JOIN functions f ON f.id = r.function_id WHERE f.function = 'order'",
+            "SELECT r.id, r.status FROM runs r JOIN functions f ON f.id = r.function_id WHERE f.function = ?1",
         )
         .expect("it is read");
     let rows = statement
-        .query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?)))
+        .query_map([function], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?)))
         .expect("they are read");
     for row in rows {
         let (id, status) = row.expect("it is read");
@@ -92,7 +92,7 @@ async fn each_end_is_told_once_however_often_the_server_is_killed() {
     let mut dice = Dice::new();
     let mut server = Server::start("", &["--park-idle", "0"]).await;
     server.deploy("ends", guest("ends")).await;
-    let mut sent = 0;
+    let (mut sent, mut cancelled_by_events) = (0, 0);
     for _ in 0..rounds {
         let mut runs = Vec::new();
         for _ in 0..8 {
@@ -102,6 +102,17 @@ async fn each_end_is_told_once_however_often_the_server_is_killed() {
             let id = format!("order {sent}");
             let event = server.event("shop/ordered", &id, &data).await;
             runs.push((event, dice.one_in(4)));
+        }
+        // What an acknowledged event cancels is cancelled.
+        for _ in 0..2 {
+            cancelled_by_events += 1;
+            let id = json!({"id": cancelled_by_events});
+            server
+                .event("test/cancellable", &format!("begins {cancelled_by_events}"), &id)
+                .await;
+            server
+                .event("test/cancel", &format!("cancels {cancelled_by_events}"), &id)
+                .await;
         }
         for (event, cancels) in runs {
             if !cancels {
@@ -123,7 +134,9 @@ async fn each_end_is_told_once_however_often_the_server_is_killed() {
     quiet(&server).await;
     server.kill();
     let database = Connection::open(server.data_dir().join("dormouse.db")).expect("it opens");
-    let orders = orders(&database);
+    let orders = statuses(&database, "order");
+    let cancellable = statuses(&database, "cancellable");
+    assert_eq!(cancellable.len(), cancelled_by_events);
     assert_eq!(orders.len(), sent, "each order has one run");
     let [finished, failed, cancelled, handled] = [
         "hears-finished",
@@ -144,11 +157,14 @@ async fn each_end_is_told_once_however_often_the_server_is_killed() {
         let heard = [&finished, &failed, &cancelled, &handled].map(|told| told.get(run));
         assert_eq!(heard, expected, "run {run}, status {status}");
     }
+    for (run, status) in &cancellable {
+        assert_eq!((*status, cancelled.get(run)), (4, Some(&1)), "run {run}");
+    }
     // Nobody heard of anything else.
     for (told, count) in [
         (&finished, counts[0] + counts[1]),
         (&failed, counts[1]),
-        (&cancelled, counts[2]),
+        (&cancelled, counts[2] + cancelled_by_events),
         (&handled, counts[1]),
     ] {
         assert_eq!(told.len(), count);

@@ -165,6 +165,14 @@ pub fn cancelled_by(event: &str, id: EventId) -> String {
     format!("cancelled by event \"{event}\" ({id})")
 }
 
+/// What an event has done to so many runs of a function that it has cancelled, for a person.
+pub fn has_cancelled(runs: usize) -> String {
+    match runs {
+        1 => "it has cancelled a run".to_owned(),
+        runs => format!("it has cancelled {runs} runs"),
+    }
+}
+
 fn in_words(period: Duration) -> String {
     let millis = period.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];

@@ -452,7 +452,11 @@ fn dropped(
             )
         },
         // What is invoked is never one of several.
-        Decision::Idempotent | Decision::Duplicate | Decision::Debounced | Decision::Batched => {
+        Decision::Idempotent
+        | Decision::Duplicate
+        | Decision::Debounced
+        | Decision::Batched
+        | Decision::Cancelled => {
             let run = earlier
                 .map(|run| format!(": it started run {run}"))
                 .unwrap_or_default();

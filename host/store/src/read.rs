@@ -85,7 +85,7 @@ pub struct StoredEvent {
     pub payload: Json,
 }
 
-/// Why an event has started no run of its own of a function that it matches.
+/// Why an event has started no run of its own of a function that it matches, or that it has cancelled runs of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decided {
     /// The function.
@@ -94,7 +94,7 @@ pub struct Decided {
     pub decision: Decision,
     /// When that was decided.
     pub at: Timestamp,
-    /// The run that is there in its place, if it is one run's doing.
+    /// The run that is there in its place, if it is one run's doing; the first that was cancelled.
     pub run: Option<RunId>,
     /// For a person.
     pub detail: String,

@@ -71,7 +71,7 @@ pub struct Standing {
     pub run: RunId,
 }
 
-/// What kept an event from starting a run of its own. The numbers are on disk.
+/// What kept an event from starting a run of its own, or what it did instead. The numbers are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Decision {
@@ -85,16 +85,19 @@ pub enum Decision {
     Debounced = 8,
     /// It is one of the events of a run: `batch_events`.
     Batched = 9,
+    /// The event has cancelled runs of the function: `cancel_on`.
+    Cancelled = 12,
 }
 
 impl Decision {
     /// All of them.
-    pub const ALL: [Decision; 5] = [
+    pub const ALL: [Decision; 6] = [
         Decision::Duplicate,
         Decision::Idempotent,
         Decision::RateLimited,
         Decision::Debounced,
         Decision::Batched,
+        Decision::Cancelled,
     ];
 
     /// The word.
@@ -105,6 +108,7 @@ impl Decision {
             Decision::RateLimited => "rate-limited",
             Decision::Debounced => "debounced",
             Decision::Batched => "batched",
+            Decision::Cancelled => "cancelled",
         }
     }
 

@@ -106,6 +106,7 @@ pub(crate) fn born(creations: &[Creation<'_>], places: &Places) -> HashMap<RunId
 /// A run that an event cancels.
 pub(crate) struct Cancelled {
     pub(crate) run: RunId,
+    pub(crate) event: Option<EventId>,
     pub(crate) reason: String,
     pub(crate) at: Timestamp,
 }
@@ -115,14 +116,23 @@ pub(crate) async fn cancel(
     look: &mut impl Look,
     work: &mut Work,
     cancels: Vec<Cancelled>,
-) -> Result<Vec<RunId>> {
+) -> Result<Vec<Cancelled>> {
     let mut cancelled = Vec::with_capacity(cancels.len());
-    for Cancelled { run, reason, at } in cancels {
-        if let Commanded::Done(_) = super::command::cancel(look, work, run, Some(reason), at).await? {
-            cancelled.push(run);
+    for one in cancels {
+        let reason = Some(one.reason.clone());
+        if let Commanded::Done(_) = super::command::cancel(look, work, one.run, reason, one.at).await? {
+            cancelled.push(one);
         }
     }
     Ok(cancelled)
+}
+
+/// Runs that events have cancelled, and when: for what is kept beside the events.
+pub(crate) fn by_events(cancelled: &[Cancelled]) -> Vec<(EventId, RunId, Timestamp)> {
+    let by_events = cancelled
+        .iter()
+        .filter_map(|one| Some((one.event?, one.run, one.at)));
+    by_events.collect()
 }
 
 /// A deadline as it is stored.
@@ -174,6 +184,7 @@ pub(crate) fn settle(work: &Work, due: &[Stored], now: Timestamp) -> Settled {
             Due::Over if settled.over.iter().any(|over| over.run == stored.run) => {}
             Due::Over => settled.over.push(Cancelled {
                 run: stored.run,
+                event: None,
                 reason: stored.deadline.reason(),
                 at: now,
             }),

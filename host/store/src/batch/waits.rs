@@ -351,6 +351,7 @@ impl<'i> Arrivals<'i> {
                         cancelled.insert(wait.run);
                         ending.cancels.push(Cancelled {
                             run: wait.run,
+                            event: Some(arrival.event.id),
                             reason: cancelled_by(&arrival.event.name, arrival.event.id),
                             at,
                         });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_core::ending::{Cancels, Clock, Deadline};
-use dormouse_core::flow::{Admission, Limited, Rate};
+use dormouse_core::flow::{Admission, Decision, Limited, Rate};
 use dormouse_core::run::{Phase, Status};
 use dormouse_core::system::Kinds;
 use dormouse_core::wait::{EventWait, key};
@@ -100,6 +100,11 @@ pub(super) async fn an_event_cancels_the_runs_that_it_fits(store: Arc<dyn Store>
     assert_eq!(run.ended_at, Some(event.received_at));
     let reason = format!("cancelled by event \"shop/cancelled\" ({})", event.id);
     assert_eq!(run.reason, Some(reason));
+    let decided = fixture.store.decisions(event.id).await.expect("reads");
+    assert_eq!(decided.len(), 1);
+    assert_eq!(decided[0].decision, Decision::Cancelled);
+    assert_eq!((decided[0].run, decided[0].at), (Some(seven), event.received_at));
+    assert_eq!(decided[0].detail, "it has cancelled a run");
     for run in [eight, by_condition, closed, other] {
         assert_eq!(fixture.status(run).await, Status::Scheduled);
     }
@@ -168,7 +173,10 @@ pub(super) async fn whatever_a_run_does_an_event_cancels_it(store: Arc<dyn Store
         other => panic!("{other:?}"),
     };
     assert!(first < second);
-    fixture.cancels("shop/cancelled", "{}").await;
+    let event = fixture.cancels("shop/cancelled", "{}").await;
+    let decided = fixture.store.decisions(event.id).await.expect("reads");
+    assert_eq!(decided.len(), 1);
+    assert_eq!(decided[0].detail, "it has cancelled 6 runs");
     for run in [queued, executing, sleeping, waiting, paused, throttled[1].0] {
         assert_eq!(fixture.status(run).await, Status::Cancelled, "{run}");
         assert_eq!(fixture.store.completions(run).await.expect("reads"), []);

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dormouse_core::ending::{Due, cancelled_by};
-use dormouse_core::{EventId, RunId, Timestamp};
+use dormouse_core::ending::{Due, cancelled_by, has_cancelled};
+use dormouse_core::flow::Decision;
+use dormouse_core::{EventId, FunctionName, RunId, Timestamp};
 
 use super::World;
 use super::waits::read;
 use crate::command::Commanded;
 use crate::ends::Expired;
 use crate::error::Result;
+use crate::read::Decided;
 
 impl World {
     /// The runs that an event cancels, of those that stand before it.
@@ -45,8 +47,23 @@ impl World {
             return Ok(());
         };
         let (reason, at) = (cancelled_by(&event.name, event.id), event.received_at);
+        let id = event.id;
+        let mut of_function: BTreeMap<FunctionName, Vec<RunId>> = BTreeMap::new();
         for run in runs {
-            self.cancel_for(run, Some(reason.clone()), at)?;
+            if let Commanded::Done(_) = self.cancel_for(run, Some(reason.clone()), at)? {
+                let function = self.of(run)?.shown.function.clone();
+                of_function.entry(function).or_default().push(run);
+            }
+        }
+        for (function, runs) in of_function {
+            let decided = Decided {
+                function: function.clone(),
+                decision: Decision::Cancelled,
+                at,
+                run: runs.first().copied(),
+                detail: has_cancelled(runs.len()),
+            };
+            self.decisions.entry((id, function)).or_insert(decided);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use dormouse_core::{RunId, Timestamp};
+use dormouse_core::{EventId, RunId, Timestamp};
 use sqlx::postgres::PgRow;
 
 use super::command::load_to_end;
@@ -58,6 +58,24 @@ pub(super) async fn insert(conn: &mut Conn, rows: &[Row<'_>]) -> Attempt<()> {
     together.run(conn).await
 }
 
+/// The function of each is known by its row. Of a function's runs, the first stands for all.
+const DECIDED: &str = "INSERT INTO decisions (event_id, function_id, decision, at_ms, run_id, detail) \
+     SELECT v.event_id, r.function_id, 12, min(v.at_ms), (array_agg(r.id ORDER BY r.id))[1], \
+     CASE count(*) WHEN 1 THEN 'it has cancelled a run' ELSE 'it has cancelled ' || count(*) || ' runs' END \
+     FROM UNNEST($1::uuid[], $2::uuid[], $3::int8[]) AS v(event_id, run_id, at_ms) JOIN runs r ON r.id = v.run_id \
+     GROUP BY v.event_id, r.function_id ON CONFLICT DO NOTHING";
+
+/// Keeps beside events which runs they have cancelled.
+pub(super) async fn decided(conn: &mut Conn, cancelled: &[(EventId, RunId, Timestamp)]) -> Attempt<()> {
+    let mut together = Together::default();
+    together.add(cancelled, DECIDED, |args, rows| {
+        args.keys(rows.iter().map(|(event, ..)| *event))
+            .keys(rows.iter().map(|(_, run, _)| *run))
+            .ints(rows.iter().map(|(.., at)| at.as_millis()));
+    });
+    together.run(conn).await
+}
+
 /// When the next deadline is due.
 pub(super) async fn next(conn: &mut Conn) -> Attempt<Option<Timestamp>> {
     let rows = conn.fetch(NEXT, |_| {}).await?;
@@ -93,7 +111,7 @@ pub(super) async fn expire(
     let waited = waiting(&work, &over);
     let mut writing = Writing::on(conn);
     let cancelled = batch::ending::cancel(&mut writing, &mut work, settled.over).await;
-    let mut cancelled = writing.settle(cancelled)?;
+    let cancelled = writing.settle(cancelled)?;
     throttles::left(conn, &mut work, &waited, Some(now)).await?;
     effects.woke |= work.woke;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
@@ -108,6 +126,7 @@ pub(super) async fn expire(
             .ints(rows.iter().map(|(.., at)| at.as_millis()));
     });
     together.run(conn).await?;
+    let mut cancelled: Vec<RunId> = cancelled.iter().map(|one| one.run).collect();
     cancelled.sort_unstable();
     Ok(Expired {
         looked: runs.len() as u32,

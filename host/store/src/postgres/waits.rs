@@ -22,7 +22,7 @@ use super::fault::Attempt;
 use super::runs::{flush, load};
 use super::sql::{Args, Cells, Conn, Together};
 use super::writer::Effects;
-use super::{ends, throttles};
+use super::{ending, ends, throttles};
 use crate::batch;
 use crate::batch::ends::awaited;
 use crate::batch::ingest::Small;
@@ -270,18 +270,20 @@ pub(super) async fn end(
     // Once more: only now that their rows are locked nobody ends these waits any more. Nobody else sees those that are new.
     let mut found = find(conn, arrivals).await?;
     found.retain(|wait| locked.contains(&wait.run) || born.contains_key(&wait.run));
-    let ending = arrivals.ends(&found, born);
-    if ending.is_empty() {
+    let ends = arrivals.ends(&found, born);
+    if ends.is_empty() {
         return Ok(());
     }
     let mut work = Work::default();
-    load(conn, &mut work, ending.runs()).await?;
-    let waited = waiting(&work, &ending.cancelled().collect::<Vec<_>>());
-    effects.woke |= complete(&mut work, ending.completions)?;
-    if !ending.cancels.is_empty() {
+    load(conn, &mut work, ends.runs()).await?;
+    let waited = waiting(&work, &ends.cancelled().collect::<Vec<_>>());
+    effects.woke |= complete(&mut work, ends.completions)?;
+    if !ends.cancels.is_empty() {
         let mut writing = Writing::on(conn);
-        let cancelled = batch::ending::cancel(&mut writing, &mut work, ending.cancels).await;
-        effects.cancelled.extend(writing.settle(cancelled)?);
+        let cancelled = batch::ending::cancel(&mut writing, &mut work, ends.cancels).await;
+        let cancelled = writing.settle(cancelled)?;
+        ending::decided(conn, &batch::ending::by_events(&cancelled)).await?;
+        effects.cancelled.extend(cancelled.iter().map(|one| one.run));
         throttles::left(conn, &mut work, &waited, Some(now)).await?;
         effects.woke |= work.woke;
     }

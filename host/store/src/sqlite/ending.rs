@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use dormouse_core::{RunId, Seq, Timestamp};
+use dormouse_core::{EventId, RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::execute::Writing;
@@ -52,6 +52,28 @@ pub(super) async fn insert(conn: &mut SqliteConnection, rows: &[Row<'_>]) -> Res
         .await
 }
 
+/// The function of each is known by its row. Of a function's runs, the first stands for all.
+static DECIDED: Rows = Rows::new(
+    "INSERT OR IGNORE INTO decisions (event_id, function_id, decision, at_ms, run_id, detail) \
+     SELECT v.column1, r.function_id, 12, v.column3, min(r.id), \
+     CASE count(*) WHEN 1 THEN 'it has cancelled a run' ELSE 'it has cancelled ' || count(*) || ' runs' END \
+     FROM (VALUES ",
+    3,
+    ") AS v JOIN runs r ON r.id = v.column2 GROUP BY v.column1, r.function_id",
+);
+
+/// Keeps beside events which runs they have cancelled.
+pub(super) async fn decided(
+    conn: &mut SqliteConnection,
+    cancelled: &[(EventId, RunId, Timestamp)],
+) -> Result<()> {
+    DECIDED
+        .apply(conn, cancelled, |args, (event, run, at)| {
+            args.event(*event).run(*run).time(*at);
+        })
+        .await
+}
+
 /// When the next deadline is due.
 pub(super) async fn next(conn: &mut SqliteConnection) -> Result<Option<Timestamp>> {
     let rows = fetch(conn, NEXT, |_| {}).await?;
@@ -82,7 +104,7 @@ pub(super) async fn expire(
     let settled = settle(&work, &due, now);
     let over: Vec<RunId> = settled.over.iter().map(|over| over.run).collect();
     let waited = waiting(&work, &over);
-    let mut cancelled = batch::ending::cancel(&mut Writing(conn), &mut work, settled.over).await?;
+    let cancelled = batch::ending::cancel(&mut Writing(conn), &mut work, settled.over).await?;
     throttles::left(conn, &mut work, &waited, Some(now)).await?;
     let woken = work.woke;
     flush(conn, &mut work).await?;
@@ -95,6 +117,7 @@ pub(super) async fn expire(
             args.run(*run).int((*operation).into()).time(*at);
         })
         .await?;
+    let mut cancelled: Vec<RunId> = cancelled.iter().map(|one| one.run).collect();
     cancelled.sort_unstable();
     Ok((Expired { looked, cancelled }, woken))
 }
@@ -102,5 +125,5 @@ pub(super) async fn expire(
 /// All multi-row statements of this room, for the check of their plans.
 #[cfg(test)]
 pub(super) fn statements() -> Vec<&'static Rows> {
-    vec![&INSERT, &KEPT, &LATER]
+    vec![&INSERT, &KEPT, &LATER, &DECIDED]
 }

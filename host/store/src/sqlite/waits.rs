@@ -10,7 +10,7 @@ use super::execute::Writing;
 use super::ingest::stored_events;
 use super::runs::{flush, load};
 use super::sql::{Args, Cells, Rows, execute, fetch};
-use super::{ends, throttles};
+use super::{ending, ends, throttles};
 use crate::batch;
 use crate::batch::ends::awaited;
 use crate::batch::runs::{Changes, Work, place};
@@ -172,17 +172,19 @@ pub(super) async fn end(
     born: &HashMap<RunId, usize>,
     now: Timestamp,
 ) -> Result<(bool, Vec<RunId>)> {
-    let ending = arrivals.ends(&find(conn, &arrivals.probes()).await?, born);
-    if ending.is_empty() {
+    let ends = arrivals.ends(&find(conn, &arrivals.probes()).await?, born);
+    if ends.is_empty() {
         return Ok((false, Vec::new()));
     }
     let mut work = Work::default();
-    load(conn, &mut work, ending.runs()).await?;
-    let waited = waiting(&work, &ending.cancelled().collect::<Vec<_>>());
-    let mut woken = complete(&mut work, ending.completions)?;
+    load(conn, &mut work, ends.runs()).await?;
+    let waited = waiting(&work, &ends.cancelled().collect::<Vec<_>>());
+    let mut woken = complete(&mut work, ends.completions)?;
     let mut cancelled = Vec::new();
-    if !ending.cancels.is_empty() {
-        cancelled = batch::ending::cancel(&mut Writing(conn), &mut work, ending.cancels).await?;
+    if !ends.cancels.is_empty() {
+        let done = batch::ending::cancel(&mut Writing(conn), &mut work, ends.cancels).await?;
+        ending::decided(conn, &batch::ending::by_events(&done)).await?;
+        cancelled = done.iter().map(|one| one.run).collect();
         throttles::left(conn, &mut work, &waited, Some(now)).await?;
         woken |= work.woke;
     }
