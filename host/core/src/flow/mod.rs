@@ -11,8 +11,10 @@
 //! | [`rate`] | how many in what time: the arithmetic |
 //! | [`admission`] | what becomes of one run on the state of its limits |
 //! | [`line`] | when those begin that a throttle holds back |
+//! | [`concurrency`] | how many execute at once |
 
 pub mod admission;
+pub mod concurrency;
 pub mod line;
 pub mod options;
 pub mod rate;
@@ -25,6 +27,7 @@ use crate::limit;
 use crate::manifest::Function;
 
 pub use admission::{Admission, Decision, Gate, Held, Limited, Standing, Verdict};
+pub use concurrency::{Concurrency, Need, Taken};
 pub use line::Line;
 pub use options::RateOptions;
 pub use rate::Rate;
@@ -36,6 +39,7 @@ pub struct Plan {
     rate_limit: Option<(Rate, Option<Condition>)>,
     throttle: Option<(Rate, Option<Condition>)>,
     priority: Option<Condition>,
+    concurrency: concurrency::Limits,
 }
 
 impl Plan {
@@ -74,6 +78,7 @@ impl Plan {
             priority: priority
                 .map(|source| expression("priority", source))
                 .transpose()?,
+            concurrency: concurrency::Limits::compile(&function.concurrency)?,
         })
     }
 
@@ -105,6 +110,7 @@ impl Plan {
                 .and_then(|priority| priority.value(event)?.as_i64())
                 .unwrap_or_default()
                 .clamp(-limit::PRIORITY_SECONDS_MAX, limit::PRIORITY_SECONDS_MAX),
+            concurrency: self.concurrency.needs(event),
         }
     }
 }
@@ -116,7 +122,11 @@ fn expression(what: &str, source: &str) -> Result<Condition, String> {
 /// A key as it is stored and shown: the value as JSON. An expression without a value (a member that is not there) gives
 /// the key `null`; what is too long for an index is named by its digest.
 fn key_of(value: Option<Value>) -> String {
-    let text = value.unwrap_or(Value::Null).to_string();
+    bounded(value.unwrap_or(Value::Null).to_string())
+}
+
+/// A text, or what stands for it where it is too long for an index.
+fn bounded(text: String) -> String {
     if text.len() <= limit::FLOW_KEY_BYTES_MAX {
         return text;
     }
