@@ -18,12 +18,28 @@ pub struct Flow {
     /// A CEL expression: by how many seconds a run that waits to begin goes before others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<&'static str>,
+    /// How many runs may execute at once.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub concurrency: &'static [Concurrency],
     /// Events put a run off, which starts with the last of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub debounce: Option<Debounce>,
     /// A run starts with many events.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_events: Option<Batch>,
+}
+
+/// So many at once.
+#[doc(hidden)]
+#[derive(Clone, Debug, Serialize)]
+pub struct Concurrency {
+    /// How many.
+    pub limit: u32,
+    /// A CEL expression: each of its values has slots of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<&'static str>,
+    /// Whose runs share the slots: `fn` or `account`.
+    pub scope: &'static str,
 }
 
 /// For how long no event must have come.

@@ -35,6 +35,7 @@ use proc_macro::TokenStream;
 /// | `timeout = "5m"` | wall time of one try of a step's body |
 /// | `idempotency = "event.data.id"` | no second run for the same value of a CEL expression within 24 hours |
 /// | `throttle(limit = 10, period = "1m", burst = 2, key = "event.data.user")` | how many runs may start in what time; those beyond wait for their turn |
+/// | `concurrency = 5`, `concurrency(limit = 5, key = "event.data.user", scope = "account")` | how many runs may execute at once; those beyond wait for a slot. At most two; `scope` is `fn` or `account` |
 /// | `priority = "event.data.vip ? 60 : 0"` | by how many seconds a run that waits to begin goes before others: -600 to 600 |
 /// | `rate_limit(limit = 10, period = "1m", burst = 2, key = "event.data.user")` | how many runs may start in what time; events beyond start none. `burst` and `key` may be left out |
 /// | `debounce(period = "10s", timeout = "1m", key = "event.data.user")` | a run starts with the last event when no other has come for the period, or the timeout after the first. `timeout` and `key` may be left out |

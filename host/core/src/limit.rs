@@ -94,6 +94,10 @@ pub const BATCH_TIMEOUT_MS_MAX: u64 = 60_000;
 pub const BATCH_BYTES_MAX: usize = 10 << 20;
 /// How far ahead of others, or behind, a priority may put a run, in seconds (Inngest's).
 pub const PRIORITY_SECONDS_MAX: i64 = 600;
+/// The most runs that a concurrency limit may let execute at once (Inngest's).
+pub const CONCURRENCY_MAX: u32 = 1_000;
+/// The most concurrency limits of a function (Inngest's).
+pub const CONCURRENCY_LIMITS_MAX: usize = 2;
 /// A cron expression with its time zone, in bytes.
 pub const CRON_BYTES_MAX: usize = 256;
 /// The least by which the ticks of a cron may be put off (Inngest's).

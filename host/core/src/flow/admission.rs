@@ -4,6 +4,7 @@ use crate::id::RunId;
 use crate::limit;
 use crate::time::Timestamp;
 
+use super::concurrency::Need;
 use super::rate::{Rate, describe};
 use super::window::{Gathering, Kind};
 
@@ -20,6 +21,8 @@ pub struct Admission {
     pub gathering: Option<Gathering>,
     /// By how many seconds it goes before others that wait to begin; negative: after them.
     pub priority: i64,
+    /// What it holds while it executes. A run that needs slots is not born leased.
+    pub concurrency: Vec<Need>,
 }
 
 /// A rate and whose it is.
@@ -199,6 +202,15 @@ impl Admission {
         }
     }
 
+    /// The same for one that somebody asks for once more, who is not held up by what limits events: only what limits the
+    /// executing is left.
+    pub fn again(self) -> Admission {
+        Admission {
+            concurrency: self.concurrency,
+            ..Admission::default()
+        }
+    }
+
     /// The limits that are asked, each with its key.
     pub fn gates(&self) -> impl Iterator<Item = (Gate, &str)> {
         let idempotency = self.idempotency.as_deref();
@@ -312,7 +324,7 @@ pub(super) fn of_key(key: &str) -> String {
 }
 
 /// A key, short enough to be read.
-fn shown(key: &str) -> String {
+pub(super) fn shown(key: &str) -> String {
     let mut shown: String = key.chars().take(80).collect();
     if shown.len() < key.len() {
         shown.push('…');

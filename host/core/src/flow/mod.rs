@@ -11,9 +11,11 @@
 //! | [`rate`] | how many in what time: the arithmetic |
 //! | [`admission`] | what becomes of one run on the state of its limits |
 //! | [`line`] | when those begin that a throttle holds back |
+//! | [`concurrency`] | how many execute at once |
 //! | [`window`] | which events start a run together |
 
 pub mod admission;
+pub mod concurrency;
 pub mod line;
 pub mod options;
 pub mod rate;
@@ -28,6 +30,7 @@ use crate::manifest::Function;
 use crate::trigger::Trigger;
 
 pub use admission::{Admission, Decision, Gate, Held, Limited, Standing, Verdict};
+pub use concurrency::{Concurrency, Need, Taken};
 pub use line::Line;
 pub use options::RateOptions;
 pub use rate::Rate;
@@ -40,6 +43,7 @@ pub struct Plan {
     rate_limit: Option<(Rate, Option<Condition>)>,
     throttle: Option<(Rate, Option<Condition>)>,
     priority: Option<Condition>,
+    concurrency: concurrency::Limits,
     window: Option<WindowPlan>,
 }
 
@@ -87,6 +91,7 @@ impl Plan {
             priority: priority
                 .map(|source| expression("priority", source))
                 .transpose()?,
+            concurrency: concurrency::Limits::compile(&function.concurrency)?,
             window: WindowPlan::compile(function)?,
         })
     }
@@ -119,6 +124,7 @@ impl Plan {
                 .and_then(|priority| priority.value(event)?.as_i64())
                 .unwrap_or_default()
                 .clamp(-limit::PRIORITY_SECONDS_MAX, limit::PRIORITY_SECONDS_MAX),
+            concurrency: self.concurrency.needs(event),
             gathering: self.window.as_ref().and_then(|window| window.gathering(event)),
         }
     }
@@ -176,6 +182,13 @@ impl WindowPlan {
                 "each tick starts a run of its own; make it another function",
             );
         }
+        let differs = |limit: &Concurrency| limit.key.is_some() && limit.key != *key;
+        if function.concurrency.iter().any(differs) {
+            return senseless(
+                "concurrency.key",
+                "the events that start a run together may differ in it; use no key, or the same",
+            );
+        }
         if let Some(throttle) = &function.throttle
             && throttle.key.is_some()
             && throttle.key != *key
@@ -222,7 +235,11 @@ fn expression(what: &str, source: &str) -> Result<Condition, String> {
 /// A key as it is stored and shown: the value as JSON. An expression without a value (a member that is not there) gives
 /// the key `null`; what is too long for an index is named by its digest.
 fn key_of(value: Option<Value>) -> String {
-    let text = value.unwrap_or(Value::Null).to_string();
+    bounded(value.unwrap_or(Value::Null).to_string())
+}
+
+/// A text, or what stands for it where it is too long for an index.
+fn bounded(text: String) -> String {
     if text.len() <= limit::FLOW_KEY_BYTES_MAX {
         return text;
     }

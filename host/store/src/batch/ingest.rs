@@ -264,6 +264,7 @@ fn add<'i>(
         };
         let leased = !run.held
             && held.is_none()
+            && run.admission.concurrency.is_empty()
             && run.copy.is_none()
             && run.start_at <= now
             && run.lease.is_some_and(|node| small.lives(node));

@@ -21,6 +21,7 @@ mod reruns;
 mod scheduling;
 mod sending;
 mod signalling;
+mod slotting;
 mod throttling;
 mod ticking;
 mod upkeep;
@@ -75,6 +76,17 @@ checks![
     throttling::a_paused_run_leaves_the_line_and_takes_another_turn,
     throttling::a_paused_function_that_is_resumed_keeps_to_its_throttle,
     throttling::what_waits_to_begin_goes_by_priority,
+    slotting::no_more_execute_than_the_limit,
+    slotting::each_key_has_slots_of_its_own,
+    slotting::functions_share_slots_by_a_global_key,
+    slotting::a_run_needs_all_its_slots_and_holds_none_before,
+    slotting::who_waits_for_a_slot_can_be_cancelled_and_paused,
+    slotting::what_comes_for_a_run_that_waits_for_a_slot_is_kept,
+    slotting::slots_of_a_node_that_ended_come_free,
+    slotting::a_new_version_says_how_many,
+    slotting::who_waits_for_a_slot_goes_by_priority,
+    slotting::a_line_leaves_what_a_node_has_not_loaded_to_others,
+    slotting::a_long_line_moves_on_bit_by_bit,
     gathering::a_debounce_starts_with_the_last_event,
     gathering::events_of_one_commit_share_a_window,
     gathering::an_event_that_comes_twice_puts_nothing_off,

@@ -127,7 +127,8 @@ impl World {
             if let Some(key) = key {
                 dedupe.insert(key, (run.id, ingest.now));
             }
-            let at_once = !run.held && held.is_none() && run.copy.is_none() && run.start_at <= ingest.now;
+            let free = run.admission.concurrency.is_empty() && held.is_none();
+            let at_once = !run.held && free && run.copy.is_none() && run.start_at <= ingest.now;
             let lease = run.lease.filter(|node| at_once && self.nodes.contains_key(node));
             created.push(match &held {
                 Some(held) if !run.held => Created::Held { until: held.until },
@@ -251,6 +252,8 @@ impl World {
                 .admission
                 .throttle
                 .zip(held.map(|held| held.turn.then_some(held.until))),
+            needs: run.admission.concurrency,
+            line: None,
             began: None,
         };
         if let Some(copy) = run.copy {
@@ -305,21 +308,21 @@ impl World {
         let mut asked: Vec<RunId> = self.queue().into_iter().map(|(_, id)| id).collect();
         asked.retain(|id| asked_for(self, *id));
         asked.truncate(claim.limit as usize);
+        let mut lacking: BTreeSet<Digest> = BTreeSet::new();
         if asked.len() < claim.limit as usize {
             let left = self.queue().into_iter().filter(|(_, id)| !asked.contains(id));
-            let mut lacking: BTreeSet<Digest> = BTreeSet::new();
             for (_, id) in left.take(LACKING_MAX as usize) {
                 lacking.insert(self.of(id)?.shown.version);
             }
-            batch.lacking = lacking.into_iter().collect();
         }
+        let mut taken = self.taken();
+        self.serve_lines(&mut taken, &claim, &mut batch, &mut lacking)?;
         for id in asked {
-            if self.of(id)?.claim(claim.node, claim.now)? {
-                batch.claimed.push(self.claimed(id)?);
-            } else {
-                batch.blocked.push(id);
+            if batch.claimed.len() < claim.limit as usize {
+                self.serve(&mut taken, id, &claim, &mut batch)?;
             }
         }
+        batch.lacking = lacking.into_iter().collect();
         Ok(batch)
     }
 
@@ -340,7 +343,8 @@ impl World {
                 .versions
                 .as_ref()
                 .is_none_or(|versions| versions.contains(&version));
-            if !asked_for || fired.claimed.len() >= fire.claim_limit as usize {
+            let needs_slots = !self.of(id)?.needs.is_empty();
+            if !asked_for || needs_slots || fired.claimed.len() >= fire.claim_limit as usize {
                 self.of(id)?.ready(Event::Wake, fire.now)?;
                 fired.readied += 1;
             } else if self.of(id)?.claim(fire.node, fire.now)? {
@@ -530,7 +534,9 @@ impl World {
             return Ok(Commanded::NotFound);
         };
         let refused = Ok(Commanded::Refused(run.shown.state));
-        let awake = matches!(run.shown.state.phase, Some(Phase::Queued | Phase::Executing));
+        // One that waits for a slot would only lose its place.
+        let awake =
+            matches!(run.shown.state.phase, Some(Phase::Queued | Phase::Executing)) || run.line.is_some();
         match run.shown.state.phase {
             None | Some(Phase::Paused) => return refused,
             Some(Phase::Blocked) => run.unblock(now)?,

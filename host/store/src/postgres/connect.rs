@@ -29,7 +29,7 @@ const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 pub type Migration = (i64, &'static str, &'static str);
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [Migration; 11] = [
+const MIGRATIONS: [Migration; 12] = [
     (
         1,
         "initial",
@@ -82,8 +82,13 @@ const MIGRATIONS: [Migration; 11] = [
     ),
     (
         11,
+        "concurrency",
+        include_str!("../../../../migrations/postgres/0011_concurrency.sql"),
+    ),
+    (
+        12,
         "batches",
-        include_str!("../../../../migrations/postgres/0011_batches.sql"),
+        include_str!("../../../../migrations/postgres/0012_batches.sql"),
     ),
 ];
 

@@ -11,7 +11,7 @@ use super::fault::{Attempt, Fault};
 use super::runs::{READY, TIMERS, bind_places};
 use super::sql::{Cells, Conn, Together};
 use super::writer::Effects;
-use super::{ending, limits, throttles, waits, windows};
+use super::{ending, limits, slots, throttles, waits, windows};
 use crate::batch;
 use crate::batch::ending::{born, places as event_places};
 use crate::batch::ingest::{
@@ -20,6 +20,7 @@ use crate::batch::ingest::{
 };
 use crate::batch::limits::limit_keys;
 use crate::batch::runs::{inline, is_large, place};
+use crate::batch::slots::needed;
 use crate::batch::throttles::throttled;
 use crate::batch::waits::Arrivals;
 use crate::error::Result;
@@ -36,11 +37,11 @@ const EVENT_BLOBS: &str = "INSERT INTO blobs (owner_id, seq, bytes) \
 const _: () = assert!(place::EVENT == -3);
 /// What a new run has that no other has; the rest is the same for all.
 const RUNS: &str = "INSERT INTO runs (id, function_id, version_id, config_revision, event_id, rerun_of, seed, status, \
-     phase, owner, epoch, due_ms, queued_ms, started_ms, claims, reason, parent_id, depth, hold, live, unhappy, journal_base, journal_next, \
+     phase, owner, epoch, due_ms, queued_ms, started_ms, claims, reason, parent_id, depth, hold, needs_slots, live, unhappy, journal_base, journal_next, \
      journal_bytes, log_lines, host_traps, continued, completions, waits) \
      SELECT v.*, true, false, 0, 0, 0, 0, 0, false, false, false FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::int8[], \
      $5::uuid[], $6::uuid[], $7::bytea[], $8::int8[], $9::int8[], $10::uuid[], $11::int8[], $12::int8[], $13::int8[], \
-     $14::int8[], $15::int8[], $16::text[], $17::uuid[], $18::int8[], $19::int8[]) AS v";
+     $14::int8[], $15::int8[], $16::text[], $17::uuid[], $18::int8[], $19::int8[], $20::bool[]) AS v";
 const DEDUPE_KNOWN: &str = "SELECT d.function_id, d.key, d.run_id, d.at_ms \
      FROM UNNEST($1::int8[], $2::text[]) AS v(function_id, key) \
      JOIN dedupe d ON d.function_id = v.function_id AND d.key = v.key";
@@ -183,6 +184,7 @@ async fn write(
     add_runs(&mut together, &additions.runs);
     limits::add(&mut together, &additions.limits, &additions.decisions);
     throttles::insert(&mut together, &throttled(&additions.runs));
+    slots::insert(&mut together, &needed(&additions.runs));
     together.add(&ready, READY, bind_places);
     together.add(&timers, TIMERS, bind_places);
     together.run(conn).await?;
@@ -262,6 +264,7 @@ fn add_runs(together: &mut Together, creations: &[Creation<'_>]) {
             .texts_or_null(births.iter().map(|birth| birth.reason.as_deref()))
             .keys_or_null(runs().map(|run| run.parent))
             .ints(runs().map(|run| run.depth.into()))
-            .ints(rows.iter().map(|creation| creation.hold() as i64));
+            .ints(rows.iter().map(|creation| creation.hold() as i64))
+            .flags(runs().map(|run| !run.admission.concurrency.is_empty()));
     });
 }

@@ -39,6 +39,7 @@ mod readers;
 mod registry;
 mod runs;
 mod schedule;
+mod slots;
 mod sql;
 mod throttles;
 mod upkeep;
@@ -323,15 +324,16 @@ impl Store for PostgresStore {
 
     async fn claim(&self, claim: Claim) -> Result<ClaimedBatch> {
         let (node, low) = (claim.node, self.marks.ready.low_or_sweep());
-        let (lives, first) = on!(self.readers, () conn => schedule::first_ready(conn, node, low)).await?;
+        let (lives, first, freed) =
+            on!(self.readers, () conn => schedule::first_ready(conn, node, low)).await?;
         if !lives {
             return Err(Error::DeclaredDead);
         }
         self.marks.ready.seen(low, first.unwrap_or(claim.now));
-        if first.is_none() {
+        if first.is_none() && !freed {
             return Ok(ClaimedBatch::default());
         }
-        expect!(self.queue.submit(Request::Claim(claim)).await, Answer::Claimed(batch) => batch)
+        expect!(self.queue.submit(Request::Claim(claim, freed)).await, Answer::Claimed(batch) => batch)
     }
 
     async fn fire_timers(&self, fire: FireTimers) -> Result<Fired> {

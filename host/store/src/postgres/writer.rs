@@ -528,7 +528,9 @@ impl Writer {
             | Request::Drain(_) => {
                 return Err(Error::Corrupt("a request was handed to the wrong place".to_owned()).into());
             }
-            Request::Claim(claim) => Answer::Claimed(schedule::claim(conn, cache, effects, claim).await?),
+            Request::Claim(claim, freed) => {
+                Answer::Claimed(schedule::claim(conn, cache, effects, claim, *freed).await?)
+            }
             Request::FireTimers(fire) => {
                 Answer::Fired(schedule::fire_timers(conn, cache, effects, fire).await?)
             }

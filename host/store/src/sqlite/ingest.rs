@@ -10,7 +10,7 @@ use super::cache::Cache;
 use super::copies;
 use super::runs::{insert_ready, insert_timers};
 use super::sql::{Cells, Rows, execute};
-use super::{ending, limits, waits, windows};
+use super::{ending, limits, slots, waits, windows};
 use crate::batch;
 use crate::batch::ending::{born, places as event_places};
 use crate::batch::ingest::{
@@ -18,6 +18,7 @@ use crate::batch::ingest::{
 };
 use crate::batch::limits::limit_keys;
 use crate::batch::runs::{inline, is_large, place};
+use crate::batch::slots::needed;
 use crate::batch::waits::Arrivals;
 use crate::error::Result;
 use crate::ingest::{Created, Ingest};
@@ -41,10 +42,10 @@ static EVENT_BLOBS: Rows = Rows::insert(
 /// What a new run has that no other has; the rest is the same for all.
 static RUNS: Rows = Rows::insert(
     "INSERT INTO runs (id, function_id, version_id, config_revision, event_id, rerun_of, seed, status, phase, owner, \
-     epoch, due_ms, queued_ms, started_ms, claims, reason, parent_id, depth, hold, journal_base, journal_next, journal_bytes, log_lines, \
+     epoch, due_ms, queued_ms, started_ms, claims, reason, parent_id, depth, hold, needs_slots, journal_base, journal_next, journal_bytes, log_lines, \
      host_traps, continued) \
      SELECT *, 0, 0, 0, 0, 0, 0 FROM (VALUES ",
-    19,
+    20,
 );
 static DEDUPE_KNOWN: Rows = Rows::new(
     "SELECT function_id, key, run_id, at_ms FROM dedupe WHERE (function_id, key) IN (VALUES ",
@@ -243,9 +244,11 @@ async fn write_runs(conn: &mut SqliteConnection, creations: &[Creation<'_>]) -> 
             .text_or_null(birth.reason.as_deref())
             .run_or_null(run.parent)
             .int(run.depth.into())
-            .int(creation.hold() as i64);
+            .int(creation.hold() as i64)
+            .int(i64::from(!run.admission.concurrency.is_empty()));
     })
     .await?;
+    slots::insert(conn, &needed(creations)).await?;
     let (ready, timers) = places(creations);
     insert_ready(conn, &ready).await?;
     insert_timers(conn, &timers).await

@@ -36,6 +36,7 @@ mod read;
 mod registry;
 mod runs;
 mod schedule;
+mod slots;
 mod sql;
 mod throttles;
 mod upkeep;
@@ -217,7 +218,7 @@ impl Store for SqliteStore {
     }
 
     async fn claim(&self, claim: Claim) -> Result<ClaimedBatch> {
-        expect!(self.queue.submit(Request::Claim(claim)).await, Answer::Claimed(batch) => batch)
+        expect!(self.queue.submit(Request::Claim(claim, false)).await, Answer::Claimed(batch) => batch)
     }
 
     async fn fire_timers(&self, fire: FireTimers) -> Result<Fired> {

@@ -5,11 +5,11 @@ use sqlx::Row as _;
 use super::sql::{Rows, fetch_dynamic};
 use super::{
     cancellations, command, connect, copies, cron, ending, ends, examine, ingest, journal, limits, pausing,
-    read, runs, schedule, throttles, upkeep, waits, windows,
+    read, runs, schedule, slots, throttles, upkeep, waits, windows,
 };
 
 /// Tables that grow with use.
-const LARGE: [&str; 15] = [
+const LARGE: [&str; 17] = [
     "runs",
     "journal",
     "events",
@@ -24,6 +24,8 @@ const LARGE: [&str; 15] = [
     "limits",
     "throttled",
     "batched",
+    "slots",
+    "slots_freed",
     "decisions",
 ];
 
@@ -51,6 +53,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         ingest::statements(),
         copies::statements(),
         schedule::statements(),
+        slots::statements(),
         upkeep::statements(),
         read::statements(),
         examine::statements(),
@@ -79,6 +82,8 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
             cancellations::CANDIDATES,
             pausing::RELEASED,
             throttles::FIRSTS,
+            slots::NEXT_LINE,
+            slots::LINE,
             command::UNREADABLE,
             "SELECT 1 FROM runs r WHERE r.phase = 1 AND r.version_id IN (SELECT id FROM versions)",
         ]

@@ -144,6 +144,7 @@ pub(super) async fn runs(conn: &mut SqliteConnection, filter: &RunFilter) -> Res
         found = page(conn, filter, &Source::Event(event), functions.as_deref()).await?;
         found.extend(page(conn, filter, &Source::Batched(event), functions.as_deref()).await?);
         found.sort_unstable_by_key(|run| std::cmp::Reverse(run.id));
+        found.dedup_by_key(|run| run.id);
         found.truncate(filter.limit as usize);
     } else if let Some(parent) = filter.parent {
         found = page(conn, filter, &Source::Parent(parent), functions.as_deref()).await?;

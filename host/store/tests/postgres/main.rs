@@ -12,6 +12,7 @@ mod many;
 mod opening;
 mod proxy;
 mod recovery;
+mod slots;
 mod waiting;
 
 use std::sync::Arc;

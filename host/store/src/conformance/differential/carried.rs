@@ -117,6 +117,7 @@ impl Pair {
                 0 => self.random.below(20) as i64 - 10,
                 _ => 0,
             },
+            concurrency: self.needs(),
         }
     }
 
