@@ -42,15 +42,21 @@ static LEFT: Rows = Rows::new(
     1,
     ")",
 );
+/// As an insert of what is there, because an update from a list of runs would read all rows of the table.
 static TAKE: Rows = Rows::new(
-    "UPDATE slots SET epoch = v.column2, since_ms = NULL FROM (VALUES ",
+    "INSERT INTO slots (run_id, number, function_id, scope, key, source, slot_limit, epoch) \
+     SELECT s.run_id, s.number, s.function_id, s.scope, s.key, s.source, s.slot_limit, v.column2 FROM (VALUES ",
     2,
-    ") AS v WHERE slots.run_id = v.column1",
+    ") AS v CROSS JOIN slots s ON s.run_id = v.column1 WHERE v.column1 IS NOT NULL \
+     ON CONFLICT (run_id, number) DO UPDATE SET epoch = excluded.epoch, since_ms = NULL",
 );
 static AWAIT: Rows = Rows::new(
-    "UPDATE slots SET epoch = NULL, since_ms = CASE WHEN slots.number = v.column2 THEN v.column3 END FROM (VALUES ",
+    "INSERT INTO slots (run_id, number, function_id, scope, key, source, slot_limit, since_ms) \
+     SELECT s.run_id, s.number, s.function_id, s.scope, s.key, s.source, s.slot_limit, \
+     CASE WHEN s.number = v.column2 THEN v.column3 END FROM (VALUES ",
     3,
-    ") AS v WHERE slots.run_id = v.column1",
+    ") AS v CROSS JOIN slots s ON s.run_id = v.column1 WHERE v.column1 IS NOT NULL \
+     ON CONFLICT (run_id, number) DO UPDATE SET epoch = NULL, since_ms = excluded.since_ms",
 );
 static GONE: Rows = Rows::new("DELETE FROM slots WHERE run_id IN (VALUES ", 1, ")");
 static CLEAR: Rows = Rows::new("DELETE FROM slots_freed WHERE (scope, key) IN (VALUES ", 2, ")");
