@@ -32,7 +32,7 @@ static MEMBERS: Rows = Rows::insert(
 static COPIES: Rows = Rows::new(
     "INSERT INTO batched (run_id, position, event_id, bytes) SELECT v.column1, b.position, b.event_id, b.bytes FROM (VALUES ",
     2,
-    ") AS v JOIN batched b ON b.run_id = v.column2",
+    ") AS v CROSS JOIN batched b ON b.run_id = v.column2",
 );
 static SUPERSEDED: Rows = Rows::new(
     "UPDATE events SET has_runs = 0 WHERE NOT EXISTS (SELECT 1 FROM runs r WHERE r.event_id = events.id) \
