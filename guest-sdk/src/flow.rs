@@ -18,6 +18,58 @@ pub struct Flow {
     /// A CEL expression: by how many seconds a run that waits to begin goes before others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<&'static str>,
+    /// How many runs may execute at once.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub concurrency: &'static [Concurrency],
+    /// Events put a run off, which starts with the last of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debounce: Option<Debounce>,
+    /// A run starts with many events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_events: Option<Batch>,
+}
+
+/// So many at once.
+#[doc(hidden)]
+#[derive(Clone, Debug, Serialize)]
+pub struct Concurrency {
+    /// How many.
+    pub limit: u32,
+    /// A CEL expression: each of its values has slots of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<&'static str>,
+    /// Whose runs share the slots: `fn` or `account`.
+    pub scope: &'static str,
+}
+
+/// For how long no event must have come.
+#[doc(hidden)]
+#[derive(Clone, Debug, Serialize)]
+pub struct Debounce {
+    /// For how long, in milliseconds.
+    pub period_ms: u64,
+    /// How long after the first event the run starts in any case, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// A CEL expression: events of each of its values are debounced for themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<&'static str>,
+}
+
+/// How many events start a run.
+#[doc(hidden)]
+#[derive(Clone, Debug, Serialize)]
+pub struct Batch {
+    /// With how many a batch is full.
+    pub max_size: u32,
+    /// How long after its first event it starts in any case, in milliseconds.
+    pub timeout_ms: u64,
+    /// A CEL expression: each of its values has batches of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<&'static str>,
+    /// A CEL expression: where it is not true, an event starts a run of its own at once.
+    #[serde(rename = "if", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<&'static str>,
 }
 
 /// So many in so long.

@@ -82,6 +82,11 @@ struct Guide;
 #[doc = include_str!("../../docs/guide/ends.md")]
 struct EndsGuide;
 
+/// So is that of several events.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/together.md")]
+struct TogetherGuide;
+
 /// What most functions need: `use dormouse::prelude::*;`.
 pub mod prelude {
     pub use crate::ends::{RunEnded, RunError};
@@ -98,7 +103,7 @@ pub mod prelude {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::ends::{CancelOn, Ends, Timeouts};
-    pub use crate::flow::{Flow, Rate};
+    pub use crate::flow::{Batch, Concurrency, Debounce, Flow, Rate};
     pub use crate::function::{
         Argument, BoxFuture, Completion, Definition, Entry, Input, Outcome, assert_unique, describe, run,
     };

@@ -205,7 +205,7 @@ impl Parse for Options {
         let mut seen: Vec<Ident> = Vec::new();
         while !input.is_empty() {
             let key: Ident = input.parse()?;
-            if key != "on" && !ends::repeats(&key) && seen.contains(&key) {
+            if key != "on" && key != "concurrency" && !ends::repeats(&key) && seen.contains(&key) {
                 return Err(Error::new(key.span(), format!("`{key}` is given twice")));
             }
             match key.to_string().as_str() {

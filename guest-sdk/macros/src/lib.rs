@@ -8,6 +8,7 @@ mod join;
 mod module;
 mod select;
 mod trigger;
+mod window;
 
 use proc_macro::TokenStream;
 
@@ -34,8 +35,11 @@ use proc_macro::TokenStream;
 /// | `timeout = "5m"` | wall time of one try of a step's body |
 /// | `idempotency = "event.data.id"` | no second run for the same value of a CEL expression within 24 hours |
 /// | `throttle(limit = 10, period = "1m", burst = 2, key = "event.data.user")` | how many runs may start in what time; those beyond wait for their turn |
+/// | `concurrency = 5`, `concurrency(limit = 5, key = "event.data.user", scope = "account")` | how many runs may execute at once; those beyond wait for a slot. At most two; `scope` is `fn` or `account` |
 /// | `priority = "event.data.vip ? 60 : 0"` | by how many seconds a run that waits to begin goes before others: -600 to 600 |
 /// | `rate_limit(limit = 10, period = "1m", burst = 2, key = "event.data.user")` | how many runs may start in what time; events beyond start none. `burst` and `key` may be left out |
+/// | `debounce(period = "10s", timeout = "1m", key = "event.data.user")` | a run starts with the last event when no other has come for the period, or the timeout after the first. `timeout` and `key` may be left out |
+/// | `batch_events(max_size = 50, timeout = "5s", key = "event.data.shop", if = "event.data.bulk")` | a run starts with all events, an argument of type `Events<T>`, when there are so many or the timeout after the first. `key` and `if` may be left out |
 /// | `on_failure = handler` | another function of the module, which is started once when a run has failed, with an `Event<RunEnded>` |
 /// | `cancel_on(event = "…", match = "data.id", if = "…", timeout = "1h")` | events of this name cancel a run: where the field is the same as in the event that started it, where a CEL expression over `event` and `async` holds, for so long after the run was created. At most five times |
 /// | `timeouts(start = "10m", finish = "1d")` | a run is cancelled that has not begun, or not ended, in time |

@@ -80,8 +80,24 @@ pub const THROTTLE_PERIOD_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
 /// How much later than its turn a throttled run may start in it. After that it takes another: many that were held up
 /// together, by a node that was down, must not start together.
 pub const THROTTLE_LATE_MS_MAX: u64 = 1_000;
+/// The shortest period of a debounce (Inngest's).
+pub const DEBOUNCE_MS_MIN: u64 = 1_000;
+/// The longest period of a debounce, and the longest by which it may put a run off in all (Inngest's).
+pub const DEBOUNCE_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
+/// The most events of a batch (Inngest's).
+pub const BATCH_SIZE_MAX: u32 = 100;
+/// The shortest time for which a batch waits for more events (Inngest's).
+pub const BATCH_TIMEOUT_MS_MIN: u64 = 1_000;
+/// The longest time for which a batch waits for more events (Inngest's).
+pub const BATCH_TIMEOUT_MS_MAX: u64 = 60_000;
+/// The most bytes that the events of a batch have together (Inngest's): one that would have more starts without the last.
+pub const BATCH_BYTES_MAX: usize = 10 << 20;
 /// How far ahead of others, or behind, a priority may put a run, in seconds (Inngest's).
 pub const PRIORITY_SECONDS_MAX: i64 = 600;
+/// The most runs that a concurrency limit may let execute at once (Inngest's).
+pub const CONCURRENCY_MAX: u32 = 1_000;
+/// The most concurrency limits of a function (Inngest's).
+pub const CONCURRENCY_LIMITS_MAX: usize = 2;
 /// A cron expression with its time zone, in bytes.
 pub const CRON_BYTES_MAX: usize = 256;
 /// The least by which the ticks of a cron may be put off (Inngest's).

@@ -1,14 +1,14 @@
 //! What a module says of its functions, and whether that makes sense.
 //!
 //! The manifest is JSON with a schema version. What this release does not know in it is refused by name: a function
-//! whose concurrency limit is silently ignored is worse than one that is not deployed.
+//! whose limit is silently ignored is worse than one that is not deployed.
 
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ending::{self, CancelOn, Timeouts};
-use crate::flow::{self, RateOptions};
+use crate::flow::{self, BatchOptions, Concurrency, DebounceOptions, RateOptions};
 use crate::limit;
 use crate::name;
 use crate::retry::{Backoff, RetryPolicy};
@@ -65,6 +65,15 @@ pub struct Function {
     /// after them).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<String>,
+    /// How many runs may execute at once: at most two limits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub concurrency: Vec<Concurrency>,
+    /// Events put a run off, which starts with the last of them when no more come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debounce: Option<DebounceOptions>,
+    /// A run starts with many events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_events: Option<BatchOptions>,
     /// The function of the module that is started when a run of this one has failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<String>,
@@ -289,8 +298,8 @@ mod tests {
                 "two functions",
             ),
             (
-                r#"{"schema":1,"functions":[{"id":"a","concurrency":3}]}"#,
-                "concurrency",
+                r#"{"schema":1,"functions":[{"id":"a","concurrency":[{"limit":0}]}]}"#,
+                "concurrency: limit",
             ),
             (r#"{"schema":1,"functions":[{"id":"a","retries":21}]}"#, "retries"),
             (

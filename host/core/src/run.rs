@@ -147,8 +147,6 @@ pub enum Wait {
     External,
     /// The next attempt of a step.
     BackOff,
-    /// Flow control.
-    Limit,
 }
 
 /// How a run ends.
@@ -187,6 +185,8 @@ pub enum Event {
     Delay,
     /// A person lets it on, and its throttle has yet to.
     Throttle,
+    /// It may not be claimed before others let go of what it needs.
+    Limit,
     /// Flow control drops it before it began.
     Skip,
 }
@@ -250,7 +250,6 @@ impl State {
             (P::Executing, E::Suspend(Wait::Sleep)) => to(P::Sleeping),
             (P::Executing, E::Suspend(Wait::External)) => to(P::Waiting),
             (P::Executing, E::Suspend(Wait::BackOff)) => to(P::BackingOff),
-            (P::Executing, E::Suspend(Wait::Limit)) => to(P::Limited),
             (P::Executing, E::Release) => to(P::Queued),
             (P::Executing, E::Finish(End::Completed)) => Ok(State::ended(Status::Completed)),
             (P::Executing, E::Finish(End::Failed)) => Ok(State::ended(Status::Failed)),
@@ -258,6 +257,8 @@ impl State {
             (P::Sleeping | P::Waiting | P::BackingOff | P::Limited, E::Wake) => to(P::Queued),
             // Waking what is awake changes nothing, and racing wakes are ordinary.
             (P::Queued | P::Executing, E::Wake) => to(phase),
+
+            (P::Queued, E::Limit) => to(P::Limited),
 
             (P::Queued | P::Executing, E::Block) => to(P::Blocked),
             (P::Blocked, E::Unblock) => to(P::Queued),
@@ -294,6 +295,7 @@ impl State {
                 | E::Resume
                 | E::Delay
                 | E::Throttle
+                | E::Limit
                 | E::Skip,
             ) => illegal,
         }
@@ -352,7 +354,7 @@ mod tests {
         Event::Suspend(Wait::Sleep),
         Event::Suspend(Wait::External),
         Event::Suspend(Wait::BackOff),
-        Event::Suspend(Wait::Limit),
+        Event::Limit,
         Event::Release,
         Event::Wake,
         Event::Block,

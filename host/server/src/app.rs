@@ -145,7 +145,10 @@ impl App {
                     run: earlier,
                     until,
                 } => Some(dropped(&function, decision, earlier, until, app.now())),
-                Created::New { .. } | Created::Held { .. } | Created::Duplicate(_) => None,
+                Created::New { .. }
+                | Created::Held { .. }
+                | Created::Gathered { .. }
+                | Created::Duplicate(_) => None,
             };
             app.0.scheduler.begin(runs);
             refused.map_or(Ok((id, event)), Err)
@@ -448,7 +451,12 @@ fn dropped(
                 format!("{function} may not start before {until}: its rate limit is used up"),
             )
         },
-        Decision::Idempotent | Decision::Duplicate | Decision::Cancelled => {
+        // What is invoked is never one of several.
+        Decision::Idempotent
+        | Decision::Duplicate
+        | Decision::Debounced
+        | Decision::Batched
+        | Decision::Cancelled => {
             let run = earlier
                 .map(|run| format!(": it started run {run}"))
                 .unwrap_or_default();

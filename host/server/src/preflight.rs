@@ -12,7 +12,7 @@ use dormouse_core::manifest::Manifest;
 use dormouse_core::preflight::{Change, Report, Stand, Verdict, changes};
 use dormouse_core::replay::Replay;
 use dormouse_core::run::RunError;
-use dormouse_core::{Digest, FunctionName, RunId};
+use dormouse_core::{Digest, FunctionName, Json, RunId};
 use dormouse_engine::{Engine, HttpPolicy, Interrupt, Module};
 use dormouse_store::Store;
 use dormouse_store::schedule::ClaimedRun;
@@ -21,7 +21,7 @@ use crate::app::App;
 use crate::config::ModuleGrants;
 use crate::problem::Problem;
 use crate::registry::{Registry, Unloadable};
-use crate::worker::{Probed, leg_of, probe, replay_of};
+use crate::worker::{Probed, all_events, leg_of, probe, replay_of};
 
 /// How many runs are read at once.
 const BATCH: usize = 32;
@@ -189,6 +189,7 @@ impl Preflighter<'_> {
             Ok(http) => http,
             Err(error) => return Ok(fails("version-unavailable", error.to_string())),
         };
+        let events = all_events(run, &self.store.batch(run.id).await?);
         let records = if run.journal_next == run.journal_base {
             Vec::new()
         } else {
@@ -199,16 +200,20 @@ impl Preflighter<'_> {
             Ok(replay) => replay,
             Err(message) => return Ok(fails("journal-unreadable", message)),
         };
-        let new = self.probe(run, code, first, &grants, &http, spent).await;
+        let new = self
+            .probe((run, &events), code, first, &grants, &http, spent)
+            .await;
         let own = match &new.stand {
             Stand::Next(_) if run.version == code.digest() => Some(new.stand.clone()),
             Stand::Next(_) => match (
                 self.registry.load(&run.function, run.version).await,
                 replay(records),
             ) {
-                (Ok((own, _)), Ok(replay)) => {
-                    Some(self.probe(run, &own, replay, &grants, &http, spent).await.stand)
-                }
+                (Ok((own, _)), Ok(replay)) => Some(
+                    self.probe((run, &events), &own, replay, &grants, &http, spent)
+                        .await
+                        .stand,
+                ),
                 // What the run's own version asks for next is not known then.
                 _ => None,
             },
@@ -219,14 +224,14 @@ impl Preflighter<'_> {
 
     async fn probe(
         &self,
-        run: &ClaimedRun,
+        (run, events): (&ClaimedRun, &Json),
         code: &Module,
         replay: Replay,
         grants: &Arc<ModuleGrants>,
         http: &HttpPolicy,
         spent: &mut Duration,
     ) -> Probed {
-        let leg = leg_of(run, code, grants, http, Interrupt::new());
+        let leg = leg_of((run, events.clone()), code, grants, http, Interrupt::new());
         let probed = probe(self.engine, leg, replay, Arc::clone(grants)).await;
         *spent += probed.cpu;
         probed

@@ -9,7 +9,6 @@ mod ticks;
 use std::sync::Arc;
 
 use dormouse_core::event::{self, Accepted};
-use dormouse_core::flow::Admission;
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp, invoke};
 use dormouse_store::Store;
 use dormouse_store::ingest::{Copied, Created, Ingest, NewEvent, NewRun};
@@ -130,7 +129,10 @@ impl Router {
                 return Err(Problem::not_found("function", function)
                     .help("`dormouse functions list` shows the functions that are deployed"));
             };
-            let mut runs = vec![self.new_run(function, version, &event, &snapshot, now)];
+            let mut asked = self.new_run(function, version, &event, &snapshot, now);
+            // Whoever invokes a function waits for this run alone.
+            asked.run.admission.gathering = None;
+            let mut runs = vec![asked];
             for (listener, version) in snapshot.matching(invoke::EVENT, &event.accepted.payload) {
                 if listener != function {
                     runs.push(self.new_run(listener, version, &event, &snapshot, now));
@@ -161,7 +163,10 @@ impl Router {
                     .help("a rerun is on the active version of its module, and that has no such function"));
             };
             let held = snapshot.paused.contains(function);
-            let slot = if held || copy.is_some() || !self.scheduler.takes_version(version) {
+            // Whoever asks for it once more is not held up by what limits events.
+            let admission = snapshot.admission(function, &payload).again();
+            let at_once = !held && copy.is_none() && admission.concurrency.is_empty();
+            let slot = if !at_once || !self.scheduler.takes_version(version) {
                 None
             } else {
                 self.scheduler.try_slot()
@@ -173,8 +178,7 @@ impl Router {
                     version,
                     config_revision: self.registry.revision(),
                     event_id,
-                    // Whoever asks for it once more is not held up by what limits events.
-                    admission: Admission::default(),
+                    admission,
                     dedupe: None,
                     seed: random(),
                     start_at: now,
@@ -218,7 +222,10 @@ impl Router {
         let admission = snapshot.admission(function, &event.accepted.payload);
         let ends = snapshot.ends(function, &event.accepted.payload, start_at, now);
         // A run that begins later, or may have to, is leased when it begins; one whose version is not loaded yet, where it is.
-        let at_once = start_at <= now && !held && admission.throttle.is_none();
+        let limited = admission.throttle.is_some()
+            || admission.gathering.is_some()
+            || !admission.concurrency.is_empty();
+        let at_once = start_at <= now && !held && !limited;
         let slot = if at_once && self.scheduler.takes_version(version) {
             self.scheduler.try_slot()
         } else {

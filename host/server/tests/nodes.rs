@@ -4,8 +4,12 @@
 
 #[path = "nodes/ending.rs"]
 mod ending;
+#[path = "support/gate.rs"]
+mod gate;
 #[path = "nodes/skew.rs"]
 mod skew;
+#[path = "nodes/slots.rs"]
+mod slots;
 mod support;
 #[path = "nodes/upgrading.rs"]
 mod upgrading;
@@ -49,8 +53,15 @@ impl Node {
     }
 
     async fn start_with(database: &str, tuning: Tuning) -> Result<Node, StartError> {
+        Node::start_configured(database, tuning, "").await
+    }
+
+    async fn start_configured(database: &str, tuning: Tuning, config: &str) -> Result<Node, StartError> {
         let dir = TempDir::new().expect("a directory");
+        let config_file = dir.path().join("server.toml");
+        std::fs::write(&config_file, config).expect("written");
         let options = Options {
+            config: Some(config_file),
             database_url: Some(database.to_owned()),
             listen: vec!["127.0.0.1:0".parse::<SocketAddr>().expect("an address")],
             park_idle: support::park_idle(),

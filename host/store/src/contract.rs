@@ -29,7 +29,7 @@ use crate::ends::{Expired, Tell, Told, Untold};
 use crate::error::Result;
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
-use crate::read::{Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
+use crate::read::{BatchEvent, Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{
     Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing,
@@ -265,6 +265,10 @@ pub trait Store: Send + Sync + 'static {
     /// Why an event has started no run of its own, for each function that it matched and that is so: the first reason, by
     /// the functions' names. Kept as long as the event.
     async fn decisions(&self, event: EventId) -> Result<Vec<Decided>>;
+
+    /// The events that a run starts with, in the order in which they came, if it was made to start with several
+    /// (`batch_events`), or is the rerun of one that was; otherwise none.
+    async fn batch(&self, run: RunId) -> Result<Vec<BatchEvent>>;
 
     /// A run's log lines from number `from` on.
     async fn logs(&self, run: RunId, from: u32, limit: u32) -> Result<Vec<LogLine>>;

@@ -106,6 +106,13 @@ pub enum Created {
         /// When it begins, or tries to.
         until: Timestamp,
     },
+    /// Its event is one of those that start a run together, which waits for more of them.
+    Gathered {
+        /// That run.
+        run: RunId,
+        /// When it starts, as things are.
+        until: Timestamp,
+    },
     /// A run for the same function and event id exists already: this one.
     Duplicate(RunId),
     /// Flow control kept it from being created. Why is stored with the event.

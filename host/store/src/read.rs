@@ -100,6 +100,15 @@ pub struct Decided {
     pub detail: String,
 }
 
+/// One of the events that a run starts with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchEvent {
+    /// Its id.
+    pub id: EventId,
+    /// The event as functions see it.
+    pub payload: Json,
+}
+
 /// Which events to list, newest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EventFilter {

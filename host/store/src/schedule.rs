@@ -187,6 +187,10 @@ pub struct ClaimedBatch {
     /// Versions of other ready runs that were not asked for, in order: what the node may load to claim them too. Told when
     /// there were fewer runs than the limit, and of the [`LACKING_MAX`] oldest runs.
     pub lacking: Vec<Digest>,
+    /// Ready runs that need a slot of which none is free: they wait in a line now.
+    pub waiting: u32,
+    /// Something could not be looked at, because another node was about to: it is to be looked at again soon.
+    pub again: bool,
 }
 
 /// How many ready runs are looked at for versions that were not asked for.

@@ -4,7 +4,9 @@ use crate::id::RunId;
 use crate::limit;
 use crate::time::Timestamp;
 
+use super::concurrency::Need;
 use super::rate::{Rate, describe};
+use super::window::{Gathering, Kind};
 
 /// What a run has to pass before it is created: its function's flow control, with the keys evaluated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,8 +17,12 @@ pub struct Admission {
     pub rate_limit: Option<Limited>,
     /// Held back until there is room.
     pub throttle: Option<Limited>,
+    /// Started with others, or instead of them: `debounce` or `batch_events`.
+    pub gathering: Option<Gathering>,
     /// By how many seconds it goes before others that wait to begin; negative: after them.
     pub priority: i64,
+    /// What it holds while it executes. A run that needs slots is not born leased.
+    pub concurrency: Vec<Need>,
 }
 
 /// A rate and whose it is.
@@ -38,14 +44,24 @@ pub enum Gate {
     RateLimit = 2,
     /// `throttle`.
     Throttle = 3,
+    /// `debounce`: until when a window is open, and its run.
+    Debounce = 8,
+    /// `batch_events`: the same.
+    Batch = 9,
 }
 
 impl Gate {
     /// From the number on disk.
     pub fn from_number(number: i64) -> Option<Gate> {
-        [Gate::Idempotency, Gate::RateLimit, Gate::Throttle]
-            .into_iter()
-            .find(|gate| *gate as i64 == number)
+        [
+            Gate::Idempotency,
+            Gate::RateLimit,
+            Gate::Throttle,
+            Gate::Debounce,
+            Gate::Batch,
+        ]
+        .into_iter()
+        .find(|gate| *gate as i64 == number)
     }
 }
 
@@ -68,16 +84,22 @@ pub enum Decision {
     Idempotent = 2,
     /// There were too many: `rate_limit`.
     RateLimited = 3,
+    /// The run of a debounce starts with the last event: `debounce`.
+    Debounced = 8,
+    /// It is one of the events of a run: `batch_events`.
+    Batched = 9,
     /// The event has cancelled runs of the function: `cancel_on`.
     Cancelled = 12,
 }
 
 impl Decision {
     /// All of them.
-    pub const ALL: [Decision; 4] = [
+    pub const ALL: [Decision; 6] = [
         Decision::Duplicate,
         Decision::Idempotent,
         Decision::RateLimited,
+        Decision::Debounced,
+        Decision::Batched,
         Decision::Cancelled,
     ];
 
@@ -87,8 +109,15 @@ impl Decision {
             Decision::Duplicate => "duplicate",
             Decision::Idempotent => "idempotent",
             Decision::RateLimited => "rate-limited",
+            Decision::Debounced => "debounced",
+            Decision::Batched => "batched",
             Decision::Cancelled => "cancelled",
         }
+    }
+
+    /// Whether the event has a part in the run that is there instead.
+    pub fn is_gathered(self) -> bool {
+        matches!(self, Decision::Debounced | Decision::Batched)
     }
 
     /// From the number on disk.
@@ -168,7 +197,17 @@ impl Admission {
         Admission {
             idempotency: None,
             rate_limit: None,
+            gathering: None,
             ..self
+        }
+    }
+
+    /// The same for one that somebody asks for once more, who is not held up by what limits events: only what limits the
+    /// executing is left.
+    pub fn again(self) -> Admission {
+        Admission {
+            concurrency: self.concurrency,
+            ..Admission::default()
         }
     }
 
@@ -182,6 +221,11 @@ impl Admission {
             .into_iter()
             .chain(rate_limit.map(|limited| (Gate::RateLimit, limited.key.as_str())))
             .chain(throttle.map(|limited| (Gate::Throttle, limited.key.as_str())))
+            .chain(
+                self.gathering
+                    .as_ref()
+                    .map(|gathering| (gathering.gate(), gathering.key.as_str())),
+            )
     }
 
     /// Decides. Only a run that passes every limit counts towards any.
@@ -253,8 +297,26 @@ impl Admission {
     }
 }
 
+impl Gathering {
+    /// Where its window is remembered.
+    pub fn gate(&self) -> Gate {
+        match self.kind {
+            Kind::Debounce { .. } => Gate::Debounce,
+            Kind::Batch { .. } => Gate::Batch,
+        }
+    }
+
+    /// What became of an event that is in its window.
+    pub fn decision(&self) -> Decision {
+        match self.kind {
+            Kind::Debounce { .. } => Decision::Debounced,
+            Kind::Batch { .. } => Decision::Batched,
+        }
+    }
+}
+
 /// Whose limit it is, in words.
-fn of_key(key: &str) -> String {
+pub(super) fn of_key(key: &str) -> String {
     match key {
         "" => String::new(),
         key => format!(" for {}", shown(key)),
@@ -262,7 +324,7 @@ fn of_key(key: &str) -> String {
 }
 
 /// A key, short enough to be read.
-fn shown(key: &str) -> String {
+pub(super) fn shown(key: &str) -> String {
     let mut shown: String = key.chars().take(80).collect();
     if shown.len() < key.len() {
         shown.push('…');

@@ -11,11 +11,15 @@
 //! | [`rate`] | how many in what time: the arithmetic |
 //! | [`admission`] | what becomes of one run on the state of its limits |
 //! | [`line`] | when those begin that a throttle holds back |
+//! | [`concurrency`] | how many execute at once |
+//! | [`window`] | which events start a run together |
 
 pub mod admission;
+pub mod concurrency;
 pub mod line;
 pub mod options;
 pub mod rate;
+pub mod window;
 
 use serde_json::Value;
 
@@ -23,11 +27,14 @@ use crate::condition::{Condition, Scope};
 use crate::digest::Digest;
 use crate::limit;
 use crate::manifest::Function;
+use crate::trigger::Trigger;
 
 pub use admission::{Admission, Decision, Gate, Held, Limited, Standing, Verdict};
+pub use concurrency::{Concurrency, Need, Taken};
 pub use line::Line;
 pub use options::RateOptions;
 pub use rate::Rate;
+pub use window::{BatchOptions, DebounceOptions, Gathered, Gathering, Window};
 
 /// A function's flow control, ready to be asked about events.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,6 +43,16 @@ pub struct Plan {
     rate_limit: Option<(Rate, Option<Condition>)>,
     throttle: Option<(Rate, Option<Condition>)>,
     priority: Option<Condition>,
+    concurrency: concurrency::Limits,
+    window: Option<WindowPlan>,
+}
+
+/// Which events start a run together.
+#[derive(Clone, Debug, PartialEq)]
+struct WindowPlan {
+    kind: window::Kind,
+    key: Option<Condition>,
+    condition: Option<Condition>,
 }
 
 impl Plan {
@@ -74,6 +91,8 @@ impl Plan {
             priority: priority
                 .map(|source| expression("priority", source))
                 .transpose()?,
+            concurrency: concurrency::Limits::compile(&function.concurrency)?,
+            window: WindowPlan::compile(function)?,
         })
     }
 
@@ -105,7 +124,107 @@ impl Plan {
                 .and_then(|priority| priority.value(event)?.as_i64())
                 .unwrap_or_default()
                 .clamp(-limit::PRIORITY_SECONDS_MAX, limit::PRIORITY_SECONDS_MAX),
+            concurrency: self.concurrency.needs(event),
+            gathering: self.window.as_ref().and_then(|window| window.gathering(event)),
         }
+    }
+}
+
+impl WindowPlan {
+    fn compile(function: &Function) -> Result<Option<WindowPlan>, String> {
+        let (what, kind, key, condition) = match (&function.debounce, &function.batch_events) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => {
+                return Err(
+                    "debounce and batch_events: a run starts with the last event or with all of them"
+                        .to_owned(),
+                );
+            }
+            (Some(options), None) => ("debounce", options.kind()?, &options.key, &None),
+            (None, Some(options)) => ("batch_events", options.kind()?, &options.key, &options.condition),
+        };
+        let senseless = |other: &str, why: &str| Err(format!("{other} and {what}: {why}"));
+        if function.idempotency.is_some() || function.rate_limit.is_some() {
+            let other = match function.idempotency {
+                Some(_) => "idempotency",
+                None => "rate_limit",
+            };
+            return senseless(other, "it would drop the events that are to start a run together");
+        }
+        if !function.cancel_on.is_empty() {
+            return senseless(
+                "cancel_on",
+                "the event whose field and values it would go by is not known before the run starts",
+            );
+        }
+        if function
+            .timeouts
+            .is_some_and(|timeouts| timeouts.start_ms.is_some())
+        {
+            return senseless(
+                "timeouts.start_ms",
+                "the run waits for events, and is not late for that",
+            );
+        }
+        if function.priority.is_some() {
+            return senseless(
+                "priority",
+                "the run starts when its events are together, so a priority would change nothing",
+            );
+        }
+        if function
+            .triggers
+            .iter()
+            .any(|trigger| matches!(trigger, Trigger::Cron(_)))
+        {
+            return senseless(
+                "cron",
+                "each tick starts a run of its own; make it another function",
+            );
+        }
+        let differs = |limit: &Concurrency| limit.key.is_some() && limit.key != *key;
+        if function.concurrency.iter().any(differs) {
+            return senseless(
+                "concurrency.key",
+                "the events that start a run together may differ in it; use no key, or the same",
+            );
+        }
+        if let Some(throttle) = &function.throttle
+            && throttle.key.is_some()
+            && throttle.key != *key
+        {
+            return senseless(
+                "throttle.key",
+                "the events that start a run together may differ in it; use no key, or the same",
+            );
+        }
+        let compiled = |member: &str, source: &Option<String>| {
+            let source = source.as_ref();
+            source
+                .map(|source| expression(&format!("{what}.{member}"), source))
+                .transpose()
+        };
+        Ok(Some(WindowPlan {
+            kind,
+            key: compiled("key", key)?,
+            condition: compiled("if", condition)?,
+        }))
+    }
+
+    /// The window of an event, unless it starts a run of its own.
+    fn gathering(&self, event: &Value) -> Option<Gathering> {
+        if self
+            .condition
+            .as_ref()
+            .is_some_and(|condition| condition.value(event) != Some(Value::Bool(true)))
+        {
+            return None;
+        }
+        let key = self.key.as_ref().map(|key| key_of(key.value(event)));
+        Some(Gathering {
+            kind: self.kind,
+            key: key.unwrap_or_default(),
+        })
     }
 }
 
@@ -116,7 +235,11 @@ fn expression(what: &str, source: &str) -> Result<Condition, String> {
 /// A key as it is stored and shown: the value as JSON. An expression without a value (a member that is not there) gives
 /// the key `null`; what is too long for an index is named by its digest.
 fn key_of(value: Option<Value>) -> String {
-    let text = value.unwrap_or(Value::Null).to_string();
+    bounded(value.unwrap_or(Value::Null).to_string())
+}
+
+/// A text, or what stands for it where it is too long for an index.
+fn bounded(text: String) -> String {
     if text.len() <= limit::FLOW_KEY_BYTES_MAX {
         return text;
     }
@@ -176,6 +299,22 @@ mod tests {
     }
 
     #[test]
+    fn an_event_has_a_window_by_its_key_unless_it_is_left_out() {
+        let plan = plan(json!({"id": "f",
+            "batch_events": {"max_size": 2, "timeout_ms": 1000, "key": "event.data.shop", "if": "event.data.n > 0"},
+            "throttle": {"limit": 2, "period_ms": 1000, "key": "event.data.shop"}}))
+        .expect("valid");
+        let window = |data: Value| plan.admission(&json!({"data": data})).gathering;
+        assert_eq!(
+            window(json!({"shop": "a", "n": 1})).expect("a window").key,
+            "\"a\""
+        );
+        assert_eq!(window(json!({"n": 1})).expect("a window").key, "null");
+        assert_eq!(window(json!({"shop": "a", "n": 0})), None);
+        assert_eq!(window(json!({"shop": "a"})), None);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_by_name() {
         for (definition, words) in [
             (
@@ -222,6 +361,63 @@ mod tests {
             (
                 json!({"priority": "60", "throttle": {"limit": 2, "period_ms": 1000}}),
                 "priority and throttle",
+            ),
+            (
+                json!({"debounce": {"period_ms": 999}}),
+                "debounce: period_ms must be 1000",
+            ),
+            (
+                json!({"debounce": {"period_ms": 5_000, "timeout_ms": 4_999}}),
+                "debounce: timeout_ms must be at least the period",
+            ),
+            (
+                json!({"debounce": {"period_ms": 5_000, "key": "event."}}),
+                "debounce.key",
+            ),
+            (
+                json!({"batch_events": {"max_size": 1, "timeout_ms": 1_000}}),
+                "batch_events: max_size must be 2 to 100",
+            ),
+            (
+                json!({"batch_events": {"max_size": 2, "timeout_ms": 60_001}}),
+                "batch_events: timeout_ms must be 1000 to 60000",
+            ),
+            (
+                json!({"batch_events": {"max_size": 2, "timeout_ms": 1_000, "if": "async.x"}}),
+                "batch_events.if",
+            ),
+            (
+                json!({"batch_events": {"max_size": 2, "timeout_ms": 1_000}, "debounce": {"period_ms": 1_000}}),
+                "debounce and batch_events",
+            ),
+            (
+                json!({"debounce": {"period_ms": 1_000}, "idempotency": "event.data.x"}),
+                "idempotency and debounce",
+            ),
+            (
+                json!({"batch_events": {"max_size": 2, "timeout_ms": 1_000}, "rate_limit": {"limit": 2, "period_ms": 1_000}}),
+                "rate_limit and batch_events",
+            ),
+            (
+                json!({"batch_events": {"max_size": 2, "timeout_ms": 1_000}, "priority": "60"}),
+                "priority and batch_events",
+            ),
+            (
+                json!({"debounce": {"period_ms": 1_000}, "cancel_on": [{"event": "x"}]}),
+                "cancel_on and debounce",
+            ),
+            (
+                json!({"debounce": {"period_ms": 1_000}, "timeouts": {"start_ms": 1_000}}),
+                "timeouts.start_ms and debounce",
+            ),
+            (
+                json!({"debounce": {"period_ms": 1_000}, "triggers": [{"cron": "@daily"}]}),
+                "cron and debounce",
+            ),
+            (
+                json!({"debounce": {"period_ms": 1_000, "key": "event.data.a"},
+                    "throttle": {"limit": 2, "period_ms": 1_000, "key": "event.data.b"}}),
+                "throttle.key and debounce",
             ),
         ] {
             let mut definition = definition;

@@ -86,6 +86,8 @@ pub(crate) async fn whole(app: &App, id: RunId) -> Result<RunView, Problem> {
         let handler = app.store().run(system::handler(id, at)).await?;
         view.on_failure_run_id = handler.map(|handler| handler.id);
     }
+    let events = app.store().batch(id).await?;
+    view.event_ids = (!events.is_empty()).then(|| events.iter().map(|event| event.id).collect());
     Ok(view)
 }
 

@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 
 use axum::extract::{Path, State};
+use dormouse_core::flow::Decision;
 use dormouse_core::system;
 use dormouse_core::trigger::OnEvent;
-use dormouse_core::{FunctionName, RunId, Timestamp};
+use dormouse_core::{EventId, FunctionName, RunId, Timestamp};
 use dormouse_store::read::{Decided, Run, RunFilter, StoredEvent};
 use serde::Serialize;
 
@@ -26,8 +27,8 @@ struct TriggerView {
     function_id: String,
     /// None: what the function has no such trigger for any more.
     trigger: Option<OnEvent>,
-    /// `started`, a decision's word such as `duplicate` or `rate-limited`, `other-trigger`, `other-name`, `condition-false`,
-    /// `own-end`, `deployed-later` or `unknown`.
+    /// `started`, a decision's word such as `duplicate`, `rate-limited`, `debounced` or `batched`, `other-trigger`,
+    /// `other-name`, `condition-false`, `own-end`, `deployed-later` or `unknown`.
     outcome: &'static str,
     /// The run that was started, or that stands in the place of one.
     run_id: Option<RunId>,
@@ -52,13 +53,36 @@ pub(super) async fn triggers(State(app): State<App>, Path(id): Path<String>, par
         ..RunFilter::default()
     };
     let runs = store.runs(filter).await?;
-    let decisions = store.decisions(id).await?;
+    let mut decisions = store.decisions(id).await?;
+    for decided in &mut decisions {
+        if let (true, Some(run)) = (decided.decision.is_gathered(), decided.run) {
+            let run = store.run(run).await?;
+            decided.detail += &gathered(id, decided.decision, run.as_ref());
+        }
+    }
     let snapshot = app.registry().snapshot();
     let considered = snapshot.considered(&event.name, &event.payload);
     Ok(data(
         app.now(),
         explain(&event, &runs, &decisions, considered, app.now()),
     ))
+}
+
+/// What became of a run that is started by several events, or by the last of them.
+fn gathered(event: EventId, decision: Decision, run: Option<&Run>) -> String {
+    let Some(run) = run else {
+        return "; the run has been deleted since".to_owned();
+    };
+    let now = match run.state.phase {
+        Some(phase) => phase.as_str(),
+        None => run.state.status.as_str(),
+    };
+    let now = now.to_lowercase();
+    match decision {
+        Decision::Debounced if run.event_id == event => format!(", which is this one; now it is {now}"),
+        Decision::Debounced => format!(", which is {}; now it is {now}", run.event_id),
+        _ => format!("; now it is {now}"),
+    }
 }
 
 /// What is stored about one function.
@@ -79,8 +103,12 @@ fn explain(
     for decided in decisions {
         stored.insert(&decided.function, Stored::Kept(decided));
     }
+    let together = |run: &Run| {
+        let mut decisions = decisions.iter();
+        decisions.any(|decided| decided.decision.is_gathered() && decided.run == Some(run.id))
+    };
     // Reruns are of the same event, and nobody's trigger started them.
-    for run in runs.iter().filter(|run| run.rerun_of.is_none()) {
+    for run in runs.iter().filter(|run| run.rerun_of.is_none() && !together(run)) {
         stored.insert(&run.function, Stored::Started(run));
     }
     let mut told: BTreeMap<&FunctionName, bool> = stored.keys().map(|function| (*function, false)).collect();

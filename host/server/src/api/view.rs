@@ -23,6 +23,9 @@ pub(crate) struct RunView {
     pub(crate) version: Digest,
     /// The event that started it.
     pub(crate) event_id: EventId,
+    /// All events that started it, if it was started by several. Not in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) event_ids: Option<Vec<EventId>>,
     /// The run it is a rerun of, under Inngest's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) original_run_id: Option<RunId>,
@@ -70,6 +73,7 @@ impl RunView {
             function_id: run.function.to_string(),
             version: run.version,
             event_id: run.event_id,
+            event_ids: None,
             original_run_id: run.rerun_of,
             parent_run_id: run.parent,
             failed_run_id: None,

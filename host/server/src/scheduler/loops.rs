@@ -27,6 +27,8 @@ const CLAIM_BATCH: usize = 128;
 const FIRE_BATCH: u32 = 1_000;
 /// How soon the ready queue is looked at again without a nudge, after there was something in it,
 const CLAIM_POLL_MIN: Duration = Duration::from_millis(100);
+/// when another node was about to look at the same,
+const CLAIM_POLL_AGAIN: Duration = Duration::from_millis(20);
 /// and, twice as late each time, after there was nothing: what a lost nudge may cost.
 const CLAIM_POLL_MAX: Duration = Duration::from_secs(1);
 /// How often timers are looked at where other nodes set some too: how late one may fire whose node has died.
@@ -94,8 +96,10 @@ async fn claiming(scheduler: Scheduler) {
             Ok(batch) => {
                 blocked(&batch.blocked);
                 scheduler.load(batch.lacking);
-                let full = batch.claimed.len() as u32 == limit;
+                // What was put into lines has made room for others in the queue.
+                let full = batch.claimed.len() as u32 + batch.waiting >= limit;
                 poll = match batch.claimed.is_empty() {
+                    _ if batch.again => CLAIM_POLL_AGAIN,
                     true => CLAIM_POLL_MAX.min(poll * 2),
                     false => CLAIM_POLL_MIN,
                 };

@@ -207,7 +207,10 @@ impl Scheduler {
             deadline,
         } in runs
         {
-            if matches!(created, Created::New { .. } | Created::Held { .. }) {
+            if matches!(
+                created,
+                Created::New { .. } | Created::Held { .. } | Created::Gathered { .. }
+            ) {
                 self.deadline(deadline);
             }
             match created {
@@ -222,6 +225,10 @@ impl Scheduler {
                 }
                 Created::Held { until } => {
                     ids.push(run.id);
+                    self.timer(until);
+                }
+                Created::Gathered { run, until } => {
+                    ids.push(run);
                     self.timer(until);
                 }
                 Created::Duplicate(existing) => {

@@ -114,7 +114,10 @@ async fn tell(scheduler: &Scheduler, worker: &Worker, untold: Untold) -> Result<
         return Ok(());
     };
     for (run, created) in ingest.runs.iter().zip(created) {
-        if matches!(created, Created::New { .. } | Created::Held { .. }) {
+        if matches!(
+            created,
+            Created::New { .. } | Created::Held { .. } | Created::Gathered { .. }
+        ) {
             scheduler.deadline(first_deadline(run));
         }
         match created {
@@ -125,6 +128,10 @@ async fn tell(scheduler: &Scheduler, worker: &Worker, untold: Untold) -> Result<
             Created::Held { until } => {
                 scheduler.timer(until);
                 scheduler.0.feed.run(run.id);
+            }
+            Created::Gathered { run, until } => {
+                scheduler.timer(until);
+                scheduler.0.feed.run(run);
             }
             Created::Duplicate(_) => {}
             Created::Dropped { decision, .. } => {

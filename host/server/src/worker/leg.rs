@@ -52,6 +52,8 @@ pub(crate) struct LegHost {
     pub(super) worker: Worker,
     pub(super) program: Program,
     pub(super) run: ClaimedRun,
+    /// All events that started it: an array.
+    events: Json,
     /// Held while the run executes; given back while it is parked.
     pub(super) slot: Option<Slot>,
     pub(super) mailbox: Mailbox,
@@ -86,7 +88,7 @@ impl LegHost {
     pub(super) fn new(
         worker: Worker,
         program: Program,
-        run: ClaimedRun,
+        (run, events): (ClaimedRun, Json),
         slot: Slot,
         mailbox: Mailbox,
         replay: Replay,
@@ -98,6 +100,7 @@ impl LegHost {
             repeats_lines: run.log_lines > 0,
             journal_bytes: run.journal_bytes,
             run,
+            events,
             slot: Some(slot),
             mailbox,
             replay,
@@ -142,7 +145,7 @@ impl LegHost {
         let program = &self.program;
         let interrupt = self.mailbox.interrupt.clone();
         leg_of(
-            &self.run,
+            (&self.run, self.events.clone()),
             &program.module,
             &program.grants,
             &program.http,
@@ -415,13 +418,12 @@ impl RunHost for LegHost {
 
 /// What the engine is to execute for a run, on a version that may be another than the run's own.
 pub(crate) fn leg_of(
-    run: &ClaimedRun,
+    (run, events): (&ClaimedRun, Json),
     module: &Module,
     grants: &ModuleGrants,
     http: &HttpPolicy,
     interrupt: Interrupt,
 ) -> Leg {
-    let events = Json::trusted(format!("[{}]", run.event));
     let continued = run.continued.as_ref().map_or("null", Json::as_str);
     let input = Json::trusted(format!(
         r#"{{"event":{},"events":{events},"continued":{continued}}}"#,

@@ -12,6 +12,7 @@
 //! (scheduler), what a call is answered with (core), instances and limits (engine).
 
 mod body;
+mod events;
 mod fetching;
 mod invoking;
 mod journal;
@@ -46,6 +47,7 @@ use crate::sql::Databases;
 pub(crate) use parking::Parking;
 pub(crate) use verify::Verify;
 
+pub(crate) use events::all as all_events;
 pub(crate) use journal::replay_of;
 pub(crate) use leg::leg_of;
 pub(crate) use probe::{Probed, probe};
@@ -136,7 +138,17 @@ impl Worker {
         let Some(replay) = self.load_journal(&run).await else {
             return mailbox;
         };
-        let mut host = LegHost::new(self.clone(), program.clone(), run, slot, mailbox, replay);
+        let Some(events) = self.events(&run, &program).await else {
+            return mailbox;
+        };
+        let mut host = LegHost::new(
+            self.clone(),
+            program.clone(),
+            (run, events),
+            slot,
+            mailbox,
+            replay,
+        );
         loop {
             host.observe_begin();
             let leg = host.leg();

@@ -6,7 +6,7 @@
 
 use dormouse_core::operation::{SendEvents, SendSignal};
 use dormouse_core::{Json, Outcome, Seq, Timestamp};
-use dormouse_store::ingest::Ingest;
+use dormouse_store::ingest::{Ingest, NewRun};
 use dormouse_store::wait::{NewSignal, NewWait};
 
 use super::leg::LegHost;
@@ -73,8 +73,9 @@ impl LegHost {
             scheduler.deadline(router::first_deadline(run));
             self.worker.feed.run(run.id);
         }
-        // When a throttle lets them begin was decided in the commit.
-        if ingest.runs.iter().any(|run| run.admission.throttle.is_some()) {
+        // When a throttle lets them begin, or a window closes, was decided in the commit.
+        let limited = |run: &NewRun| run.admission.throttle.is_some() || run.admission.gathering.is_some();
+        if ingest.runs.iter().any(limited) {
             scheduler.look_ahead();
         }
         if !ingest.runs.is_empty() {

@@ -88,7 +88,7 @@ pub(crate) async fn wake(
     let Some(row) = work.get(run) else {
         return Ok(Commanded::NotFound);
     };
-    let state = row.state;
+    let (state, may_be_woken) = (row.state, row.may_be_woken());
     let Some(phase) = state.phase else {
         return Ok(Commanded::Refused(state));
     };
@@ -117,12 +117,11 @@ pub(crate) async fn wake(
                         },
                     );
                 }
-                None if matches!(phase, Phase::Queued | Phase::Executing) => {
-                    return Ok(Commanded::Refused(state));
-                }
+                // One that waits for a slot would only lose its place.
+                None if !may_be_woken => return Ok(Commanded::Refused(state)),
                 None => {}
             }
-            if !matches!(phase, Phase::Queued | Phase::Executing) {
+            if may_be_woken {
                 work.change(run, |row| {
                     row.ready(Event::Wake, now)?;
                     // A delayed run that is begun early begins now.

@@ -26,7 +26,7 @@ pub(crate) fn left(tick: &Tick, created: Option<Created>) -> (Option<LastTick>, 
             decision.as_str()
         ),
         Some(Created::Duplicate(run)) => format!("run {run} was started for it before"),
-        Some(Created::New { .. } | Created::Held { .. }) | None => {
+        Some(Created::New { .. } | Created::Held { .. } | Created::Gathered { .. }) | None => {
             let run = start.ingest.runs.first();
             let last = run.map(|run| LastTick {
                 tick: start.tick,

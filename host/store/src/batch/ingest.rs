@@ -9,6 +9,7 @@ use dormouse_core::{Digest, EventId, FunctionName, RunId, Seq, Timestamp};
 
 use super::limits::{Decisions, LimitKey, Limits};
 use super::runs::Hold;
+use super::windows::{Gatherings, Windows, gather, sizes};
 use crate::error::{Error, Result};
 use crate::ingest::{Created, Ingest, NewEvent, NewRun};
 use crate::schedule::Incarnation;
@@ -22,15 +23,20 @@ pub(crate) struct Creation<'i> {
     pub(crate) function_id: i64,
     pub(crate) version_id: i64,
     pub(crate) leased: bool,
-    /// Its throttle holds it back.
+    /// Its throttle or its window holds it back.
     pub(crate) held: Option<Held>,
+    /// Its function is paused.
+    pub(crate) paused: bool,
+    /// The event it starts with: of several that put it off, the last.
+    pub(crate) event_id: EventId,
+    pub(crate) config_revision: i64,
     pub(crate) now: Timestamp,
 }
 
 impl Creation<'_> {
     /// Who holds it.
     pub(crate) fn hold(&self) -> Hold {
-        if self.run.held { Hold::Function } else { Hold::None }
+        if self.paused { Hold::Function } else { Hold::None }
     }
 
     pub(crate) fn birth(&self) -> Birth {
@@ -59,6 +65,8 @@ pub(crate) struct Additions<'i> {
     pub(crate) limits: BTreeMap<LimitKey, Standing>,
     /// Why events start no run of their own.
     pub(crate) decisions: Decisions,
+    /// Events that start runs together.
+    pub(crate) gatherings: Gatherings,
 }
 
 /// What the small tables say.
@@ -86,6 +94,10 @@ pub(crate) struct Known {
     pub(crate) sources: HashMap<RunId, (Seq, Seq)>,
     /// What limits remember.
     pub(crate) limits: Limits,
+    /// The runs of the windows among them.
+    pub(crate) windows: Windows,
+    /// How large the events of the request are that is decided, if that matters.
+    pub(crate) sizes: HashMap<EventId, u64>,
 }
 
 /// The runs that others are to be copied from, in order.
@@ -204,6 +216,7 @@ fn add<'i>(
     additions: &mut Additions<'i>,
 ) -> Result<Vec<Created>> {
     let now = request.now;
+    known.sizes = sizes(request);
     let mut with_runs: HashSet<EventId> = HashSet::new();
     let mut created = Vec::with_capacity(request.runs.len());
     for run in &request.runs {
@@ -221,37 +234,28 @@ fn add<'i>(
                 continue;
             }
         }
-        let verdict = run.admission.decide(run.start_at, run.held, now, |gate| {
-            known.limits.standing(function_id, gate, &run.admission)
-        });
-        let held = match verdict {
-            Verdict::Admitted { used_until, held } => {
-                known
-                    .limits
-                    .admit(function_id, run, used_until, &mut additions.limits);
-                held
+        let (gathered, held) = match &run.admission.gathering {
+            Some(gathering) => {
+                let (gathered, held) = gather(small, request, run, gathering, known, additions)?;
+                if held.is_none() {
+                    remember(run, function_id, gathered, now, known, additions);
+                    match own.contains(&run.event_id) {
+                        true => drop(with_runs.insert(run.event_id)),
+                        false => additions.referred.push(run.event_id),
+                    }
+                    created.push(gathered);
+                    continue;
+                }
+                (Some(gathered), held)
             }
-            Verdict::Dropped {
-                decision,
-                run: earlier,
-                until,
-                detail,
-            } => {
-                additions
-                    .decisions
-                    .add(run.event_id, function_id, (decision, now, earlier, detail));
-                created.push(Created::Dropped {
-                    decision,
-                    run: earlier,
-                    until,
-                });
-                continue;
-            }
+            None => match admit(run, function_id, now, known, additions) {
+                Ok(held) => (None, held),
+                Err(dropped) => {
+                    created.push(dropped);
+                    continue;
+                }
+            },
         };
-        if let Some(key) = &run.dedupe {
-            known.dedupe.insert((function_id, key.clone()), (run.id, now));
-            additions.dedupe.insert((function_id, key), (run.id, now));
-        }
         let Some(version_id) = small.version_id(run.function.module(), run.version) else {
             return Err(Error::Corrupt(format!(
                 "run {} names a version that is not stored",
@@ -260,6 +264,7 @@ fn add<'i>(
         };
         let leased = !run.held
             && held.is_none()
+            && run.admission.concurrency.is_empty()
             && run.copy.is_none()
             && run.start_at <= now
             && run.lease.is_some_and(|node| small.lives(node));
@@ -274,12 +279,22 @@ fn add<'i>(
             version_id,
             leased,
             held: held.clone(),
+            paused: run.held,
+            event_id: run.event_id,
+            config_revision: run.config_revision,
             now,
         });
-        created.push(match held {
-            Some(held) if !run.held => Created::Held { until: held.until },
+        let became = match (gathered, held) {
+            (Some(gathered), _) => gathered,
+            (None, Some(held)) if !run.held => Created::Held { until: held.until },
             _ => Created::New { leased },
-        });
+        };
+        let same_event = gathered.is_none() && !own.contains(&run.event_id);
+        if let Some(of) = run.rerun_of.filter(|_| same_event) {
+            additions.gatherings.copies.push((run.id, of));
+        }
+        remember(run, function_id, became, now, known, additions);
+        created.push(became);
     }
     additions.events.extend(
         request
@@ -288,6 +303,60 @@ fn add<'i>(
             .map(|event| (event, with_runs.contains(&event.id))),
     );
     Ok(created)
+}
+
+/// Whether a run passes its limits, and until when it is held back if it does.
+fn admit(
+    run: &NewRun,
+    function_id: i64,
+    now: Timestamp,
+    known: &mut Known,
+    additions: &mut Additions<'_>,
+) -> std::result::Result<Option<Held>, Created> {
+    let verdict = run.admission.decide(run.start_at, run.held, now, |gate| {
+        known.limits.standing(function_id, gate, &run.admission)
+    });
+    match verdict {
+        Verdict::Admitted { used_until, held } => {
+            known
+                .limits
+                .admit(function_id, run, used_until, &mut additions.limits);
+            Ok(held)
+        }
+        Verdict::Dropped {
+            decision,
+            run: earlier,
+            until,
+            detail,
+        } => {
+            additions
+                .decisions
+                .add(run.event_id, function_id, (decision, now, earlier, detail));
+            Err(Created::Dropped {
+                decision,
+                run: earlier,
+                until,
+            })
+        }
+    }
+}
+
+/// The sender's event is known from now on.
+fn remember<'i>(
+    run: &'i NewRun,
+    function_id: i64,
+    became: Created,
+    now: Timestamp,
+    known: &mut Known,
+    additions: &mut Additions<'i>,
+) {
+    let Some(key) = &run.dedupe else { return };
+    let of = match became {
+        Created::Gathered { run, .. } => run,
+        _ => run.id,
+    };
+    known.dedupe.insert((function_id, key.clone()), (of, now));
+    additions.dedupe.insert((function_id, key), (of, now));
 }
 
 /// The runs that begin with what others recorded.
@@ -310,10 +379,10 @@ pub(crate) struct Birth {
 }
 
 impl Birth {
-    /// Held by its function's pause, held back by its throttle, leased, delayed or ready.
+    /// Held by its function's pause, held back by its throttle or its window, leased, delayed or ready.
     fn of(creation: &Creation<'_>) -> Birth {
         let Creation { run, now, .. } = creation;
-        if run.held {
+        if creation.paused {
             return Birth {
                 state: State::live(Status::Scheduled, Phase::Paused),
                 due: None,

@@ -9,6 +9,8 @@
 //! | `cron` | what ticks leave on schedules |
 //! | `limits` | what flow control remembers, and what it decided |
 //! | `throttles` | lines of runs that throttles hold back |
+//! | `slots` | who takes a slot of a concurrency limit, and lines of runs that wait for one |
+//! | `windows` | events that start runs together |
 //! | `ingest`, `execute`, `schedule`, `command`, `pausing`, `waits`, `children` | the decisions |
 //!
 //! Absent on purpose: SQL, connections, clocks.
@@ -26,5 +28,7 @@ pub(crate) mod queue;
 pub(crate) mod request;
 pub(crate) mod runs;
 pub(crate) mod schedule;
+pub(crate) mod slots;
 pub(crate) mod throttles;
 pub(crate) mod waits;
+pub(crate) mod windows;

@@ -22,7 +22,8 @@ pub(crate) enum Request {
     Ingest(Ingest),
     Tick(Tick),
     Tell(Tell),
-    Claim(Claim),
+    /// Whether slots are known to be freed, too.
+    Claim(Claim, bool),
     FireTimers(FireTimers),
     Join(NewNode, Timestamp),
     Heartbeat(Incarnation, Timestamp),
@@ -68,7 +69,7 @@ impl Request {
             Request::Tick(tick) => 2 + tick.start.as_ref().map_or(0, |start| ingested(&start.ingest)),
             Request::Tell(tell) => 2 + ingested(&tell.ingest),
             Request::PutSchedules(new) => 1 + new.schedules.len(),
-            Request::Claim(claim) => 1 + claim.limit as usize,
+            Request::Claim(claim, _) => 1 + claim.limit as usize,
             Request::FireTimers(fire) => 1 + fire.limit as usize,
             Request::TakeOver(limit, _)
             | Request::Prune(_, limit)

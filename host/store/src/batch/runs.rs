@@ -70,6 +70,8 @@ pub(crate) struct RunRow {
     pub(crate) completions: bool,
     /// Whether waits may be stored for it.
     pub(crate) waits: bool,
+    /// Whether it needs slots while it executes.
+    pub(crate) needs_slots: bool,
     /// The events of ends that somebody may listen to.
     pub(crate) listened: Kinds,
 }
@@ -113,6 +115,26 @@ impl RunRow {
                 Place::Timer(at)
             }
             _ => Place::Nowhere,
+        }
+    }
+
+    /// Whether it is in a line for a slot. What a throttle holds back has a timer.
+    pub(crate) fn waits_for_slot(&self) -> bool {
+        self.needs_slots && self.state.phase == Some(Phase::Limited) && self.due.is_none()
+    }
+
+    /// Whether it waits for something that may come from outside, or for a time.
+    pub(crate) fn may_be_woken(&self) -> bool {
+        let waits = [Phase::Sleeping, Phase::Waiting, Phase::BackingOff, Phase::Limited];
+        self.state.phase.is_some_and(|phase| waits.contains(&phase)) && !self.waits_for_slot()
+    }
+
+    fn hand(&self) -> Hand {
+        match self.state.phase {
+            _ if !self.needs_slots => Hand::Empty,
+            Some(Phase::Executing) => Hand::Slots(self.epoch),
+            Some(Phase::Limited) if self.due.is_none() => Hand::InLine,
+            _ => Hand::Empty,
         }
     }
 
@@ -191,9 +213,20 @@ enum Change {
     Move,
 }
 
+/// What a run has of the slots that it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hand {
+    Empty,
+    /// A place in a line.
+    InLine,
+    /// All, under a lease's epoch.
+    Slots(i64),
+}
+
 struct Slot {
     row: RunRow,
     before: Place,
+    hand: Hand,
     change: Change,
 }
 
@@ -215,8 +248,12 @@ pub(crate) struct Work {
     waits_reset: Vec<RunId>,
     orphans: Vec<RunId>,
     ends: Vec<(RunId, Kinds)>,
-    /// A waiting run was made ready by what it waited for.
+    /// Waiting runs were made ready by what they waited for, or may go by what was freed.
     pub(crate) woke: bool,
+    /// Slots were freed.
+    pub(crate) freed: bool,
+    /// Runs that wait in the line of one of their needs, and since when.
+    lines: HashMap<RunId, (i64, Timestamp)>,
     journal_cleared: Vec<RunId>,
 }
 
@@ -235,6 +272,7 @@ impl Work {
         if let Entry::Vacant(slot) = self.runs.entry(row.id) {
             slot.insert(Slot {
                 before: row.place(),
+                hand: row.hand(),
                 row,
                 change: Change::Nothing,
             });
@@ -276,9 +314,18 @@ impl Work {
         // A change that is refused leaves the run as it was.
         let mut row = slot.row.clone();
         let answer = change(&mut row)?;
+        if matches!(slot.row.hand(), Hand::Slots(_)) && row.hand() == Hand::Empty {
+            self.freed = true;
+            self.woke = true;
+        }
         slot.row = row;
         slot.change = slot.change.max(kind);
         Ok(answer)
+    }
+
+    /// A run waits in the line of one of its needs.
+    pub(crate) fn wait_for_slot(&mut self, run: RunId, number: i64, since: Timestamp) {
+        self.lines.insert(run, (number, since));
     }
 
     pub(crate) fn journal(&mut self, run: RunId, record: Record) {
@@ -454,7 +501,14 @@ impl Work {
             .filter(|slot| slot.change != Change::Nothing)
             .collect();
         changed.sort_unstable_by_key(|slot| slot.row.id);
-        for Slot { row, before, change } in changed {
+        let lines = std::mem::take(&mut self.lines);
+        for Slot {
+            row,
+            before,
+            hand,
+            change,
+        } in changed
+        {
             if change == Change::Advance {
                 changes.advanced.push(row);
                 continue;
@@ -471,6 +525,9 @@ impl Work {
                     Place::Timer(at) => changes.timers.push((at, row.id)),
                     Place::Nowhere => {}
                 }
+            }
+            if row.needs_slots {
+                changes.slots(&row, hand, lines.get(&row.id));
             }
             changes.moved.push(row);
         }
@@ -519,8 +576,40 @@ pub(crate) struct Changes {
     pub(crate) ready: Vec<(Timestamp, RunId)>,
     /// and to drop.
     pub(crate) unready: Vec<(Timestamp, RunId)>,
+    /// Runs that take their slots, each with its lease's epoch.
+    pub(crate) slots_taken: Vec<(RunId, i64)>,
+    /// Runs whose leases, by their epochs, hold slots no more.
+    pub(crate) slots_freed: Vec<(RunId, i64)>,
+    /// Runs that have neither slots nor a place in a line any more.
+    pub(crate) slots_left: Vec<RunId>,
+    /// Runs that wait in the line of one of their needs, and since when.
+    pub(crate) slots_awaited: Vec<(RunId, i64, Timestamp)>,
+    /// Runs that need no slots any more.
+    pub(crate) slots_gone: Vec<RunId>,
     /// Rows of `timers` to add,
     pub(crate) timers: Vec<(Timestamp, RunId)>,
     /// and to drop.
     pub(crate) untimed: Vec<(Timestamp, RunId)>,
+}
+
+impl Changes {
+    /// What becomes of the slots of a run whose state has changed.
+    fn slots(&mut self, row: &RunRow, before: Hand, line: Option<&(i64, Timestamp)>) {
+        let after = row.hand();
+        if let Hand::Slots(epoch) = before
+            && after != before
+        {
+            self.slots_freed.push((row.id, epoch));
+        }
+        match (before, after) {
+            _ if row.state.phase.is_none() => self.slots_gone.push(row.id),
+            (_, Hand::Slots(epoch)) if after != before => self.slots_taken.push((row.id, epoch)),
+            (_, Hand::InLine) => {
+                self.slots_awaited
+                    .extend(line.map(|(number, since)| (row.id, *number, *since)));
+            }
+            (Hand::InLine | Hand::Slots(_), Hand::Empty) => self.slots_left.push(row.id),
+            (Hand::Empty, Hand::Empty) | (_, Hand::Slots(_)) => {}
+        }
+    }
 }

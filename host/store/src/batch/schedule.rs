@@ -6,22 +6,7 @@ use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp};
 use super::runs::{RunRow, Work};
 use super::throttles::Throttles;
 use crate::error::{Error, Result};
-use crate::schedule::{Claim, ClaimedRun, FireTimers, Fired, crash_loop};
-
-/// Claims runs that are loaded, in order. Answers with those that are leased and those that were blocked instead.
-pub(crate) fn claim(work: &mut Work, ids: &[RunId], claim: &Claim) -> Result<(Vec<RunId>, Vec<RunId>)> {
-    let mut claimed = Vec::with_capacity(ids.len());
-    let mut blocked = Vec::new();
-    for id in ids {
-        if work.change(*id, |row| row.claim(claim.node, claim.now))? {
-            claimed.push(*id);
-        } else {
-            work.outcome(*id, None, Some(crash_loop()));
-            blocked.push(*id);
-        }
-    }
-    Ok((claimed, blocked))
-}
+use crate::schedule::{ClaimedRun, FireTimers, Fired, crash_loop};
 
 /// Fires the timers of runs that are loaded, in order, but for those that their throttles hold back. Answers with those
 /// that are leased, and the rest of the answer. `digest` knows the versions of these runs by their numbers.
@@ -53,7 +38,9 @@ pub(crate) fn fire(
             (Some(versions), Some(row)) => versions.contains(&digest(row.version_id)?),
             _ => true,
         };
-        if !asked_for || claimed.len() >= fire.claim_limit as usize {
+        // Slots are taken by claims alone.
+        let needs_slots = work.get(*id).is_some_and(|row| row.needs_slots);
+        if !asked_for || needs_slots || claimed.len() >= fire.claim_limit as usize {
             work.change(*id, |row| row.ready(Event::Wake, fire.now))?;
             fired.readied += 1;
         } else if work.change(*id, |row| row.claim(fire.node, fire.now))? {

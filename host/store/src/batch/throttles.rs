@@ -77,7 +77,7 @@ pub(crate) fn throttled(creations: &[Creation<'_>]) -> Vec<(RunId, Throttled)> {
 
 /// Whether a run may be in line.
 pub(crate) fn waits(row: &RunRow) -> bool {
-    row.state == State::live(Status::Scheduled, Phase::Limited)
+    row.state == State::live(Status::Scheduled, Phase::Limited) && !row.waits_for_slot()
 }
 
 /// Of some runs that are loaded, those that may be in line.

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use dormouse_core::ending::cancelled_by;
 use dormouse_core::operation::SendSignal;
-use dormouse_core::run::{Event, Phase};
+use dormouse_core::run::Event;
 use dormouse_core::wait::{EventWait, SignalWait, holds, key, signal_replaced, signal_taken};
 use dormouse_core::{EventId, Failure, Json, RunId, Seq, Timestamp, limit};
 use serde_json::Value;
@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::ending::Cancelled;
 use super::execute::Look;
 use super::ingest::Small;
-use super::runs::Work;
+use super::runs::{RunRow, Work};
 use crate::error::Result;
 use crate::execute::{Append, Completion};
 use crate::ingest::NewEvent;
@@ -380,13 +380,7 @@ pub(crate) fn complete(work: &mut Work, completions: Vec<(RunId, Completion)>) -
         let at = completion.at;
         work.end_wait(run, completion.operation);
         work.complete(run, completion);
-        let waits = work.get(run).is_some_and(|row| {
-            matches!(
-                row.state.phase,
-                Some(Phase::Sleeping | Phase::Waiting | Phase::BackingOff | Phase::Limited)
-            )
-        });
-        if waits {
+        if work.get(run).is_some_and(RunRow::may_be_woken) {
             work.change(run, |row| row.ready(Event::Wake, at))?;
             woken = true;
         }

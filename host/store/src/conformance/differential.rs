@@ -11,7 +11,7 @@ use dormouse_core::flow::Decision;
 use dormouse_core::run::Phase;
 use dormouse_core::{Digest, EventId, Json, RunId, Timestamp};
 
-use super::fixture::{at, function, json, node, version};
+use super::fixture::{at, function, json, node};
 use super::random::Random;
 use crate::command::Commanded;
 use crate::contract::Store;
@@ -33,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 79] = [
+const KINDS: [&str; 83] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -51,12 +51,16 @@ const KINDS: [&str; 79] = [
     "ingest-idempotent",
     "ingest-rate-limited",
     "ingest-throttled",
+    "ingest-gathered",
+    "batch-read",
     "fire-throttled",
     "throttle-left",
     "throttle-resumed",
     "claim",
     "claim-lacking",
     "claim-blocked",
+    "claim-waits",
+    "claim-from-line",
     "fire",
     "fire-ready",
     "continue",
@@ -188,6 +192,7 @@ mod ending;
 mod ends;
 mod pausing;
 mod reads;
+mod slotting;
 mod ticking;
 
 fn digest(number: u64) -> Digest {
@@ -252,7 +257,7 @@ impl Pair {
         for (number, module) in MODULES.into_iter().enumerate() {
             let stored = both!(
                 self,
-                put_version(version(module, digest(number as u64), true, now))
+                put_version(slotting::numbered(module, number as u64, true, now))
             );
             self.generation = stored.expect("stores").generation;
         }
@@ -477,6 +482,7 @@ impl Pair {
                         } => flags.push("ingest-idempotent"),
                         Created::Dropped { .. } => flags.push("ingest-rate-limited"),
                         Created::Held { .. } => flags.push("ingest-throttled"),
+                        Created::Gathered { .. } => flags.push("ingest-gathered"),
                         Created::New { .. } | Created::Duplicate(_) => {}
                     }
                 }
@@ -510,6 +516,12 @@ impl Pair {
         } else {
             0
         };
+        let admission = self.admission();
+        let mut ends = self.ends();
+        if admission.gathering.is_some() {
+            // Refused at the upload: which event they would go by is not known before the run starts.
+            ends.cancel_on.clear();
+        }
         NewRun {
             id: RunId::from_parts(now, self.id()),
             function: function(&format!("{}/f{}", MODULES[module as usize], self.random.below(3))),
@@ -520,7 +532,7 @@ impl Pair {
                 .random
                 .one_in(3)
                 .then(|| format!("key {}", self.random.below(20))),
-            admission: self.admission(),
+            admission,
             seed: [self.random.below(256) as u8; 32],
             start_at: now.after(std::time::Duration::from_millis(delay)),
             lease: (!self.random.one_in(3)).then_some(node(self.node).incarnation),
@@ -529,7 +541,7 @@ impl Pair {
             depth: 0,
             held: self.random.one_in(12),
             copy: None,
-            ends: self.ends(),
+            ends,
         }
     }
 
@@ -540,9 +552,16 @@ impl Pair {
             versions: self.some_versions(),
             now: self.time(),
         };
+        let in_lines = self.in_lines().await;
         let batch = both!(self, claim(claim.clone())).expect("claims");
         if !batch.claimed.is_empty() {
             self.succeeded("claim");
+        }
+        if batch.waiting > 0 {
+            self.succeeded("claim-waits");
+        }
+        if batch.claimed.iter().any(|run| in_lines.contains(&run.id)) {
+            self.succeeded("claim-from-line");
         }
         if !batch.lacking.is_empty() {
             self.succeeded("claim-lacking");
@@ -685,7 +704,7 @@ impl Pair {
         let activate = self.random.one_in(2);
         match self.random.below(3) {
             0 => {
-                let version = ends::listening(number, version(module, digest, activate, now));
+                let version = slotting::numbered(module, number, activate, now);
                 both!(self, put_version(version.clone())).expect("stores");
                 self.succeeded("put-version");
             }
@@ -702,8 +721,8 @@ impl Pair {
         }
         // Runs are made of the first two versions: they stay.
         for (number, module) in MODULES.into_iter().enumerate() {
-            let digest = self::digest(number as u64);
-            both!(self, put_version(version(module, digest, false, now))).expect("stores");
+            let version = slotting::numbered(module, number as u64, false, now);
+            both!(self, put_version(version.clone())).expect("stores");
         }
         self.generation = both!(self, registry()).expect("reads").generation;
     }

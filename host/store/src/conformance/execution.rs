@@ -123,7 +123,6 @@ pub(super) async fn a_run_suspends_and_its_timer_wakes_it(store: Arc<dyn Store>)
     for (wait, phase) in [
         (Wait::External, Phase::Waiting),
         (Wait::BackOff, Phase::BackingOff),
-        (Wait::Limit, Phase::Limited),
     ] {
         let id = fixture.leased(at(0)).await;
         let then = Then::Suspend {

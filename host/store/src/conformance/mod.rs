@@ -11,6 +11,7 @@ mod ending;
 mod ends;
 mod execution;
 mod fixture;
+mod gathering;
 mod ingestion;
 mod invoking;
 mod limiting;
@@ -20,6 +21,7 @@ mod reruns;
 mod scheduling;
 mod sending;
 mod signalling;
+mod slotting;
 mod throttling;
 mod ticking;
 mod upkeep;
@@ -74,6 +76,27 @@ checks![
     throttling::a_paused_run_leaves_the_line_and_takes_another_turn,
     throttling::a_paused_function_that_is_resumed_keeps_to_its_throttle,
     throttling::what_waits_to_begin_goes_by_priority,
+    slotting::no_more_execute_than_the_limit,
+    slotting::each_key_has_slots_of_its_own,
+    slotting::functions_share_slots_by_a_global_key,
+    slotting::a_run_needs_all_its_slots_and_holds_none_before,
+    slotting::who_waits_for_a_slot_can_be_cancelled_and_paused,
+    slotting::what_comes_for_a_run_that_waits_for_a_slot_is_kept,
+    slotting::slots_of_a_node_that_ended_come_free,
+    slotting::a_new_version_says_how_many,
+    slotting::who_waits_for_a_slot_goes_by_priority,
+    slotting::a_line_leaves_what_a_node_has_not_loaded_to_others,
+    slotting::a_long_line_moves_on_bit_by_bit,
+    gathering::a_debounce_starts_with_the_last_event,
+    gathering::events_of_one_commit_share_a_window,
+    gathering::an_event_that_comes_twice_puts_nothing_off,
+    gathering::a_batch_starts_when_it_is_full_or_when_its_time_is_over,
+    gathering::a_batch_has_no_more_bytes_than_its_limit,
+    gathering::what_ends_or_begins_a_window_s_run_closes_it,
+    gathering::a_paused_function_s_windows_go_on_and_their_runs_are_held,
+    gathering::a_window_s_run_takes_its_turn_in_a_throttle,
+    gathering::a_window_s_run_is_of_the_version_that_its_last_event_met,
+    gathering::a_rerun_has_the_events_of_the_run,
     execution::entries_are_kept_in_order,
     execution::only_the_lease_holder_appends,
     execution::the_same_entries_again_are_taken_once,

@@ -8,6 +8,7 @@ use crate::command::Commanded;
 use crate::error::Result;
 
 /// A cancellation and the last run that was examined.
+#[derive(Clone)]
 pub(super) struct ModelCancellation {
     shown: Cancellation,
     cursor: Option<RunId>,

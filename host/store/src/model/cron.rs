@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::ingest::Created;
 
 /// Where a schedule stands, by function and expression.
+#[derive(Clone)]
 pub(super) struct ModelSchedule {
     next: Timestamp,
     last: Option<LastTick>,
@@ -64,7 +65,7 @@ impl World {
                 Some(Created::Duplicate(run)) => {
                     skipped = Some((start.tick, format!("run {run} was started for it before")));
                 }
-                Some(Created::New { .. } | Created::Held { .. }) | None => {
+                Some(Created::New { .. } | Created::Held { .. } | Created::Gathered { .. }) | None => {
                     last = run.map(|run| LastTick {
                         tick: start.tick,
                         run,

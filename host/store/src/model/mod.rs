@@ -11,9 +11,11 @@ mod ends;
 mod pausing;
 mod run;
 mod runs;
+mod slots;
 mod throttles;
 mod versions;
 mod waits;
+mod windows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard};
@@ -37,7 +39,7 @@ use crate::ends::{Expired, Tell, Told, Untold};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
-use crate::read::{Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
+use crate::read::{BatchEvent, Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{
     Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing,
@@ -54,7 +56,7 @@ pub struct MemoryStore {
 }
 
 /// Everything a store knows.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct World {
     closed: bool,
     /// Changes to the registry so far; a fresh store is at generation 1.
@@ -70,6 +72,8 @@ struct World {
     dedupe: HashMap<(FunctionName, String), (RunId, Timestamp)>,
     limits: HashMap<(FunctionName, Gate, String), Limit>,
     decisions: BTreeMap<(EventId, FunctionName), Decided>,
+    /// The events of batches, with their sizes.
+    batches: BTreeMap<RunId, Vec<(EventId, u64)>>,
     configs: Vec<Json>,
     paused: BTreeSet<FunctionName>,
     cancellations: BTreeMap<CancellationId, ModelCancellation>,
@@ -447,7 +451,9 @@ impl Store for MemoryStore {
                             .as_ref()
                             .is_none_or(|function| run.function.function() == function)
                 })
-                && filter.event.is_none_or(|event| run.event_id == event)
+                && filter
+                    .event
+                    .is_none_or(|event| run.event_id == event || world.is_of(run.id, event))
                 && filter.parent.is_none_or(|parent| run.parent == Some(parent))
                 && filter.before.is_none_or(|before| run.id < before)
         });
@@ -485,6 +491,10 @@ impl Store for MemoryStore {
         let mut found: Vec<Decided> = of_event.map(|(_, decided)| decided.clone()).collect();
         found.sort_by_key(|decided| decided.function.to_string());
         Ok(found)
+    }
+
+    async fn batch(&self, run: RunId) -> Result<Vec<BatchEvent>> {
+        Ok(self.world()?.batch(run))
     }
 
     async fn logs(&self, run: RunId, from: u32, limit: u32) -> Result<Vec<LogLine>> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dormouse_core::ending::Ends;
-use dormouse_core::flow::Limited;
+use dormouse_core::flow::{Limited, Need};
 use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
 use dormouse_core::limit::CLAIMS_WITHOUT_ENTRY_MAX;
 use dormouse_core::run::{End, Event, Phase, RunError};
@@ -17,6 +17,7 @@ use crate::schedule::{Glance, Incarnation, crash_loop};
 use crate::wait::{NewWait, WaitOn};
 
 /// A run and all that belongs to it.
+#[derive(Clone)]
 pub(super) struct ModelRun {
     /// What pages show of it.
     pub(super) shown: Run,
@@ -43,6 +44,10 @@ pub(super) struct ModelRun {
     pub(super) held: bool,
     /// What may hold it back, and its turn if it has one.
     pub(super) throttle: Option<(Limited, Option<Timestamp>)>,
+    /// What it needs while it executes.
+    pub(super) needs: Vec<Need>,
+    /// Which of that it waits for in a line, and since when.
+    pub(super) line: Option<(usize, Timestamp)>,
     /// When its journal began, and with which entry, where that is not when it was queued.
     pub(super) began: Option<(Seq, Timestamp)>,
 }
@@ -60,7 +65,8 @@ impl ModelRun {
         self.waits.remove(&completion.operation);
         self.completions.entry(completion.operation).or_insert(completion);
         let waits = [Phase::Sleeping, Phase::Waiting, Phase::BackingOff, Phase::Limited];
-        if self.shown.state.phase.is_some_and(|phase| waits.contains(&phase)) {
+        let waits = self.shown.state.phase.is_some_and(|phase| waits.contains(&phase));
+        if waits && self.line.is_none() {
             self.ready(Event::Wake, at)?;
         }
         Ok(())
@@ -90,6 +96,7 @@ impl ModelRun {
             state.map_err(|illegal| Error::Corrupt(format!("run {}: {illegal}", self.shown.id)))?;
         self.shown.reason = None;
         self.shown.error = None;
+        self.line = None;
         self.set_due(None);
         Ok(())
     }

@@ -21,6 +21,17 @@ use crate::schedule::{Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarn
 
 impl World {
     pub(super) fn ingest(&mut self, ingest: Ingest) -> Result<Vec<Created>> {
+        if ingest.runs.iter().all(|run| run.admission.gathering.is_none()) {
+            return self.take_in(ingest);
+        }
+        // Windows are changed one event after the other: in a world that is thrown away if something is refused.
+        let mut next = self.clone();
+        let created = next.take_in(ingest)?;
+        *self = next;
+        Ok(created)
+    }
+
+    fn take_in(&mut self, ingest: Ingest) -> Result<Vec<Created>> {
         if ingest.generation != self.generation() {
             return Err(Error::StaleRegistry);
         }
@@ -67,6 +78,18 @@ impl World {
                 created.push(Created::Duplicate(*earlier));
                 continue;
             }
+            if let Some(gathering) = &run.admission.gathering {
+                let event = ingest.events.iter().find(|event| event.id == run.event_id);
+                let bytes = event.map_or(0, |event| event.payload.len() as u64);
+                let at = (bytes, ingest.now);
+                let (of, until, detail) = self.gather(&run, gathering, &mut limits, at)?;
+                decisions.push(decided(gathering.decision(), Some(of), detail));
+                created.push(Created::Gathered { run: of, until });
+                if let Some(key) = key {
+                    dedupe.insert(key, (of, ingest.now));
+                }
+                continue;
+            }
             let gates: Vec<_> = run
                 .admission
                 .gates()
@@ -104,7 +127,8 @@ impl World {
             if let Some(key) = key {
                 dedupe.insert(key, (run.id, ingest.now));
             }
-            let at_once = !run.held && held.is_none() && run.copy.is_none() && run.start_at <= ingest.now;
+            let free = run.admission.concurrency.is_empty() && held.is_none();
+            let at_once = !run.held && free && run.copy.is_none() && run.start_at <= ingest.now;
             let lease = run.lease.filter(|node| at_once && self.nodes.contains_key(node));
             created.push(match &held {
                 Some(held) if !run.held => Created::Held { until: held.until },
@@ -146,6 +170,10 @@ impl World {
         // Of runs that are new, those that stand before an event.
         let mut before: BTreeMap<RunId, usize> = BTreeMap::new();
         for (run, lease, held) in born {
+            let batch = run.rerun_of.filter(|_| !own.contains(&run.event_id));
+            if let Some(events) = batch.and_then(|of| self.batches.get(&of).cloned()) {
+                self.batches.insert(run.id, events);
+            }
             before.insert(run.id, places.get(&run.event_id).copied().unwrap_or(usize::MAX));
             for cancels in &run.ends.cancel_on {
                 self.awaited = self.awaited.and(Kinds::named(&cancels.event));
@@ -167,7 +195,7 @@ impl World {
         Ok(created)
     }
 
-    fn create(
+    pub(super) fn create(
         &mut self,
         run: NewRun,
         lease: Option<Incarnation>,
@@ -224,6 +252,8 @@ impl World {
                 .admission
                 .throttle
                 .zip(held.map(|held| held.turn.then_some(held.until))),
+            needs: run.admission.concurrency,
+            line: None,
             began: None,
         };
         if let Some(copy) = run.copy {
@@ -278,21 +308,21 @@ impl World {
         let mut asked: Vec<RunId> = self.queue().into_iter().map(|(_, id)| id).collect();
         asked.retain(|id| asked_for(self, *id));
         asked.truncate(claim.limit as usize);
+        let mut lacking: BTreeSet<Digest> = BTreeSet::new();
         if asked.len() < claim.limit as usize {
             let left = self.queue().into_iter().filter(|(_, id)| !asked.contains(id));
-            let mut lacking: BTreeSet<Digest> = BTreeSet::new();
             for (_, id) in left.take(LACKING_MAX as usize) {
                 lacking.insert(self.of(id)?.shown.version);
             }
-            batch.lacking = lacking.into_iter().collect();
         }
+        let mut taken = self.taken();
+        self.serve_lines(&mut taken, &claim, &mut batch, &mut lacking)?;
         for id in asked {
-            if self.of(id)?.claim(claim.node, claim.now)? {
-                batch.claimed.push(self.claimed(id)?);
-            } else {
-                batch.blocked.push(id);
+            if batch.claimed.len() < claim.limit as usize {
+                self.serve(&mut taken, id, &claim, &mut batch)?;
             }
         }
+        batch.lacking = lacking.into_iter().collect();
         Ok(batch)
     }
 
@@ -313,7 +343,8 @@ impl World {
                 .versions
                 .as_ref()
                 .is_none_or(|versions| versions.contains(&version));
-            if !asked_for || fired.claimed.len() >= fire.claim_limit as usize {
+            let needs_slots = !self.of(id)?.needs.is_empty();
+            if !asked_for || needs_slots || fired.claimed.len() >= fire.claim_limit as usize {
                 self.of(id)?.ready(Event::Wake, fire.now)?;
                 fired.readied += 1;
             } else if self.of(id)?.claim(fire.node, fire.now)? {
@@ -503,7 +534,9 @@ impl World {
             return Ok(Commanded::NotFound);
         };
         let refused = Ok(Commanded::Refused(run.shown.state));
-        let awake = matches!(run.shown.state.phase, Some(Phase::Queued | Phase::Executing));
+        // One that waits for a slot would only lose its place.
+        let awake =
+            matches!(run.shown.state.phase, Some(Phase::Queued | Phase::Executing)) || run.line.is_some();
         match run.shown.state.phase {
             None | Some(Phase::Paused) => return refused,
             Some(Phase::Blocked) => run.unblock(now)?,
@@ -577,9 +610,12 @@ impl World {
         let mut count = 0;
         for (_, id) in old.into_iter().take(limit as usize) {
             events.extend(self.runs.remove(&id).map(|run| run.shown.event_id));
+            let batch = self.batches.remove(&id).unwrap_or_default();
+            events.extend(batch.into_iter().map(|(event, _)| event));
             count += 1;
         }
-        let needed: BTreeSet<EventId> = self.runs.values().map(|run| run.shown.event_id).collect();
+        let mut needed: BTreeSet<EventId> = self.runs.values().map(|run| run.shown.event_id).collect();
+        needed.extend(self.batches.values().flatten().map(|(event, _)| *event));
         // Events of the runs that went, and as many again that never had a run or outlived theirs.
         let unneeded = |world: &World, id: &EventId| {
             !needed.contains(id)

@@ -10,6 +10,7 @@ use super::fault::Attempt;
 use super::sql::{Cells, Conn};
 use crate::batch::ingest::Small;
 use crate::batch::runs::function_name;
+use crate::batch::slots::Manifests;
 use crate::error::{Error, Result};
 use crate::schedule::Incarnation;
 
@@ -52,6 +53,8 @@ pub(super) struct Cache {
     /// For event names that came in or were waited for, the paths of their waits. Rows are never deleted, so what is
     /// remembered stays true; there may be more.
     wait_paths: HashMap<String, Vec<String>>,
+    /// What versions say of concurrency.
+    pub(super) manifests: Manifests,
     function_ids: HashMap<FunctionName, i64>,
     functions: HashMap<i64, FunctionName>,
     versions: HashMap<i64, VersionEntry>,

@@ -71,6 +71,7 @@ pub(super) async fn cancel_orphans(
     load(conn, &mut work, ids.clone()).await?;
     let waited = waiting(&work, &ids);
     let orphans = batch::command::cancel_orphans(&mut work, &ids, now)?;
+    effects.woke |= work.woke;
     throttles::left(conn, &mut work, &waited, Some(now)).await?;
     conn.execute("DELETE FROM orphans WHERE run_id = ANY($1)", |args| {
         args.keys(ids.iter().copied());

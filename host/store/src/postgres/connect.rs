@@ -29,7 +29,7 @@ const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 pub type Migration = (i64, &'static str, &'static str);
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [Migration; 10] = [
+const MIGRATIONS: [Migration; 12] = [
     (
         1,
         "initial",
@@ -79,6 +79,16 @@ const MIGRATIONS: [Migration; 10] = [
         10,
         "endings",
         include_str!("../../../../migrations/postgres/0010_endings.sql"),
+    ),
+    (
+        11,
+        "concurrency",
+        include_str!("../../../../migrations/postgres/0011_concurrency.sql"),
+    ),
+    (
+        12,
+        "batches",
+        include_str!("../../../../migrations/postgres/0012_batches.sql"),
     ),
 ];
 

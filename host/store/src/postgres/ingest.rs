@@ -11,7 +11,7 @@ use super::fault::{Attempt, Fault};
 use super::runs::{READY, TIMERS, bind_places};
 use super::sql::{Cells, Conn, Together};
 use super::writer::Effects;
-use super::{ending, limits, throttles, waits};
+use super::{ending, limits, slots, throttles, waits, windows};
 use crate::batch;
 use crate::batch::ending::{born, places as event_places};
 use crate::batch::ingest::{
@@ -20,6 +20,7 @@ use crate::batch::ingest::{
 };
 use crate::batch::limits::limit_keys;
 use crate::batch::runs::{inline, is_large, place};
+use crate::batch::slots::needed;
 use crate::batch::throttles::throttled;
 use crate::batch::waits::Arrivals;
 use crate::error::Result;
@@ -36,11 +37,11 @@ const EVENT_BLOBS: &str = "INSERT INTO blobs (owner_id, seq, bytes) \
 const _: () = assert!(place::EVENT == -3);
 /// What a new run has that no other has; the rest is the same for all.
 const RUNS: &str = "INSERT INTO runs (id, function_id, version_id, config_revision, event_id, rerun_of, seed, status, \
-     phase, owner, epoch, due_ms, queued_ms, started_ms, claims, reason, parent_id, depth, hold, live, unhappy, journal_base, journal_next, \
+     phase, owner, epoch, due_ms, queued_ms, started_ms, claims, reason, parent_id, depth, hold, needs_slots, live, unhappy, journal_base, journal_next, \
      journal_bytes, log_lines, host_traps, continued, completions, waits) \
      SELECT v.*, true, false, 0, 0, 0, 0, 0, false, false, false FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::int8[], \
      $5::uuid[], $6::uuid[], $7::bytea[], $8::int8[], $9::int8[], $10::uuid[], $11::int8[], $12::int8[], $13::int8[], \
-     $14::int8[], $15::int8[], $16::text[], $17::uuid[], $18::int8[], $19::int8[]) AS v";
+     $14::int8[], $15::int8[], $16::text[], $17::uuid[], $18::int8[], $19::int8[], $20::bool[]) AS v";
 const DEDUPE_KNOWN: &str = "SELECT d.function_id, d.key, d.run_id, d.at_ms \
      FROM UNNEST($1::int8[], $2::text[]) AS v(function_id, key) \
      JOIN dedupe d ON d.function_id = v.function_id AND d.key = v.key";
@@ -55,22 +56,26 @@ const DEDUPE_SWEEP: &str = "DELETE FROM dedupe WHERE (function_id, key) IN \
 /// Sweep out twice as many as came in, so that the table does not outgrow a day.
 const SWEEP_EVERY: usize = 64;
 
-/// Stores several ingests, and ends the waits that their events end, of runs that are locked; none: there are no waits.
+/// Stores several ingests, and ends the waits that their events end, of runs that are locked, if there are waits.
 /// The small tables were read in this transaction. An answer that is an error has stored nothing of its request.
 pub(super) async fn ingest(
     conn: &mut Conn,
     cache: &mut Cache,
     effects: &mut Effects<'_>,
     requests: &[&Ingest],
-    locked: Option<&HashSet<RunId>>,
+    (locked, awaiting): (&HashSet<RunId>, bool),
 ) -> Attempt<Vec<Result<Vec<Created>>>> {
+    let keys = limit_keys(cache, requests)?;
     let mut known = Known {
         dedupe: known_dedupe(conn, &dedupe_keys(cache, requests)?).await?,
         events: stored_events(conn, &foreign_events(requests)).await?,
         sources: copies::sources(conn, &sources(requests)).await?,
-        limits: limits::locked(conn, &limit_keys(cache, requests)?).await?,
+        limits: limits::locked(conn, &keys).await?,
+        ..Known::default()
     };
-    let (answers, additions) = decide(cache, &mut known, requests)?;
+    let mut work = windows::load(conn, &mut known, (&keys, requests), locked).await?;
+    let (answers, mut additions) = decide(cache, &mut known, requests)?;
+    let gatherings = std::mem::take(&mut additions.gatherings);
     let now = requests
         .iter()
         .map(|request| request.now)
@@ -78,14 +83,16 @@ pub(super) async fn ingest(
         .unwrap_or_default();
     let paths = batch::ending::new_paths(cache, &additions.runs);
     waits::store_paths(conn, cache, paths).await?;
-    let Some(locked) = locked else {
+    if !awaiting {
         write(conn, cache, effects, additions, now).await?;
+        windows::write(conn, effects, &mut work, gatherings).await?;
         return Ok(answers);
-    };
+    }
     let mut arrivals = Arrivals::of(cache, accepted(requests, &answers));
     waits::keep_news(conn, &mut arrivals).await?;
     let born = born(&additions.runs, &event_places(accepted(requests, &answers)));
     write(conn, cache, effects, additions, now).await?;
+    windows::write(conn, effects, &mut work, gatherings).await?;
     waits::end(conn, effects, &arrivals, locked, &born, now).await?;
     Ok(answers)
 }
@@ -177,6 +184,7 @@ async fn write(
     add_runs(&mut together, &additions.runs);
     limits::add(&mut together, &additions.limits, &additions.decisions);
     throttles::insert(&mut together, &throttled(&additions.runs));
+    slots::insert(&mut together, &needed(&additions.runs));
     together.add(&ready, READY, bind_places);
     together.add(&timers, TIMERS, bind_places);
     together.run(conn).await?;
@@ -231,8 +239,8 @@ fn add_runs(together: &mut Together, creations: &[Creation<'_>]) {
         args.keys(runs().map(|run| run.id))
             .ints(rows.iter().map(|creation| creation.function_id))
             .ints(rows.iter().map(|creation| creation.version_id))
-            .ints(runs().map(|run| run.config_revision))
-            .keys(runs().map(|run| run.event_id))
+            .ints(rows.iter().map(|creation| creation.config_revision))
+            .keys(rows.iter().map(|creation| creation.event_id))
             .keys_or_null(runs().map(|run| run.rerun_of))
             .byteses(runs().map(|run| run.seed.as_slice()))
             .ints(births.iter().map(|birth| birth.state.status as i64))
@@ -256,6 +264,7 @@ fn add_runs(together: &mut Together, creations: &[Creation<'_>]) {
             .texts_or_null(births.iter().map(|birth| birth.reason.as_deref()))
             .keys_or_null(runs().map(|run| run.parent))
             .ints(runs().map(|run| run.depth.into()))
-            .ints(rows.iter().map(|creation| creation.hold() as i64));
+            .ints(rows.iter().map(|creation| creation.hold() as i64))
+            .flags(runs().map(|run| !run.admission.concurrency.is_empty()));
     });
 }

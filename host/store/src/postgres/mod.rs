@@ -39,10 +39,12 @@ mod readers;
 mod registry;
 mod runs;
 mod schedule;
+mod slots;
 mod sql;
 mod throttles;
 mod upkeep;
 mod waits;
+mod windows;
 mod wire;
 mod writer;
 
@@ -72,7 +74,7 @@ use crate::ends::{Expired, Tell, Told, Untold};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
-use crate::read::{Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
+use crate::read::{BatchEvent, Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{
     Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing,
@@ -322,15 +324,16 @@ impl Store for PostgresStore {
 
     async fn claim(&self, claim: Claim) -> Result<ClaimedBatch> {
         let (node, low) = (claim.node, self.marks.ready.low_or_sweep());
-        let (lives, first) = on!(self.readers, () conn => schedule::first_ready(conn, node, low)).await?;
+        let (lives, first, freed) =
+            on!(self.readers, () conn => schedule::first_ready(conn, node, low)).await?;
         if !lives {
             return Err(Error::DeclaredDead);
         }
         self.marks.ready.seen(low, first.unwrap_or(claim.now));
-        if first.is_none() {
+        if first.is_none() && !freed {
             return Ok(ClaimedBatch::default());
         }
-        expect!(self.queue.submit(Request::Claim(claim)).await, Answer::Claimed(batch) => batch)
+        expect!(self.queue.submit(Request::Claim(claim, freed)).await, Answer::Claimed(batch) => batch)
     }
 
     async fn fire_timers(&self, fire: FireTimers) -> Result<Fired> {
@@ -563,6 +566,10 @@ impl Store for PostgresStore {
 
     async fn events(&self, filter: EventFilter) -> Result<Vec<StoredEvent>> {
         on!(self.readers, (filter) conn => read::events(conn, &filter)).await
+    }
+
+    async fn batch(&self, run: RunId) -> Result<Vec<BatchEvent>> {
+        on!(self.readers, () conn => windows::batch(conn, run)).await
     }
 
     async fn decisions(&self, event: EventId) -> Result<Vec<Decided>> {

@@ -130,7 +130,11 @@ pub(super) async fn runs(conn: &mut Conn, filter: &RunFilter) -> Attempt<Vec<Run
     }
     if let Some(event) = filter.event {
         args.key(event);
-        conditions.push(format!("r.event_id = ${}", args.len()));
+        conditions.push(format!(
+            "r.id = ANY(ARRAY(SELECT id FROM runs WHERE event_id = ${0} \
+             UNION SELECT run_id FROM batched WHERE event_id = ${0}))",
+            args.len()
+        ));
     }
     if let Some(parent) = filter.parent {
         args.key(parent);

@@ -7,7 +7,7 @@ use sqlx::postgres::PgRow;
 use super::cache::Cache;
 use super::fault::Attempt;
 use super::sql::{Cells, Conn};
-use super::{ends, pausing};
+use super::{ends, pausing, slots};
 use crate::batch::ends::listens;
 use crate::batch::ingest::Small;
 use crate::error::{Error, Result};
@@ -139,6 +139,7 @@ async fn set_active(
         },
     )
     .await?;
+    slots::look_again(conn, module, now).await?;
     Ok(true)
 }
 

@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 use super::fault::Attempt;
 use super::marks::Marks;
 use super::sql::{Args, Cells, Conn, Key, Together};
-use super::{ends, waits};
+use super::{ends, slots, waits};
 use crate::batch::execute::completion_payload;
 use crate::batch::runs::{Changes, Hold, RunRow, SHARD, Work, inline, is_large, state};
 use crate::error::Result;
@@ -18,7 +18,7 @@ macro_rules! hot_columns {
     () => {
         "r.id, r.version_id, r.status, r.phase, r.owner, r.epoch, r.due_ms, r.queued_ms, r.started_ms, r.ended_ms, \
          r.journal_base, r.journal_next, r.journal_bytes, r.log_lines, r.claims, r.host_traps, r.continued, r.completions, \
-         r.waits, r.parent_id, r.hold"
+         r.waits, r.parent_id, r.hold, r.needs_slots"
     };
 }
 pub(super) use hot_columns;
@@ -107,6 +107,7 @@ pub(super) fn read_row(cells: &mut Cells<'_>) -> Result<RunRow> {
         listened: Kinds::ALL,
         parent: cells.run_or_null()?,
         hold: Hold::from_number(cells.int()?)?,
+        needs_slots: cells.flag()?,
         reason: None,
     })
 }
@@ -167,12 +168,13 @@ pub(super) async fn flush(conn: &mut Conn, work: &mut Work, marks: &Marks) -> At
     remove(&mut together, &changes);
     add(&mut together, &changes);
     waits::write(&mut together, &changes);
+    slots::write(&mut together, &changes);
     ends::insert(&mut together, &changes.ends);
     update(&mut together, &changes);
     together.run(conn).await?;
     marks.lower(&changes.ready, &changes.timers);
     let ended = changes.moved.iter().any(|row| row.state.phase.is_none());
-    Ok(ended || !changes.ready.is_empty())
+    Ok(ended || !changes.ready.is_empty() || !changes.slots_freed.is_empty())
 }
 
 fn last_of_each<T>(rows: &mut Vec<T>, key: impl Fn(&T) -> ([u8; 16], i64)) {

@@ -8,6 +8,7 @@ use dormouse_core::{Digest, Json, RunId, Timestamp};
 use super::cache::Cache;
 use super::fault::Attempt;
 use super::runs::{flush, hot_columns, take};
+use super::slots::Claiming;
 use super::sql::{Cells, Conn};
 use super::throttles;
 use super::writer::Effects;
@@ -35,9 +36,10 @@ const DETAILS: &str = "SELECT r.id, r.function_id, r.config_revision, r.event_id
      FROM runs r LEFT JOIN events e ON e.id = r.event_id WHERE r.id = ANY($1)";
 const _: () = assert!(place::CONTINUED == -2 && place::EVENT == -3);
 
-/// Whether the node lives, and the time of the first row of the ready queue.
+/// Whether the node lives, the time of the first row of the ready queue, and whether slots were freed.
 pub(super) const FIRST_READY: &str = "SELECT EXISTS (SELECT 1 FROM nodes WHERE incarnation = $1), \
-     (SELECT at_ms FROM ready WHERE shard = 0 AND at_ms >= $2 ORDER BY at_ms LIMIT 1)";
+     (SELECT at_ms FROM ready WHERE shard = 0 AND at_ms >= $2 ORDER BY at_ms LIMIT 1), \
+     EXISTS (SELECT 1 FROM slots_freed)";
 
 // ---- nodes, each a single statement that may be executed twice ----------------------------------------------------
 
@@ -47,7 +49,11 @@ pub(super) async fn join(conn: &mut Conn, node: &NewNode) -> Attempt<Standing> {
             concat!(
                 "WITH risen AS (DELETE FROM graves WHERE incarnation = $1), clock AS (SELECT ",
                 clock!(),
-                " AS ms) INSERT INTO nodes (incarnation, name, release, url, joined_ms, heartbeat_ms) \
+                " AS ms), \
+                 look AS (INSERT INTO slots_freed (scope, key, run_id, epoch) \
+                 SELECT DISTINCT s.scope, s.key, '00000000-0000-0000-0000-000000000000'::uuid, clock.ms \
+                 FROM slots s CROSS JOIN clock WHERE s.since_ms IS NOT NULL ON CONFLICT DO NOTHING) \
+                 INSERT INTO nodes (incarnation, name, release, url, joined_ms, heartbeat_ms) \
                  SELECT $1, $2, $3, $4, ms, ms FROM clock ON CONFLICT (incarnation) DO UPDATE SET name = excluded.name, \
                  release = excluded.release, url = excluded.url, joined_ms = excluded.joined_ms, \
                  heartbeat_ms = excluded.heartbeat_ms, draining = false \
@@ -229,6 +235,7 @@ pub(super) async fn take_over(
     for id in &ids {
         batch::schedule::take_over(&mut work, *id, now)?;
     }
+    effects.woke |= work.woke;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
     if ids.is_empty() && limit > 0 {
         conn.execute(
@@ -262,20 +269,20 @@ const READY_OF_VERSIONS: &str = concat!(
      ORDER BY q.shard, q.at_ms, q.run_id LIMIT $2 FOR UPDATE OF q, r SKIP LOCKED"
 );
 
-/// Whether the node lives, and since when the run is ready that is first in the queue. One read, so that an idle node
-/// writes nothing.
+/// Whether the node lives, since when the run is ready that is first in the queue, and whether slots were freed. One read, so
+/// that an idle node writes nothing.
 pub(super) async fn first_ready(
     conn: &mut Conn,
     node: Incarnation,
     low: i64,
-) -> Attempt<(bool, Option<Timestamp>)> {
+) -> Attempt<(bool, Option<Timestamp>, bool)> {
     let rows = conn
         .fetch(FIRST_READY, |args| {
             args.key(node).int(low);
         })
         .await?;
     let mut cells = Cells::of(answer(&rows)?);
-    Ok((cells.flag()?, cells.time_or_null()?))
+    Ok((cells.flag()?, cells.time_or_null()?, cells.flag()?))
 }
 
 /// The one row of a question that is always answered.
@@ -326,6 +333,7 @@ pub(super) async fn claim(
     cache: &mut Cache,
     effects: &mut Effects<'_>,
     claim: &Claim,
+    freed: bool,
 ) -> Attempt<ClaimedBatch> {
     lives(conn, claim.node).await?;
     let low = effects.marks.ready.low();
@@ -343,17 +351,21 @@ pub(super) async fn claim(
         })
         .await?;
     let (mut work, ids) = take(&rows)?;
-    let (claimed, blocked) = batch::schedule::claim(&mut work, &ids, claim)?;
-    let claimed = describe(conn, cache, &work, &claimed).await?;
+    let mut desk = Claiming::on(conn, cache);
+    let mut outcome = batch::slots::claim(&mut desk, &mut work, &ids, claim, freed).await?;
+    let claimed = describe(conn, cache, &work, &outcome.claimed).await?;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
-    let lacking = match &claim.versions {
-        Some(versions) if ids.len() < claim.limit as usize => lacking(conn, low, versions).await?,
-        _ => Vec::new(),
-    };
+    if let Some(versions) = &claim.versions
+        && ids.len() < claim.limit as usize
+    {
+        outcome.lacking.extend(lacking(conn, low, versions).await?);
+    }
     Ok(ClaimedBatch {
         claimed,
-        blocked,
-        lacking,
+        blocked: outcome.blocked,
+        lacking: outcome.lacking.into_iter().collect(),
+        waiting: outcome.waiting,
+        again: outcome.again,
     })
 }
 

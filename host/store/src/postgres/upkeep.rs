@@ -14,11 +14,13 @@ pub(super) async fn probe(conn: &mut Conn, now: Timestamp) -> Attempt<()> {
 }
 
 /// All that belongs to runs, and their rows.
-const OF_RUNS: [&str; 7] = [
+const OF_RUNS: [&str; 9] = [
     "DELETE FROM journal WHERE run_id = ANY($1)",
     "DELETE FROM logs WHERE run_id = ANY($1)",
     "DELETE FROM outcomes WHERE run_id = ANY($1)",
     "DELETE FROM throttled WHERE run_id = ANY($1)",
+    "DELETE FROM batched WHERE run_id = ANY($1)",
+    "DELETE FROM slots WHERE run_id = ANY($1)",
     "DELETE FROM completions WHERE run_id = ANY($1)",
     "DELETE FROM blobs WHERE owner_id = ANY($1)",
     "DELETE FROM runs WHERE id = ANY($1)",
@@ -27,7 +29,8 @@ const OF_RUNS: [&str; 7] = [
 /// Locks events, so that no run comes to refer to them meanwhile, and says which of them have none.
 const LOCK_EVENTS: &str = "SELECT id FROM events WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED";
 const EVENTS_LEFT: &str = "SELECT e.id, e.received_ms FROM events e WHERE e.id = ANY($1) \
-     AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.event_id = e.id)";
+     AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.event_id = e.id) \
+     AND NOT EXISTS (SELECT 1 FROM batched b WHERE b.event_id = e.id)";
 
 /// Deletes runs that ended before a time, and events as old that no run refers to.
 pub(super) async fn prune(conn: &mut Conn, ended_before: Timestamp, limit: u32) -> Attempt<u64> {
@@ -49,6 +52,7 @@ pub(super) async fn prune(conn: &mut Conn, ended_before: Timestamp, limit: u32) 
         events.push(cells.event()?);
     }
     if !runs.is_empty() {
+        events.extend(super::windows::events(conn, &runs).await?);
         for text in OF_RUNS {
             conn.execute(text, |args| {
                 args.keys(runs.iter().copied());

@@ -21,6 +21,7 @@ use super::marks::Marks;
 use super::sql::{Cells, Conn, Key};
 use super::{
     cancellations, command, cron, ending, ends, ingest, pausing, registry, runs, schedule, upkeep, waits,
+    windows,
 };
 use crate::batch;
 use crate::batch::queue::Inbox;
@@ -416,7 +417,8 @@ impl Writer {
         let mut answers: Vec<Option<Result<Answer>>> = Vec::new();
         answers.resize_with(requests.len(), || None);
         let woken = waits::candidates(conn, &self.cache, requests, &ingests).await?;
-        let locked = locks(requests, &ingests, woken);
+        let collecting = windows::candidates(conn, &self.cache, &ingests).await?;
+        let locked = locks(requests, &ingests, (woken, collecting));
         let carried = appends(
             conn,
             &mut self.cache,
@@ -479,7 +481,14 @@ impl Writer {
         if ingests.is_empty() {
             return Ok(());
         }
-        let mut created = ingest::ingest(conn, &mut self.cache, effects, &ingests, locked.awaiting()).await?;
+        let mut created = ingest::ingest(
+            conn,
+            &mut self.cache,
+            effects,
+            &ingests,
+            (&locked.runs, locked.awaiting),
+        )
+        .await?;
         let asked = created.split_off(started);
         let told = created.split_off(ticked);
         for ((place, _), created) in tells.into_iter().zip(told) {
@@ -519,7 +528,9 @@ impl Writer {
             | Request::Drain(_) => {
                 return Err(Error::Corrupt("a request was handed to the wrong place".to_owned()).into());
             }
-            Request::Claim(claim) => Answer::Claimed(schedule::claim(conn, cache, effects, claim).await?),
+            Request::Claim(claim, freed) => {
+                Answer::Claimed(schedule::claim(conn, cache, effects, claim, *freed).await?)
+            }
             Request::FireTimers(fire) => {
                 Answer::Fired(schedule::fire_timers(conn, cache, effects, fire).await?)
             }
@@ -684,17 +695,15 @@ struct Locked {
     awaiting: bool,
 }
 
-impl Locked {
-    fn awaiting(&self) -> Option<&HashSet<RunId>> {
-        self.awaiting.then_some(&self.runs)
-    }
-}
-
-/// The runs to lock: those that are appended to, and those that may be woken.
-fn locks(requests: &[&Request], ingests: &[&Ingest], woken: Vec<RunId>) -> Locked {
+/// The runs to lock: those that are appended to, those that may be woken, and those that wait for more events.
+fn locks(
+    requests: &[&Request],
+    ingests: &[&Ingest],
+    (woken, collecting): (Vec<RunId>, Vec<RunId>),
+) -> Locked {
     let mut locked = Locked {
         awaiting: !woken.is_empty(),
-        runs: woken.into_iter().collect(),
+        runs: woken.into_iter().chain(collecting).collect(),
     };
     for request in requests {
         if let Request::Append(append) = request {

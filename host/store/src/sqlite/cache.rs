@@ -9,6 +9,7 @@ use sqlx::SqliteConnection;
 use super::sql::{Cells, fetch};
 use crate::batch::ingest::Small;
 use crate::batch::runs::function_name;
+use crate::batch::slots::Manifests;
 use crate::error::{Error, Result};
 use crate::schedule::Incarnation;
 
@@ -33,6 +34,10 @@ pub(super) struct Cache {
     pub(super) unswept: usize,
     /// Rows written to `limits` since.
     pub(super) unswept_limits: usize,
+    /// Slots may have been freed that no claim has looked at.
+    pub(super) slots_freed: bool,
+    /// What versions say of concurrency.
+    pub(super) manifests: Manifests,
     function_ids: HashMap<FunctionName, i64>,
     functions: HashMap<i64, FunctionName>,
     versions: HashMap<i64, VersionEntry>,
@@ -41,7 +46,10 @@ pub(super) struct Cache {
 impl Cache {
     /// Reads it all.
     pub(super) async fn load(conn: &mut SqliteConnection) -> Result<Cache> {
-        let mut cache = Cache::default();
+        let mut cache = Cache {
+            slots_freed: true,
+            ..Cache::default()
+        };
         for row in &fetch(conn, "SELECT generation FROM registry", |_| {}).await? {
             cache.generation = Cells::of(row).int()?;
         }

@@ -26,7 +26,7 @@ const STATEMENTS: usize = 400;
 const ROW_BUFFER: usize = 1 << 15;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 11] = [
+const MIGRATIONS: [(i64, &str, &str); 13] = [
     (
         1,
         "initial",
@@ -81,6 +81,16 @@ const MIGRATIONS: [(i64, &str, &str); 11] = [
         11,
         "endings",
         include_str!("../../../../migrations/sqlite/0011_endings.sql"),
+    ),
+    (
+        12,
+        "concurrency",
+        include_str!("../../../../migrations/sqlite/0012_concurrency.sql"),
+    ),
+    (
+        13,
+        "batches",
+        include_str!("../../../../migrations/sqlite/0013_batches.sql"),
     ),
 ];
 

@@ -10,7 +10,7 @@ use super::cache::Cache;
 use super::copies;
 use super::runs::{insert_ready, insert_timers};
 use super::sql::{Cells, Rows, execute};
-use super::{ending, limits, waits};
+use super::{ending, limits, slots, waits, windows};
 use crate::batch;
 use crate::batch::ending::{born, places as event_places};
 use crate::batch::ingest::{
@@ -18,6 +18,7 @@ use crate::batch::ingest::{
 };
 use crate::batch::limits::limit_keys;
 use crate::batch::runs::{inline, is_large, place};
+use crate::batch::slots::needed;
 use crate::batch::waits::Arrivals;
 use crate::error::Result;
 use crate::ingest::{Created, Ingest};
@@ -41,10 +42,10 @@ static EVENT_BLOBS: Rows = Rows::insert(
 /// What a new run has that no other has; the rest is the same for all.
 static RUNS: Rows = Rows::insert(
     "INSERT INTO runs (id, function_id, version_id, config_revision, event_id, rerun_of, seed, status, phase, owner, \
-     epoch, due_ms, queued_ms, started_ms, claims, reason, parent_id, depth, hold, journal_base, journal_next, journal_bytes, log_lines, \
+     epoch, due_ms, queued_ms, started_ms, claims, reason, parent_id, depth, hold, needs_slots, journal_base, journal_next, journal_bytes, log_lines, \
      host_traps, continued) \
      SELECT *, 0, 0, 0, 0, 0, 0 FROM (VALUES ",
-    19,
+    20,
 );
 static DEDUPE_KNOWN: Rows = Rows::new(
     "SELECT function_id, key, run_id, at_ms FROM dedupe WHERE (function_id, key) IN (VALUES ",
@@ -78,13 +79,17 @@ pub(super) async fn ingest(
     for run in requests.iter().flat_map(|request| &request.runs) {
         cache.number_function(conn, &run.function).await?;
     }
+    let keys = limit_keys(cache, requests)?;
     let mut known = Known {
         dedupe: known_dedupe(conn, &dedupe_keys(cache, requests)?).await?,
         events: stored_events(conn, &foreign_events(requests)).await?,
         sources: copies::sources(conn, &sources(requests)).await?,
-        limits: limits::known(conn, &limit_keys(cache, requests)?).await?,
+        limits: limits::known(conn, &keys).await?,
+        ..Known::default()
     };
-    let (answers, additions) = decide(cache, &mut known, requests)?;
+    let mut work = windows::load(conn, &mut known, (&keys, requests)).await?;
+    let (answers, mut additions) = decide(cache, &mut known, requests)?;
+    let gatherings = std::mem::take(&mut additions.gatherings);
     let now = requests
         .iter()
         .map(|request| request.now)
@@ -101,6 +106,7 @@ pub(super) async fn ingest(
         false => born(&additions.runs, &event_places(accepted(requests, &answers))),
     };
     write(conn, cache, additions, now).await?;
+    windows::write(conn, &mut work, gatherings).await?;
     let (woken, cancelled) = match arrivals.is_empty() {
         true => (false, Vec::new()),
         false => waits::end(conn, &arrivals, &born, now).await?,
@@ -215,14 +221,16 @@ async fn write_runs(conn: &mut SqliteConnection, creations: &[Creation<'_>]) -> 
             version_id,
             leased,
             now,
+            event_id,
+            config_revision,
             ..
         } = creation;
         let birth = creation.birth();
         args.run(run.id)
             .int(*function_id)
             .int(*version_id)
-            .int(run.config_revision)
-            .event(run.event_id)
+            .int(*config_revision)
+            .event(*event_id)
             .run_or_null(run.rerun_of)
             .bytes(&run.seed)
             .int(birth.state.status as i64)
@@ -236,9 +244,11 @@ async fn write_runs(conn: &mut SqliteConnection, creations: &[Creation<'_>]) -> 
             .text_or_null(birth.reason.as_deref())
             .run_or_null(run.parent)
             .int(run.depth.into())
-            .int(creation.hold() as i64);
+            .int(creation.hold() as i64)
+            .int(i64::from(!run.admission.concurrency.is_empty()));
     })
     .await?;
+    slots::insert(conn, &needed(creations)).await?;
     let (ready, timers) = places(creations);
     insert_ready(conn, &ready).await?;
     insert_timers(conn, &timers).await

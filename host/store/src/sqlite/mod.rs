@@ -36,10 +36,12 @@ mod read;
 mod registry;
 mod runs;
 mod schedule;
+mod slots;
 mod sql;
 mod throttles;
 mod upkeep;
 mod waits;
+mod windows;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -65,7 +67,7 @@ use crate::ends::{Expired, Tell, Told, Untold};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
-use crate::read::{Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
+use crate::read::{BatchEvent, Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{
     Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing,
@@ -216,7 +218,7 @@ impl Store for SqliteStore {
     }
 
     async fn claim(&self, claim: Claim) -> Result<ClaimedBatch> {
-        expect!(self.queue.submit(Request::Claim(claim)).await, Answer::Claimed(batch) => batch)
+        expect!(self.queue.submit(Request::Claim(claim, false)).await, Answer::Claimed(batch) => batch)
     }
 
     async fn fire_timers(&self, fire: FireTimers) -> Result<Fired> {
@@ -434,6 +436,10 @@ impl Store for SqliteStore {
 
     async fn events(&self, filter: EventFilter) -> Result<Vec<StoredEvent>> {
         self.read(async |conn| read::events(conn, &filter).await).await
+    }
+
+    async fn batch(&self, run: RunId) -> Result<Vec<BatchEvent>> {
+        self.read(async |conn| windows::batch(conn, run).await).await
     }
 
     async fn decisions(&self, event: EventId) -> Result<Vec<Decided>> {

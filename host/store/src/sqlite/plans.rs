@@ -5,11 +5,11 @@ use sqlx::Row as _;
 use super::sql::{Rows, fetch_dynamic};
 use super::{
     cancellations, command, connect, copies, cron, ending, ends, examine, ingest, journal, limits, pausing,
-    read, runs, schedule, throttles, upkeep, waits,
+    read, runs, schedule, slots, throttles, upkeep, waits, windows,
 };
 
 /// Tables that grow with use.
-const LARGE: [&str; 14] = [
+const LARGE: [&str; 17] = [
     "runs",
     "journal",
     "events",
@@ -23,6 +23,9 @@ const LARGE: [&str; 14] = [
     "dedupe",
     "limits",
     "throttled",
+    "batched",
+    "slots",
+    "slots_freed",
     "decisions",
 ];
 
@@ -50,12 +53,14 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         ingest::statements(),
         copies::statements(),
         schedule::statements(),
+        slots::statements(),
         upkeep::statements(),
         read::statements(),
         examine::statements(),
         waits::statements(),
         limits::statements(),
         throttles::statements(),
+        windows::statements(),
         cron::statements(),
         ending::statements(),
         ends::statements(),
@@ -77,6 +82,8 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
             cancellations::CANDIDATES,
             pausing::RELEASED,
             throttles::FIRSTS,
+            slots::NEXT_LINE,
+            slots::LINE,
             command::UNREADABLE,
             "SELECT 1 FROM runs r WHERE r.phase = 1 AND r.version_id IN (SELECT id FROM versions)",
         ]

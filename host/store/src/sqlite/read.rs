@@ -110,6 +110,8 @@ enum Source {
     All,
     /// An event's runs.
     Event(EventId),
+    /// Runs that start with an event and others before it.
+    Batched(EventId),
     /// The runs that a run has invoked.
     Parent(RunId),
     /// Runs that have not ended.
@@ -140,6 +142,10 @@ pub(super) async fn runs(conn: &mut SqliteConnection, filter: &RunFilter) -> Res
     }
     if let Some(event) = filter.event {
         found = page(conn, filter, &Source::Event(event), functions.as_deref()).await?;
+        found.extend(page(conn, filter, &Source::Batched(event), functions.as_deref()).await?);
+        found.sort_unstable_by_key(|run| std::cmp::Reverse(run.id));
+        found.dedup_by_key(|run| run.id);
+        found.truncate(filter.limit as usize);
     } else if let Some(parent) = filter.parent {
         found = page(conn, filter, &Source::Parent(parent), functions.as_deref()).await?;
     } else if live_only {
@@ -183,6 +189,11 @@ async fn page(
         Source::Event(_) => {
             conditions.push("r.event_id = ?1".to_owned());
             "INDEXED BY runs_by_event"
+        }
+        Source::Batched(_) => {
+            let batches = "SELECT b.run_id FROM batched b WHERE b.event_id = ?1 AND b.position > 0";
+            conditions.push(format!("r.id IN ({batches})"));
+            ""
         }
         Source::Parent(_) => {
             conditions.push("r.parent_id = ?1".to_owned());
@@ -241,7 +252,7 @@ async fn page(
     );
     let rows = fetch_dynamic(conn, text, |args| {
         match source {
-            Source::Event(event) => args.event(*event),
+            Source::Event(event) | Source::Batched(event) => args.event(*event),
             Source::Parent(parent) => args.run(*parent),
             _ => args.int_or_null(None),
         };

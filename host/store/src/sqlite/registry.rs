@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::cache::Cache;
 use super::sql::{Cells, execute, fetch};
-use super::{ends, pausing};
+use super::{ends, pausing, slots};
 use crate::batch::ends::listens;
 use crate::batch::ingest::Small;
 use crate::error::{Error, Result};
@@ -145,6 +145,7 @@ async fn set_active(
         },
     )
     .await?;
+    slots::look_again(conn, Some(module), now).await?;
     Ok(true)
 }
 

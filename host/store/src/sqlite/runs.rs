@@ -5,7 +5,7 @@ use dormouse_core::{Json, RunId, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::sql::{Args, Cells, Rows};
-use super::{ends, waits};
+use super::{ends, slots, waits};
 use crate::batch::execute::completion_payload;
 use crate::batch::runs::{Changes, Hold, RunRow, SHARD, Work, inline, is_large, state};
 use crate::error::Result;
@@ -14,7 +14,7 @@ use crate::error::Result;
 macro_rules! hot_columns {
     () => {
         "r.id, r.version_id, r.status, r.phase, r.owner, r.epoch, r.due_ms, r.queued_ms, r.started_ms, r.ended_ms, \
-         r.journal_base, r.journal_next, r.journal_bytes, r.log_lines, r.claims, r.host_traps, r.continued, r.parent_id, r.hold, \
+         r.journal_base, r.journal_next, r.journal_bytes, r.log_lines, r.claims, r.host_traps, r.continued, r.parent_id, r.hold, r.needs_slots, \
          EXISTS (SELECT 1 FROM completions c WHERE c.run_id = r.id), \
          EXISTS (SELECT 1 FROM waits w WHERE w.run_id = r.id), (SELECT listened | awaited FROM registry)"
     };
@@ -116,6 +116,7 @@ pub(super) fn read_row(cells: &mut Cells<'_>) -> Result<RunRow> {
         continued: cells.flag()?,
         parent: cells.bytes_or_null()?.map(RunId::from_bytes),
         hold: Hold::from_number(cells.int()?)?,
+        needs_slots: cells.flag()?,
         reason: None,
         completions: cells.flag()?,
         waits: cells.flag()?,
@@ -142,7 +143,8 @@ pub(super) async fn flush(conn: &mut SqliteConnection, work: &mut Work) -> Resul
     let changes = work.take();
     remove(conn, &changes).await?;
     add(conn, &changes).await?;
-    update(conn, &changes).await
+    update(conn, &changes).await?;
+    slots::write(conn, &changes).await
 }
 
 async fn remove(conn: &mut SqliteConnection, changes: &Changes) -> Result<()> {

@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::cache::Cache;
 use super::runs::{flush, hot_columns, read_row};
+use super::slots::{self, Claiming};
 use super::sql::{Cells, Rows, execute, fetch};
 use super::throttles;
 use crate::batch;
@@ -52,6 +53,8 @@ pub(super) async fn join(
         },
     )
     .await?;
+    // What somebody has let go of who did not know of slots, or could not say so.
+    slots::look_again(conn, None, now).await?;
     cache.nodes.clear();
     cache.nodes.insert(node.incarnation);
     Ok(Standing {
@@ -141,7 +144,11 @@ pub(super) async fn take_over(conn: &mut SqliteConnection, limit: u32, now: Time
 }
 
 /// Leases ready runs.
-pub(super) async fn claim(conn: &mut SqliteConnection, cache: &Cache, claim: &Claim) -> Result<ClaimedBatch> {
+pub(super) async fn claim(
+    conn: &mut SqliteConnection,
+    cache: &mut Cache,
+    claim: &Claim,
+) -> Result<ClaimedBatch> {
     lives(cache, claim.node)?;
     let rows = match &claim.versions {
         None => {
@@ -177,17 +184,22 @@ pub(super) async fn claim(conn: &mut SqliteConnection, cache: &Cache, claim: &Cl
         }
     };
     let (mut work, ids) = take(&rows)?;
-    let (claimed, blocked) = batch::schedule::claim(&mut work, &ids, claim)?;
-    let claimed = describe(conn, cache, &work, &claimed).await?;
+    let notes = cache.slots_freed;
+    let mut desk = Claiming { conn, cache };
+    let mut outcome = batch::slots::claim(&mut desk, &mut work, &ids, claim, notes).await?;
+    let claimed = describe(conn, cache, &work, &outcome.claimed).await?;
     flush(conn, &mut work).await?;
-    let lacking = match &claim.versions {
-        Some(versions) if ids.len() < claim.limit as usize => lacking(conn, versions).await?,
-        _ => Vec::new(),
-    };
+    if let Some(versions) = &claim.versions
+        && ids.len() < claim.limit as usize
+    {
+        outcome.lacking.extend(lacking(conn, versions).await?);
+    }
     Ok(ClaimedBatch {
         claimed,
-        blocked,
-        lacking,
+        blocked: outcome.blocked,
+        lacking: outcome.lacking.into_iter().collect(),
+        waiting: outcome.waiting,
+        again: outcome.again,
     })
 }
 

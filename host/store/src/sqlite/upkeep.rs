@@ -18,11 +18,13 @@ pub(super) async fn probe(conn: &mut SqliteConnection, now: Timestamp) -> Result
 }
 
 /// All that belongs to runs, beside their rows.
-static BELONGINGS: [Rows; 6] = [
+static BELONGINGS: [Rows; 8] = [
     Rows::new("DELETE FROM journal WHERE run_id IN (VALUES ", 1, ")"),
     Rows::new("DELETE FROM logs WHERE run_id IN (VALUES ", 1, ")"),
     Rows::new("DELETE FROM outcomes WHERE run_id IN (VALUES ", 1, ")"),
     Rows::new("DELETE FROM throttled WHERE run_id IN (VALUES ", 1, ")"),
+    Rows::new("DELETE FROM batched WHERE run_id IN (VALUES ", 1, ")"),
+    Rows::new("DELETE FROM slots WHERE run_id IN (VALUES ", 1, ")"),
     Rows::new("DELETE FROM completions WHERE run_id IN (VALUES ", 1, ")"),
     Rows::new("DELETE FROM blobs WHERE owner_id IN (VALUES ", 1, ")"),
 ];
@@ -30,7 +32,7 @@ static RUNS: Rows = Rows::new("DELETE FROM runs WHERE id IN (VALUES ", 1, ")");
 
 static EVENTS_LEFT: Rows = Rows::new(
     "SELECT e.id, e.received_ms FROM events e WHERE NOT EXISTS (SELECT 1 FROM runs r WHERE r.event_id = e.id) \
-     AND e.id IN (VALUES ",
+     AND NOT EXISTS (SELECT 1 FROM batched b WHERE b.event_id = e.id) AND e.id IN (VALUES ",
     1,
     ")",
 );
@@ -57,6 +59,7 @@ pub(super) async fn prune(conn: &mut SqliteConnection, ended_before: Timestamp, 
         events.push(cells.event()?);
     }
     runs.sort_unstable();
+    events.extend(super::windows::events(conn, &runs).await?);
     for statement in &BELONGINGS {
         statement
             .apply(conn, &runs, |args, id| {

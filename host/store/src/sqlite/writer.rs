@@ -168,6 +168,8 @@ impl Writer {
             if request.is_grouped() {
                 continue;
             }
+            // Claims look at what single requests may have freed; what appends have is known.
+            self.cache.slots_freed |= may_free_slots(request);
             *answer = Some(match self.single(request).await {
                 Ok(answer) => Ok(answer),
                 // Decided before anything was written.
@@ -217,6 +219,7 @@ impl Writer {
         }
         waits::remember_paths(&mut self.conn, &mut self.cache, &work).await?;
         self.woke |= work.woke;
+        self.cache.slots_freed |= work.freed;
         runs::flush(&mut self.conn, &mut work).await?;
         Ok(carried)
     }
@@ -324,7 +327,7 @@ impl Writer {
                     "a grouped request was taken for a single one".to_owned(),
                 ));
             }
-            Request::Claim(claim) => Answer::Claimed(schedule::claim(conn, cache, claim).await?),
+            Request::Claim(claim, _) => Answer::Claimed(schedule::claim(conn, cache, claim).await?),
             Request::FireTimers(fire) => Answer::Fired(schedule::fire_timers(conn, cache, fire).await?),
             Request::Join(node, now) => Answer::Standing(schedule::join(conn, cache, node, *now).await?),
             Request::Heartbeat(node, now) => {
@@ -402,4 +405,19 @@ impl Writer {
             Request::Prune(before, limit) => Answer::Count(upkeep::prune(conn, *before, *limit).await?),
         })
     }
+}
+
+/// Whether a single request may end leases, or change what limits say. Cheap to be wrong about: a claim looks then.
+fn may_free_slots(request: &Request) -> bool {
+    !matches!(
+        request,
+        Request::Claim(..)
+            | Request::FireTimers(_)
+            | Request::Heartbeat(..)
+            | Request::Probe(_)
+            | Request::Signal(..)
+            | Request::Prune(..)
+            | Request::PutSchedules(_)
+            | Request::ReleaseHeld(..)
+    )
 }

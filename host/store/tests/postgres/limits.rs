@@ -111,7 +111,7 @@ async fn no_limit_is_exceeded_whichever_nodes_take_the_events() {
                 assert_eq!(kept.len(), 1);
                 assert_eq!(kept[0].decision, decision);
             }
-            Created::Held { .. } => panic!("nothing is throttled"),
+            Created::Held { .. } | Created::Gathered { .. } => panic!("nothing is throttled or gathered"),
             Created::Duplicate(run) => panic!("no event has an id of its own: {run}"),
         }
     }

@@ -5,12 +5,14 @@ mod conformance;
 mod contention;
 mod failover;
 mod faults;
+mod gathering;
 mod limits;
 mod load;
 mod many;
 mod opening;
 mod proxy;
 mod recovery;
+mod slots;
 mod waiting;
 
 use std::sync::Arc;

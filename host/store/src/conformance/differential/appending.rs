@@ -180,8 +180,8 @@ impl Pair {
         match self.random.below(24) {
             0..=6 => ("continue", Then::Continue),
             7..=15 => {
-                let waits = [Wait::Sleep, Wait::External, Wait::BackOff, Wait::Limit];
-                let wait = waits[self.random.below(4) as usize];
+                let waits = [Wait::Sleep, Wait::External, Wait::BackOff];
+                let wait = waits[self.random.below(3) as usize];
                 let wake = self.now + self.random.below(1500) as i64;
                 let wake_at = (!self.random.one_in(4)).then(|| at(wake));
                 let known = if self.random.one_in(2) {

@@ -1,6 +1,7 @@
 //! What random appends carry beside their entries.
 
-use dormouse_core::flow::{Admission, Limited, Rate};
+use dormouse_core::flow::window::Kind;
+use dormouse_core::flow::{Admission, Gathering, Limited, Rate};
 use dormouse_core::journal::RecordKind;
 use dormouse_core::wait::{EventWait, SignalWait};
 use dormouse_core::{Failure, Seq};
@@ -101,7 +102,14 @@ impl Pair {
             rate,
             key: format!("{}", self.random.below(3)),
         };
+        if self.random.one_in(4) {
+            return Admission {
+                gathering: Some(self.gathering()),
+                ..Admission::default()
+            };
+        }
         Admission {
+            gathering: None,
             idempotency: self.random.one_in(8).then(|| format!("{}", self.random.below(5))),
             rate_limit: self.random.one_in(5).then(|| limited.clone()),
             throttle: self.random.one_in(5).then_some(limited),
@@ -109,6 +117,25 @@ impl Pair {
                 0 => self.random.below(20) as i64 - 10,
                 _ => 0,
             },
+            concurrency: self.needs(),
+        }
+    }
+
+    /// The window of an event, often of the same few.
+    fn gathering(&mut self) -> Gathering {
+        let kind = match self.random.one_in(2) {
+            true => Kind::Debounce {
+                period_ms: 1_000 + self.random.below(3_000),
+                timeout_ms: self.random.one_in(2).then_some(4_000),
+            },
+            false => Kind::Batch {
+                max_size: 2 + self.random.below(3) as u32,
+                timeout_ms: 1_000 + self.random.below(3_000),
+            },
+        };
+        Gathering {
+            kind,
+            key: format!("{}", self.random.below(2)),
         }
     }
 

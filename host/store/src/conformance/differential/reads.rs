@@ -41,6 +41,9 @@ impl Pair {
             both!(self, run(id)).expect("reads");
             both!(self, journal(id, 0)).expect("reads");
             both!(self, completions(id)).expect("reads");
+            if both!(self, batch(id)).expect("reads").len() > 1 {
+                self.succeeded("batch-read");
+            }
             both!(self, logs(id, 0, 1000)).expect("reads");
         }
         let events = both!(
