@@ -31,7 +31,12 @@ async fn hurried(event: Event<Value>) -> dormouse::Result<Value> {
 #[dormouse::function(
     id = "batched",
     on(event = "windows/batched"),
-    batch_events(max_size = 3, timeout = "20s", key = "event.data.shop", if = "event.data.n >= 0")
+    batch_events(
+        max_size = 3,
+        timeout = "20s",
+        key = "event.data.shop",
+        if = "event.data.n >= 0"
+    )
 )]
 async fn batched(events: Events<Value>, context: Context, step: Step) -> dormouse::Result<Value> {
     let numbers: Vec<Value> = events.iter().map(|event| event.data["n"].clone()).collect();
