@@ -307,9 +307,18 @@ impl Nemesis {
             self.act(*act).await;
             self.done.push(*act);
         }
-        self.revive();
-        for deploy in self.deploys.drain(..) {
-            deploy.await.expect("the version is deployed");
+        for mut deploy in std::mem::take(&mut self.deploys) {
+            // A node that was away for too long ends when it finds that out, which may be after the last act: it is started
+            // again meanwhile, or there may be none left that could take the version.
+            let deployed = loop {
+                self.revive();
+                if let Ok(deployed) = tokio::time::timeout(TICK, &mut deploy).await {
+                    break deployed;
+                }
+            };
+            if let Err(error) = deployed {
+                panic!("{error}\n{}\n{}", self.summary(), self.fleet.log_tails(60));
+            }
         }
     }
 
