@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use dormouse_core::journal::Entry;
+use dormouse_core::manifest::{Function, Manifest};
 use dormouse_core::run::{State as RunState, Status};
 use dormouse_core::system;
 use dormouse_core::{RunId, Timestamp};
@@ -80,14 +81,34 @@ pub(crate) async fn whole(app: &App, id: RunId) -> Result<RunView, Problem> {
     let run = find(app, id).await?;
     let steps = Steps::of(id, entries(app, &run, 0).await?);
     let mut view = RunView::with_steps(&run, &steps);
-    let event = app.store().event(run.event_id).await?;
-    view.failed_run_id = event.and_then(|event| system::is_handler(id, &event.payload));
-    if let (Status::Failed, Some(at)) = (run.state.status, run.ended_at) {
+    // Most runs have none of what follows, and what is known of their version says so without a read. Of one that cannot be
+    // read any more it is looked up.
+    let module = run.function.module();
+    let manifest = app.inner().registry.manifest(module, run.version).await.ok();
+    let function = |manifest: &Manifest| manifest.function(run.function.function()).cloned();
+    let function = manifest.as_deref().map(function);
+    let may_have = |option: fn(&Function) -> bool| match &function {
+        Some(function) => function.as_ref().is_some_and(option),
+        None => true,
+    };
+    let is_a_handler = manifest.as_deref().is_none_or(|manifest| {
+        let mut functions = manifest.functions.iter();
+        functions.any(|other| other.on_failure.as_deref() == Some(run.function.function()))
+    });
+    if is_a_handler {
+        let event = app.store().event(run.event_id).await?;
+        view.failed_run_id = event.and_then(|event| system::is_handler(id, &event.payload));
+    }
+    if let (Status::Failed, Some(at)) = (run.state.status, run.ended_at)
+        && may_have(|function| function.on_failure.is_some())
+    {
         let handler = app.store().run(system::handler(id, at)).await?;
         view.on_failure_run_id = handler.map(|handler| handler.id);
     }
-    let events = app.store().batch(id).await?;
-    view.event_ids = (!events.is_empty()).then(|| events.iter().map(|event| event.id).collect());
+    if may_have(|function| function.batch_events.is_some()) {
+        let events = app.store().batch(id).await?;
+        view.event_ids = (!events.is_empty()).then(|| events.iter().map(|event| event.id).collect());
+    }
     Ok(view)
 }
 
