@@ -15,6 +15,7 @@ use dormouse_core::run::RunError;
 use dormouse_core::{Digest, FunctionName, Json, RunId};
 use dormouse_engine::{Engine, HttpPolicy, Interrupt, Module};
 use dormouse_store::Store;
+use dormouse_store::read::BatchEvent;
 use dormouse_store::schedule::ClaimedRun;
 
 use crate::app::App;
@@ -189,7 +190,7 @@ impl Preflighter<'_> {
             Ok(http) => http,
             Err(error) => return Ok(fails("version-unavailable", error.to_string())),
         };
-        let events = all_events(run, &self.store.batch(run.id).await?);
+        let events = all_events(run, &self.batch(run).await?);
         let records = if run.journal_next == run.journal_base {
             Vec::new()
         } else {
@@ -235,6 +236,21 @@ impl Preflighter<'_> {
         let probed = probe(self.engine, leg, replay, Arc::clone(grants)).await;
         *spent += probed.cpu;
         probed
+    }
+
+    /// The events of the run's batch; none for one of a function that has no batches. It is given what its own version
+    /// gave it.
+    async fn batch(&self, run: &ClaimedRun) -> Result<Vec<BatchEvent>, Problem> {
+        let function = &run.function;
+        let own = self.registry.manifest(function.module(), run.version).await.ok();
+        let one_event = own.is_some_and(|manifest| {
+            let definition = manifest.function(function.function());
+            definition.is_some_and(|definition| definition.batch_events.is_none())
+        });
+        match one_event {
+            true => Ok(Vec::new()),
+            false => Ok(self.store.batch(run.id).await?),
+        }
     }
 
     /// The compiled code of a version, if it can be had.

@@ -9,6 +9,7 @@ use dormouse_core::run::{Phase, Status};
 use dormouse_core::{EventId, RunId, Timestamp};
 use dormouse_server::Tuning;
 use dormouse_server::clock::SimClock;
+use dormouse_server::preflight::Candidate;
 use dormouse_store::read::{Run, RunFilter};
 use serde_json::{Value, json};
 use support::{Running, park_idle};
@@ -223,4 +224,32 @@ async fn events_that_a_run_sends_fill_batches() {
     }
     numbers.sort_unstable();
     assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6]);
+}
+
+/// A preflight gives a run what its own version gave it: all events of its batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preflight_replays_a_batch_with_all_its_events() {
+    let (running, clock) = start(park_idle()).await;
+    let mut full = None;
+    for n in 0..3 {
+        full = Some(send(&running, "batched", json!({"shop": "a", "n": n})).await.1);
+    }
+    let full = full.expect("a run");
+    running
+        .until(full, "sleeping", |run| run.state.phase == Some(Phase::Sleeping))
+        .await;
+    let (_, open) = send(&running, "batched", json!({"shop": "b", "n": 1})).await;
+    assert_eq!(running.run(open).await.state.phase, Some(Phase::Limited));
+    // The same code under another digest: with a section that says nothing.
+    let mut same = support::component("windows").to_vec();
+    same.extend([0, 2, 1, b'x']);
+    let candidate = Candidate::Component(same.into());
+    let looked = running.server.app().preflight("windows", candidate, 10).await;
+    let looked = looked.expect("looks");
+    let tally = looked.report.tally();
+    assert_eq!((tally.unchanged, tally.checked()), (2, 2), "{looked:#?}");
+    // It began nothing: the window is still open, and the other run ends as it would have.
+    assert_eq!(running.run(open).await.state.phase, Some(Phase::Limited));
+    clock.advance(seconds(1));
+    assert_eq!(output(&running.settled(full).await)["numbers"], json!([0, 1, 2]));
 }

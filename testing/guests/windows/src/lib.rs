@@ -27,7 +27,7 @@ async fn hurried(event: Event<Value>) -> dormouse::Result<Value> {
     Ok(event.data)
 }
 
-/// Gives the numbers of all its events, before and after a sleep.
+/// Gives the numbers of all its events, before and after a sleep that is named for how many they are.
 #[dormouse::function(
     id = "batched",
     on(event = "windows/batched"),
@@ -40,7 +40,8 @@ async fn hurried(event: Event<Value>) -> dormouse::Result<Value> {
 )]
 async fn batched(events: Events<Value>, context: Context, step: Step) -> dormouse::Result<Value> {
     let numbers: Vec<Value> = events.iter().map(|event| event.data["n"].clone()).collect();
-    step.sleep("a while", Duration::from_secs(1)).await?;
+    step.sleep(format!("a while for {}", numbers.len()), Duration::from_secs(1))
+        .await?;
     let first = context.event()["data"]["n"].clone();
     let all = context.events();
     let again: Vec<Value> = all
