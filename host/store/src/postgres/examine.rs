@@ -1,12 +1,13 @@
 //! Looking at live runs as a claim would hand them out: single statements, each of which sees one moment.
 
-use dormouse_core::{Digest, Json, RunId};
+use dormouse_core::{Digest, RunId};
 
 use super::fault::Attempt;
 use super::runs::{hot_columns, read_row};
+use super::schedule::details;
 use super::sql::{Cells, Conn};
 use crate::batch::runs::{function_name, place};
-use crate::batch::schedule::{Details, claimed_run};
+use crate::batch::schedule::claimed_run;
 use crate::error::Result;
 use crate::schedule::ClaimedRun;
 
@@ -47,18 +48,9 @@ pub(super) async fn examine(conn: &mut Conn, runs: &[RunId]) -> Attempt<Vec<Clai
     for row in &rows {
         let mut cells = Cells::of(row);
         let row = read_row(&mut cells)?;
-        let details = Details {
-            function: function_name(&cells.text()?, &cells.text()?)?,
-            version: Digest::from_bytes(cells.bytes()?),
-            config_revision: cells.int()?,
-            event_id: cells.event()?,
-            depth: cells.number()?,
-            seed: cells.bytes()?,
-            continued: cells.text_or_null()?.map(Json::trusted),
-            event: cells.text_or_null()?.map(Json::trusted),
-            began: cells.time_or_null()?,
-        };
-        found.push(claimed_run(&row, details)?);
+        let function = function_name(&cells.text()?, &cells.text()?)?;
+        let version = Digest::from_bytes(cells.bytes()?);
+        found.push(claimed_run(&row, details(&mut cells, function, version)?)?);
     }
     Ok(found)
 }

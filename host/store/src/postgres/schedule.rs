@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use dormouse_core::{Digest, Json, RunId, Timestamp};
+use dormouse_core::{Digest, FunctionName, Json, RunId, Timestamp};
 
 use super::cache::Cache;
 use super::fault::Attempt;
@@ -16,7 +16,7 @@ use crate::batch;
 use crate::batch::runs::{Work, place};
 use crate::batch::schedule::Details;
 use crate::batch::throttles::waiting;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::schedule::{
     Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, LACKING_MAX, NewNode, Node, Standing,
 };
@@ -435,6 +435,21 @@ pub(super) async fn fire_timers(
     Ok(fired)
 }
 
+/// What a claimed run has beside its row, from behind the function's cells.
+pub(super) fn details(cells: &mut Cells<'_>, function: FunctionName, version: Digest) -> Result<Details> {
+    Ok(Details {
+        function,
+        version,
+        config_revision: cells.int()?,
+        event_id: cells.event()?,
+        depth: cells.number()?,
+        seed: cells.bytes()?,
+        continued: cells.text_or_null()?.map(Json::trusted),
+        event: cells.text_or_null()?.map(Json::trusted),
+        began: cells.time_or_null()?,
+    })
+}
+
 /// Claimed runs with all that a node needs to drive them, in the order given.
 async fn describe(
     conn: &mut Conn,
@@ -465,17 +480,8 @@ async fn describe(
         let mut cells = Cells::of(row);
         let id = cells.run()?;
         let Some(row) = work.get(id) else { continue };
-        let details = Details {
-            function: cache.function(cells.int()?)?,
-            version: cache.digest(row.version_id)?,
-            config_revision: cells.int()?,
-            event_id: cells.event()?,
-            depth: cells.number()?,
-            seed: cells.bytes()?,
-            continued: cells.text_or_null()?.map(Json::trusted),
-            event: cells.text_or_null()?.map(Json::trusted),
-            began: cells.time_or_null()?,
-        };
+        let function = cache.function(cells.int()?)?;
+        let details = details(&mut cells, function, cache.digest(row.version_id)?)?;
         found.insert(id, batch::schedule::claimed_run(row, details)?);
     }
     Ok(ids.iter().filter_map(|id| found.remove(id)).collect())

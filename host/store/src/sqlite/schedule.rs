@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use dormouse_core::{Digest, Json, RunId, Timestamp};
+use dormouse_core::{Digest, FunctionName, Json, RunId, Timestamp};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
@@ -273,6 +273,21 @@ fn take(rows: &[SqliteRow]) -> Result<(Work, Vec<RunId>)> {
     Ok((work, ids))
 }
 
+/// What a claimed run has beside its row, from behind the function's cells.
+pub(super) fn details(cells: &mut Cells<'_>, function: FunctionName, version: Digest) -> Result<Details> {
+    Ok(Details {
+        function,
+        version,
+        config_revision: cells.int()?,
+        event_id: cells.event()?,
+        depth: cells.number()?,
+        seed: cells.bytes()?,
+        continued: cells.text_or_null()?.map(Json::trusted),
+        event: cells.text_or_null()?.map(Json::trusted),
+        began: cells.time_or_null()?,
+    })
+}
+
 /// Claimed runs with all that a node needs to drive them, in the order given.
 async fn describe(
     conn: &mut SqliteConnection,
@@ -291,23 +306,8 @@ async fn describe(
         let id = cells.run()?;
         let Some(row) = work.get(id) else { continue };
         let function = cache.function(cells.int()?)?;
-        found.insert(
-            id,
-            batch::schedule::claimed_run(
-                row,
-                Details {
-                    function,
-                    version: cache.digest(row.version_id)?,
-                    config_revision: cells.int()?,
-                    event_id: cells.event()?,
-                    depth: cells.number()?,
-                    seed: cells.bytes()?,
-                    continued: cells.text_or_null()?.map(Json::trusted),
-                    event: cells.text_or_null()?.map(Json::trusted),
-                    began: cells.time_or_null()?,
-                },
-            )?,
-        );
+        let details = details(&mut cells, function, cache.digest(row.version_id)?)?;
+        found.insert(id, batch::schedule::claimed_run(row, details)?);
     }
     Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
 }
