@@ -7,11 +7,16 @@ use std::time::Duration;
 use dormouse_core::run::Phase;
 use dormouse_store::read::Run;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::support::{Running, park_idle};
 use super::{PARKING, START, output, start_with};
+
+#[path = "../support/request.rs"]
+mod request;
+
+use request::request;
 
 /// What a server answers to a request: its text, and how many such came before.
 type Answer = fn(&str, usize) -> String;
@@ -53,26 +58,9 @@ impl Site {
 }
 
 async fn serve(mut stream: TcpStream, answer: Answer, seen: Arc<Mutex<Vec<String>>>) {
-    let mut request = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let text = String::from_utf8_lossy(&request).into_owned();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| {
-                let (name, value) = line.split_once(": ")?;
-                name.eq_ignore_ascii_case("content-length")
-                    .then(|| value.parse::<usize>())
-            });
-            if body.len() >= length.map_or(0, |length| length.expect("a length")) {
-                break;
-            }
-        }
-        match stream.read(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(read) => request.extend_from_slice(&buffer[..read]),
-        }
-    }
-    let text = String::from_utf8_lossy(&request).into_owned();
+    let Some(text) = request(&mut stream).await else {
+        return;
+    };
     let body = |text: &str| text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
     let before = {
         let mut seen = seen.lock().expect("not poisoned");

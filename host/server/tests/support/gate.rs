@@ -11,6 +11,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+#[path = "request.rs"]
+mod request;
+
+use request::request;
+
 /// What it has seen of one kind of body, or of one kind and key.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Seen {
@@ -73,9 +78,10 @@ impl Gate {
     }
 
     async fn keep(self, mut stream: TcpStream) {
-        let Some(line) = read(&mut stream).await else {
+        let Some(request) = request(&mut stream).await else {
             return;
         };
+        let line = request.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         let mut words = line.split(' ');
         let (kind, key) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let names = [kind.to_owned(), format!("{kind} {key}")];
@@ -105,29 +111,6 @@ impl Gate {
         let mut counts = self.counts.lock().expect("no panic holds it");
         for name in names {
             change(counts.entry(name.clone()).or_default());
-        }
-    }
-}
-
-/// The body of a request with a length.
-async fn read(stream: &mut TcpStream) -> Option<String> {
-    let mut request = Vec::new();
-    let mut chunk = [0; 4096];
-    loop {
-        let text = String::from_utf8_lossy(&request).into_owned();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| {
-                let (name, value) = line.split_once(": ")?;
-                name.eq_ignore_ascii_case("content-length")
-                    .then(|| value.parse::<usize>().ok())?
-            });
-            if body.len() >= length.unwrap_or(0) {
-                return Some(body.to_owned());
-            }
-        }
-        match stream.read(&mut chunk).await {
-            Ok(0) | Err(_) => return None,
-            Ok(read) => request.extend_from_slice(&chunk[..read]),
         }
     }
 }
