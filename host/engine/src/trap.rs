@@ -191,6 +191,10 @@ fn own(mut frames: Vec<String>) -> Vec<String> {
         "__libc",
     ];
     let is_own = |frame: &String| {
+        // Adapters have no names, and exports the names of their interfaces.
+        if frame.starts_with("function ") || frame.contains('#') {
+            return false;
+        }
         let bare = frame.trim_start_matches('_').trim_start_matches('<');
         !MACHINERY
             .iter()

@@ -91,8 +91,16 @@ fn change(change: &Value) -> String {
         _ => format!(
             "  ~ {function}: {} was {}, is {}",
             text(change, "member"),
-            change["before"],
-            change["after"]
+            said(&change["before"]),
+            said(&change["after"])
         ),
+    }
+}
+
+/// A member of a definition, or that it has none.
+fn said(member: &Value) -> String {
+    match member {
+        Value::Null => "not set".to_owned(),
+        member => member.to_string(),
     }
 }
