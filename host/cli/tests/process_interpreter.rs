@@ -9,8 +9,8 @@ mod support;
 
 use interpreter::generate::Shape;
 use interpreter::storm::Storm;
-use support::long;
 use support::nemesis::{Appetite, Trouble};
+use support::{is_turn, long};
 
 /// For how long the nemesis works, in milliseconds.
 fn length_ms(short_seconds: u64, long_seconds: u64) -> u64 {
@@ -25,15 +25,9 @@ const SHAPE: Shape = Shape {
     longest_sleep: 2_000,
 };
 
-/// Whether storms with or without parked instances are to pass. The long form runs everything twice, once for each.
-fn is_turn(parks: bool) -> bool {
-    let turn = std::env::var("DORMOUSE_TEST_PARK");
-    turn.map_or(true, |turn| turn == if parks { "1" } else { "0" })
-}
-
 /// One node on SQLite: it is killed, stands still, and gets new versions.
 fn one_node(park_idle: &'static str) -> Storm {
-    let length_ms = length_ms(10, 300);
+    let length_ms = length_ms(10, 120);
     Storm {
         nodes: 1,
         park_idle,
@@ -51,7 +45,7 @@ fn one_node(park_idle: &'static str) -> Storm {
 
 /// Three nodes on one Postgres: more than that happens to each, and to the server.
 fn three_nodes(park_idle: &'static str) -> Storm {
-    let length_ms = length_ms(25, 600);
+    let length_ms = length_ms(25, 240);
     Storm {
         nodes: 3,
         park_idle,
@@ -63,7 +57,7 @@ fn three_nodes(park_idle: &'static str) -> Storm {
             long_stop: Trouble::of((9_000, 20_000), (11_000, 14_000)),
             cut: Trouble::of((6_000, 12_000), (500, 14_000)),
             lost_answer: Trouble::at_once((1_000, 3_000)),
-            database: Trouble::of((5_000, if long() { 40_000 } else { 12_000 }), (0, 2_000)),
+            database: Trouble::of((5_000, if long() { 24_000 } else { 12_000 }), (0, 2_000)),
             deploy: Trouble::at_once((3_000, 6_000)),
         },
         shape: SHAPE,

@@ -21,6 +21,13 @@ pub fn long() -> bool {
     std::env::var_os("DORMOUSE_TEST_LONG").is_some_and(|value| value == "1")
 }
 
+/// Whether what is done both with and without parked instances is to be done so now. The long form runs everything twice,
+/// once for each.
+pub fn is_turn(parks: bool) -> bool {
+    let turn = std::env::var("DORMOUSE_TEST_PARK");
+    turn.map_or(true, |turn| turn == if parks { "1" } else { "0" })
+}
+
 /// The bytes of a test guest.
 pub fn guest(name: &str) -> Vec<u8> {
     let path = guests_dir().join(format!("{name}.wasm"));

@@ -150,7 +150,7 @@ async fn no_request_gets_an_answer_that_is_not_described(server: &TestServer) {
     )
     .expect("written");
     let long = std::env::var("DORMOUSE_TEST_LONG").is_ok_and(|value| value == "1");
-    let (examples, seconds) = if long { ("2000", "900") } else { ("40", "60") };
+    let (examples, seconds) = if long { ("500", "300") } else { ("40", "60") };
     let mut command = Command::new(packages::pip("testing/fuzz-http"));
     command
         .args(["-m", "schemathesis.cli", "run"])
