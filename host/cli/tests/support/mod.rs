@@ -6,6 +6,7 @@
 
 pub mod fleet;
 pub mod nemesis;
+pub mod network;
 pub mod proxy;
 pub mod server;
 pub mod witness;

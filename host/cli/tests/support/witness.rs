@@ -81,6 +81,11 @@ impl Witness {
         self.address.to_string()
     }
 
+    /// The port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// All lines so far.
     pub fn lines(&self) -> Vec<String> {
         self.timed_lines().into_iter().map(|(_, line)| line).collect()

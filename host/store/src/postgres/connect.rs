@@ -109,7 +109,9 @@ impl Purpose {
             Purpose::Write => &[
                 ("statement_timeout", "30s"),
                 ("lock_timeout", "5s"),
-                ("idle_in_transaction_session_timeout", "30s"),
+                // As long as a lease: what the transaction of a node that was cut off has locked is free when others take
+                // its runs over. The server itself would notice the cut much later.
+                ("idle_in_transaction_session_timeout", "10s"),
                 ("enable_seqscan", "off"),
                 ("enable_hashjoin", "off"),
                 ("enable_mergejoin", "off"),

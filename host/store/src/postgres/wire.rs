@@ -100,7 +100,7 @@ async fn listen(listener: UnixListener, host: String, port: u16, trouble: Arc<Mu
             let said = connected.as_ref().err().map(|error| error.to_string());
             *trouble.lock().unwrap_or_else(PoisonError::into_inner) = said;
             if let Ok(far) = connected {
-                pass_on(near, far).await;
+                pass_on(near, far, &host).await;
             }
         });
     }
@@ -123,9 +123,14 @@ async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn pass_on(mut near: UnixStream, mut far: TcpStream) {
-    // However it ends, both ends are closed, and sqlx sees its connection end.
-    let _ = tokio::io::copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER, BUFFER).await;
+async fn pass_on(mut near: UnixStream, mut far: TcpStream, host: &str) {
+    // However it ends, both ends are closed, and sqlx sees its connection end. It does not learn why.
+    let passed = tokio::io::copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER, BUFFER).await;
+    if let Err(error) = passed
+        && error.kind() == io::ErrorKind::TimedOut
+    {
+        tracing::warn!(%error, host, "a connection to the database ended: what was sent was not acknowledged");
+    }
 }
 
 #[cfg(test)]
