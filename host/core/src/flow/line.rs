@@ -3,7 +3,8 @@
 //! A run that has to wait takes a turn behind all that have one, in the time that its rate leaves free, and waits with a
 //! timer of its own: nobody's end holds up the others. When a run leaves the line without beginning, its turn is free; then
 //! the first in line takes it, and each run that begins lets the next follow as soon as the rate allows. So no turn is lost,
-//! only two rows are touched at a time, and the order stays. That starts keep to the rate follows: each takes a turn that the
+//! only two rows are touched at a time, and the order stays. One that is late, because no node was up, begins when there is
+//! room for it right then; otherwise it takes another turn, so that what was held up together does not begin together. That starts keep to the rate follows: each takes a turn that the
 //! rate has granted to it or to one before it, or comes an interval after the one before.
 //!
 //! A [`Line`] is one line in one commit: what the limit remembers, and who is first of those that the commit does not touch.
@@ -69,6 +70,13 @@ impl Line {
     ) -> Option<Held> {
         let late = now.since(due).as_millis() > u128::from(limit::THROTTLE_LATE_MS_MAX);
         let rate = throttle.rate;
+        if has_turn && late && self.may_begin_late(rate, due, now) {
+            // It had this turn; now it is used from now on.
+            self.used_until = rate.next(rate.without_last(self.used_until), now).used_until;
+            self.changed = true;
+            self.free_from(rate.after(now), rate);
+            return None;
+        }
         if has_turn && !late {
             // Whoever came when the turn was over and room was left has begun at once: at an interval after it, or later.
             let next = Some(rate.after(due)).filter(|next| *next > now);
@@ -87,6 +95,14 @@ impl Line {
         let turn = (next.at, run);
         self.first = Some(self.first.map_or(turn, |first| first.min(turn)));
         Some(throttle.held(next.at))
+    }
+
+    /// Whether one whose turn was at `due`, which is too late, may begin nevertheless. Up to an interval after its turn nobody
+    /// else can have begun: all others have theirs later than that. So there is room if the next one's is far enough from now.
+    fn may_begin_late(&self, rate: Rate, due: Timestamp, now: Timestamp) -> bool {
+        self.free.is_none()
+            && now < rate.after(due)
+            && self.first.is_none_or(|(turn, _)| turn >= rate.after(now))
     }
 
     /// A run leaves the line, and its turn to others. `now`: the time, if it is known.
@@ -202,27 +218,31 @@ mod tests {
     }
 
     #[test]
-    fn who_is_too_late_takes_another_turn_and_somebody_begins_now() {
+    fn who_is_too_late_begins_where_there_is_room_and_takes_another_turn_where_there_is_none() {
         let one = throttle(60, 60_000, 1);
-        let used = at(9_000).as_millis() * 1_000;
-        let mut line = Line::new(used, None);
-        assert_eq!(
-            line.due(run(1), &one, at(1_000), true, at(2_000)),
-            None,
-            "not too late"
-        );
-        let mut line = Line::new(used, None);
+        let used = |at: Timestamp| at.as_millis() * 1_000;
+        let mut line = Line::new(used(at(9_000)), Some((at(3_000), run(2))));
+        let due = line.due(run(1), &one, at(1_000), true, at(2_000));
+        assert_eq!(due, None, "not too late");
+
+        // Nobody is behind it: an hour late is no reason to wait for as long as the rate says once more.
+        let hour = throttle(1, 3_600_000, 1);
+        let mut line = Line::new(used(at(7_200_000)), None);
+        assert_eq!(line.due(run(1), &hour, at(3_600_000), true, at(5_400_000)), None);
+        let settled = line.settle();
+        assert_eq!(settled.moved, None);
+        let used_until = settled.used_until.expect("changes");
+        assert_eq!(hour.rate.next(used_until, at(5_400_001)).at, at(9_000_000));
+
+        // The next has its turn too soon after now: it keeps that.
+        let mut line = Line::new(used(at(9_000)), Some((at(3_000), run(2))));
         let held = line
             .due(run(1), &one, at(1_000), true, at(2_001))
             .expect("held back");
         assert_eq!((held.until, held.turn), (at(9_000), true));
         let settled = line.settle();
-        assert_eq!(
-            settled.moved,
-            Some((run(1), at(3_001))),
-            "nobody else has a turn before"
-        );
-        assert_eq!(settled.used_until, Some(used + 1_000_000));
+        assert_eq!(settled.moved, None);
+        assert_eq!(settled.used_until, Some(used(at(10_000))));
     }
 
     /// What happens to a throttled run in the property test.

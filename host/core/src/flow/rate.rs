@@ -60,6 +60,11 @@ impl Rate {
         whole(micros(at).saturating_add(self.interval()))
     }
 
+    /// What a limit that remembers `used_until` would remember without the last start that it granted.
+    pub fn without_last(&self, used_until: i64) -> i64 {
+        used_until.saturating_sub(self.interval())
+    }
+
     /// What a limit remembers whose next start may be at `at` and not before.
     pub fn used_up_to(&self, at: Timestamp) -> i64 {
         micros(at).saturating_add(self.ahead())
