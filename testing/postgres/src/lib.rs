@@ -142,7 +142,45 @@ impl Cluster {
         output(self.psql_command(database, sql))
     }
 
+    /// Writes a database to a file, as SQL.
+    pub fn dump(&self, database: &str, file: &Path) {
+        let mut dump = Command::new(self.bin.join("pg_dump"));
+        dump.env("PGPASSWORD", PASSWORD)
+            .args([
+                "--no-owner",
+                "--no-privileges",
+                "--host",
+                "127.0.0.1",
+                "--username",
+                USER,
+            ])
+            .args(["--port", &self.port.to_string(), "--dbname", database, "--file"])
+            .arg(file);
+        output(dump);
+        // What newer releases of psql are restricted by, and older ones don't know.
+        let text = std::fs::read_to_string(file).expect("the dump");
+        let lines = text.lines().filter(|line| {
+            !["\\restrict", "\\unrestrict"]
+                .iter()
+                .any(|word| line.starts_with(word))
+        });
+        std::fs::write(file, lines.collect::<Vec<_>>().join("\n") + "\n").expect("written");
+    }
+
+    /// Executes the SQL of a file, such as one that [`Cluster::dump`] wrote.
+    pub fn restore(&self, database: &str, file: &Path) {
+        let mut psql = self.psql_program(database);
+        psql.arg("--file").arg(file);
+        output(psql);
+    }
+
     fn psql_command(&self, database: &str, sql: &str) -> Command {
+        let mut psql = self.psql_program(database);
+        psql.args(["--command", sql]);
+        psql
+    }
+
+    fn psql_program(&self, database: &str) -> Command {
         let mut psql = Command::new(self.bin.join("psql"));
         psql.env("PGPASSWORD", PASSWORD)
             .args([
@@ -155,7 +193,7 @@ impl Cluster {
             ])
             .args(["--host", "127.0.0.1", "--username", USER, "--port"])
             .arg(self.port.to_string())
-            .args(["--dbname", database, "--command", sql]);
+            .args(["--dbname", database]);
         psql
     }
 
