@@ -21,6 +21,9 @@ pub struct Flow {
     /// How many runs may execute at once.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub concurrency: &'static [Concurrency],
+    /// There is one run at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub singleton: Option<Singleton>,
     /// Events put a run off, which starts with the last of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub debounce: Option<Debounce>,
@@ -40,6 +43,17 @@ pub struct Concurrency {
     pub key: Option<&'static str>,
     /// Whose runs share the slots: `fn` or `account`.
     pub scope: &'static str,
+}
+
+/// One run at a time.
+#[doc(hidden)]
+#[derive(Clone, Debug, Serialize)]
+pub struct Singleton {
+    /// A CEL expression: each of its values has one run at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<&'static str>,
+    /// What becomes of an event that comes while a run has not ended: `skip` or `cancel`.
+    pub mode: &'static str,
 }
 
 /// For how long no event must have come.

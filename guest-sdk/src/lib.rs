@@ -103,7 +103,7 @@ pub mod prelude {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::ends::{CancelOn, Ends, Timeouts};
-    pub use crate::flow::{Batch, Concurrency, Debounce, Flow, Rate};
+    pub use crate::flow::{Batch, Concurrency, Debounce, Flow, Rate, Singleton};
     pub use crate::function::{
         Argument, BoxFuture, Completion, Definition, Entry, Input, Outcome, assert_unique, describe, run,
     };

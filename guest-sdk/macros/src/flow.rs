@@ -10,7 +10,7 @@ use crate::window::{Batch, Debounce};
 
 /// The options' names, for a mistake's message.
 pub(crate) const KNOWN: &str =
-    "idempotency, rate_limit, throttle, priority, concurrency, debounce, batch_events";
+    "idempotency, rate_limit, throttle, priority, concurrency, singleton, debounce, batch_events";
 
 const RATE_MAX: u32 = 1_000_000;
 const CONCURRENCY_MAX: u32 = 1_000;
@@ -32,6 +32,12 @@ struct Concurrency {
     scope: &'static str,
 }
 
+/// One at a time.
+struct Singleton {
+    key: Option<LitStr>,
+    mode: &'static str,
+}
+
 #[derive(Default)]
 pub(crate) struct Options {
     idempotency: Option<LitStr>,
@@ -41,6 +47,7 @@ pub(crate) struct Options {
     debounce: Option<Debounce>,
     batch_events: Option<Batch>,
     concurrency: Vec<Concurrency>,
+    singleton: Option<Singleton>,
 }
 
 impl Options {
@@ -51,6 +58,7 @@ impl Options {
             "rate_limit" => self.rate_limit = Some(rate(name, input, DAY_MS)?),
             "throttle" => self.throttle = Some(rate(name, input, 7 * DAY_MS)?),
             "priority" => self.priority = Some(condition(text(input)?)?),
+            "singleton" => self.singleton = Some(singleton(input)?),
             "debounce" => self.debounce = Some(Debounce::parse(input)?),
             "batch_events" => self.batch_events = Some(Batch::parse(input)?),
             "concurrency" => {
@@ -74,6 +82,7 @@ impl Options {
         let priority = optional(self.priority.as_ref().map(|priority| quote!(#priority)));
         let debounce = optional(self.debounce.as_ref().map(Debounce::definition));
         let batch_events = optional(self.batch_events.as_ref().map(Batch::definition));
+        let singleton = optional(self.singleton.as_ref().map(Singleton::definition));
         let concurrency = self.concurrency.iter().map(Concurrency::definition);
         quote!(::dormouse::__private::Flow {
             idempotency: #idempotency,
@@ -82,6 +91,7 @@ impl Options {
             priority: #priority,
             debounce: #debounce,
             batch_events: #batch_events,
+            singleton: #singleton,
             concurrency: &[#(#concurrency),*],
         })
     }
@@ -102,6 +112,54 @@ impl Concurrency {
         let key = optional(self.key.as_ref().map(|key| quote!(#key)));
         quote!(::dormouse::__private::Concurrency { limit: #limit, key: #key, scope: #scope })
     }
+}
+
+impl Singleton {
+    fn definition(&self) -> TokenStream {
+        let mode = self.mode;
+        let key = optional(self.key.as_ref().map(|key| quote!(#key)));
+        quote!(::dormouse::__private::Singleton { key: #key, mode: #mode })
+    }
+}
+
+/// `singleton(key = "event.data.user", mode = "skip")`
+fn singleton(input: ParseStream<'_>) -> Result<Singleton> {
+    let content;
+    let parentheses = parenthesized!(content in input);
+    let (mut key, mut mode) = (None, None);
+    while !content.is_empty() {
+        let member: Ident = content.parse()?;
+        match member.to_string().as_str() {
+            "key" => key = Some(condition(text(&content)?)?),
+            "mode" => {
+                let given = text(&content)?;
+                mode = Some(match given.value().as_str() {
+                    "skip" => "skip",
+                    "cancel" => "cancel",
+                    other => {
+                        let message = format!(
+                            "unknown mode `{other}` of singleton; known are: skip (an event that comes while a run lives starts \
+                             none), cancel (that run is cancelled, and the event starts one)"
+                        );
+                        return Err(Error::new(given.span(), message));
+                    }
+                });
+            }
+            other => {
+                let message = format!("unknown member `{other}` of singleton; known are: key, mode");
+                return Err(Error::new(member.span(), message));
+            }
+        }
+        if !content.is_empty() {
+            content.parse::<Token![,]>()?;
+        }
+    }
+    let Some(mode) = mode else {
+        let message =
+            "singleton needs a mode: singleton(key = \"event.data.user\", mode = \"skip\"), or \"cancel\"";
+        return Err(Error::new(parentheses.span.join(), message));
+    };
+    Ok(Singleton { key, mode })
 }
 
 /// `concurrency = 5` or `concurrency(limit = 5, key = "event.data.user", scope = "account")`

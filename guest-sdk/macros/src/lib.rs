@@ -38,6 +38,7 @@ use proc_macro::TokenStream;
 /// | `concurrency = 5`, `concurrency(limit = 5, key = "event.data.user", scope = "account")` | how many runs may execute at once; those beyond wait for a slot. At most two; `scope` is `fn` or `account` |
 /// | `priority = "event.data.vip ? 60 : 0"` | by how many seconds a run that waits to begin goes before others: -600 to 600 |
 /// | `rate_limit(limit = 10, period = "1m", burst = 2, key = "event.data.user")` | how many runs may start in what time; events beyond start none. `burst` and `key` may be left out |
+/// | `singleton(key = "event.data.user", mode = "skip")` | one run at a time, from its creation to its end: an event that comes meanwhile starts none (`"skip"`), or that run is cancelled for it (`"cancel"`). `key` may be left out |
 /// | `debounce(period = "10s", timeout = "1m", key = "event.data.user")` | a run starts with the last event when no other has come for the period, or the timeout after the first. `timeout` and `key` may be left out |
 /// | `batch_events(max_size = 50, timeout = "5s", key = "event.data.shop", if = "event.data.bulk")` | a run starts with all events, an argument of type `Events<T>`, when there are so many or the timeout after the first. `key` and `if` may be left out |
 /// | `on_failure = handler` | another function of the module, which is started once when a run has failed, with an `Event<RunEnded>` |

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use crate::ending::{self, CancelOn, Timeouts};
-use crate::flow::{self, BatchOptions, Concurrency, DebounceOptions, RateOptions};
+use crate::flow::{self, BatchOptions, Concurrency, DebounceOptions, RateOptions, SingletonOptions};
 use crate::limit;
 use crate::name;
 use crate::retry::{Backoff, RetryPolicy};
@@ -68,6 +68,9 @@ pub struct Function {
     /// How many runs may execute at once: at most two limits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub concurrency: Vec<Concurrency>,
+    /// There is one run at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub singleton: Option<SingletonOptions>,
     /// Events put a run off, which starts with the last of them when no more come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub debounce: Option<DebounceOptions>,
@@ -202,6 +205,11 @@ impl Manifest {
             return Err("on_failure is the function itself: name another one".to_owned());
         }
         match self.function(handler) {
+            Some(found) if found.singleton.is_some() => Err(format!(
+                "on_failure is \"{handler}\", and that is a singleton: a failure that comes while it runs would not be \
+                 handled to the end; let it start by the event {} instead",
+                system::FAILED
+            )),
             Some(_) => Ok(()),
             None => Err(format!(
                 "on_failure is \"{handler}\", and the module has no such function"
@@ -333,6 +341,10 @@ mod tests {
             (
                 r#"{"schema":1,"functions":[{"id":"a","on_failure":"a"}]}"#,
                 "the function itself",
+            ),
+            (
+                r#"{"schema":1,"functions":[{"id":"a","on_failure":"b"},{"id":"b","singleton":{"mode":"skip"}}]}"#,
+                "is a singleton",
             ),
             ("nonsense", "must be a JSON object"),
             ("{", "cannot be read"),

@@ -29,7 +29,7 @@ use crate::feed::{Change, Feed};
 use crate::preflight::{Candidate, Preflight, Preflighter};
 use crate::problem::Problem;
 use crate::registry::{Deployed, Registry};
-use crate::router::{Router, SentEvent};
+use crate::router::{Routed, Router, SentEvent};
 use crate::scheduler::Scheduler;
 
 pub use schedules::ScheduleState;
@@ -129,7 +129,7 @@ impl App {
     ///
     /// # Errors
     /// When there is no such function, the data is not an object, its flow control lets no run start
-    /// (`already-started`, `rate-limited`), or the store has trouble.
+    /// (`already-started`, `rate-limited`, `already-running`), or the store has trouble.
     pub async fn invoke(&self, function: &FunctionName, data: Json) -> Result<(RunId, EventId), Problem> {
         self.accepting()?;
         let (app, function) = (self.clone(), function.clone());
@@ -139,17 +139,7 @@ impl App {
                 return Err(Problem::new(500, "internal", "the store created no run"));
             };
             let (id, event) = (run.run.id, run.run.event_id);
-            let refused = match run.created {
-                Created::Dropped {
-                    decision,
-                    run: earlier,
-                    until,
-                } => Some(dropped(&function, decision, earlier, until, app.now())),
-                Created::New { .. }
-                | Created::Held { .. }
-                | Created::Gathered { .. }
-                | Created::Duplicate(_) => None,
-            };
+            let refused = refused(run, app.now());
             app.0.scheduler.begin(runs);
             refused.map_or(Ok((id, event)), Err)
         })
@@ -432,25 +422,46 @@ async fn uncancelled<T: Send + 'static>(
     }
 }
 
+/// A run that somebody asked for by name, if it could not be started.
+fn refused(run: &Routed, now: Timestamp) -> Option<Problem> {
+    match run.created {
+        Created::Dropped {
+            decision,
+            run: earlier,
+            until,
+        } => Some(dropped(&run.run.function, decision, earlier, until, now)),
+        Created::New { .. } | Created::Held { .. } | Created::Gathered { .. } | Created::Duplicate(_) => None,
+    }
+}
+
 /// A function that was asked for by name and may not start.
 fn dropped(
     function: &FunctionName,
     decision: Decision,
     earlier: Option<RunId>,
-    until: Timestamp,
+    until: Option<Timestamp>,
     now: Timestamp,
 ) -> Problem {
-    let seconds = until.since(now).as_millis().div_ceil(1000);
-    let retry_after = u32::try_from(seconds).unwrap_or(u32::MAX);
     match decision {
-        Decision::RateLimited => Problem {
-            retry_after: Some(retry_after),
-            ..Problem::new(
-                429,
-                "rate-limited",
-                format!("{function} may not start before {until}: its rate limit is used up"),
-            )
-        },
+        Decision::RateLimited => {
+            let until = until.unwrap_or(now);
+            let seconds = until.since(now).as_millis().div_ceil(1000);
+            Problem {
+                retry_after: Some(u32::try_from(seconds).unwrap_or(u32::MAX)),
+                ..Problem::new(
+                    429,
+                    "rate-limited",
+                    format!("{function} may not start before {until}: its rate limit is used up"),
+                )
+            }
+        }
+        Decision::Skipped => {
+            let run = earlier.map(|run| format!(" {run}")).unwrap_or_default();
+            let message = format!(
+                "run{run} of {function} has not ended, and there is one at a time: it is a singleton"
+            );
+            Problem::new(409, "already-running", message).help("wait for its end, or cancel it")
+        }
         // What is invoked is never one of several.
         Decision::Idempotent
         | Decision::Duplicate

@@ -121,7 +121,7 @@ pub enum Created {
         decision: Decision,
         /// The run that is there in its place, if it is one run's doing.
         run: Option<RunId>,
-        /// When the next one may pass.
-        until: Timestamp,
+        /// When the next one may pass, where that is a matter of time.
+        until: Option<Timestamp>,
     },
 }

@@ -6,6 +6,7 @@ use crate::time::Timestamp;
 
 use super::concurrency::Need;
 use super::rate::{Rate, describe};
+use super::singleton::{Singleton, Turn};
 use super::window::{Gathering, Kind};
 
 /// What a run has to pass before it is created: its function's flow control, with the keys evaluated.
@@ -17,6 +18,8 @@ pub struct Admission {
     pub rate_limit: Option<Limited>,
     /// Held back until there is room.
     pub throttle: Option<Limited>,
+    /// There is one at a time.
+    pub singleton: Option<Singleton>,
     /// Started with others, or instead of them: `debounce` or `batch_events`.
     pub gathering: Option<Gathering>,
     /// By how many seconds it goes before others that wait to begin; negative: after them.
@@ -48,6 +51,8 @@ pub enum Gate {
     Debounce = 8,
     /// `batch_events`: the same.
     Batch = 9,
+    /// `singleton`: the last run that was started.
+    Singleton = 13,
 }
 
 impl Gate {
@@ -59,6 +64,7 @@ impl Gate {
             Gate::Throttle,
             Gate::Debounce,
             Gate::Batch,
+            Gate::Singleton,
         ]
         .into_iter()
         .find(|gate| *gate as i64 == number)
@@ -68,10 +74,16 @@ impl Gate {
 /// What a limit remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Until when its allowance is used up, in microseconds since the epoch. Once that is past it remembers nothing.
+    /// Until when its allowance is used up, in microseconds since the epoch. Once that is past it remembers nothing. Of a
+    /// singleton [`Standing::WHILE_IT_LIVES`].
     pub used_until: i64,
     /// The last run that it let pass.
     pub run: RunId,
+}
+
+impl Standing {
+    /// As long as the run has not ended.
+    pub const WHILE_IT_LIVES: i64 = i64::MAX;
 }
 
 /// What kept an event from starting a run of its own, or what it did instead. The numbers are on disk.
@@ -90,17 +102,20 @@ pub enum Decision {
     Batched = 9,
     /// The event has cancelled runs of the function: `cancel_on`.
     Cancelled = 12,
+    /// A run had not ended: `singleton`.
+    Skipped = 13,
 }
 
 impl Decision {
     /// All of them.
-    pub const ALL: [Decision; 6] = [
+    pub const ALL: [Decision; 7] = [
         Decision::Duplicate,
         Decision::Idempotent,
         Decision::RateLimited,
         Decision::Debounced,
         Decision::Batched,
         Decision::Cancelled,
+        Decision::Skipped,
     ];
 
     /// The word.
@@ -112,6 +127,7 @@ impl Decision {
             Decision::Debounced => "debounced",
             Decision::Batched => "batched",
             Decision::Cancelled => "cancelled",
+            Decision::Skipped => "skipped",
         }
     }
 
@@ -137,6 +153,8 @@ pub enum Verdict {
         used_until: Vec<(Gate, i64)>,
         /// It begins later than it might without a throttle, or may have to.
         held: Option<Held>,
+        /// The run that is cancelled for it, and why.
+        displaces: Option<(RunId, String)>,
     },
     /// It is not.
     Dropped {
@@ -144,11 +162,26 @@ pub enum Verdict {
         decision: Decision,
         /// The run that is there in its place.
         run: Option<RunId>,
-        /// When the next one may pass.
-        until: Timestamp,
+        /// When the next one may pass, where that is a matter of time.
+        until: Option<Timestamp>,
         /// For a person.
         detail: String,
     },
+}
+
+/// A run that wants to be created.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking {
+    /// Its id.
+    pub run: RunId,
+    /// The run whose step waits for it.
+    pub invoked_by: Option<RunId>,
+    /// When it may begin as far as its event is concerned.
+    pub start_at: Timestamp,
+    /// Not before its function is resumed, either.
+    pub paused: bool,
+    /// The time.
+    pub now: Timestamp,
 }
 
 /// How long a throttled run is held back.
@@ -192,7 +225,7 @@ impl Limited {
 }
 
 impl Admission {
-    /// The same without what would keep the run from being created.
+    /// The same without what would keep the run from being created, but for another that lives.
     pub fn waiting(self) -> Admission {
         Admission {
             idempotency: None,
@@ -202,11 +235,12 @@ impl Admission {
         }
     }
 
-    /// The same for one that somebody asks for once more, who is not held up by what limits events: only what limits the
-    /// executing is left.
+    /// The same for one that somebody asks for once more, who is not held up by what limits events: only what limits how many
+    /// there are at once is left.
     pub fn again(self) -> Admission {
         Admission {
             concurrency: self.concurrency,
+            singleton: self.singleton,
             ..Admission::default()
         }
     }
@@ -216,6 +250,7 @@ impl Admission {
         let idempotency = self.idempotency.as_deref();
         let rate_limit = self.rate_limit.as_ref();
         let throttle = self.throttle.as_ref();
+        let singleton = self.singleton.as_ref();
         idempotency
             .map(|key| (Gate::Idempotency, key))
             .into_iter()
@@ -226,19 +261,25 @@ impl Admission {
                     .as_ref()
                     .map(|gathering| (gathering.gate(), gathering.key.as_str())),
             )
+            .chain(singleton.map(|singleton| (Gate::Singleton, singleton.key.as_str())))
     }
 
     /// Decides. Only a run that passes every limit counts towards any.
     ///
-    /// `start_at`: when it may begin as far as its event is concerned. `paused`: not before its function is resumed, either.
+    /// `standing`: what a limit remembers; a singleton only while that run lives.
     pub fn decide(
         &self,
-        start_at: Timestamp,
-        paused: bool,
-        now: Timestamp,
+        Asking {
+            run,
+            invoked_by,
+            start_at,
+            paused,
+            now,
+        }: Asking,
         standing: impl Fn(Gate) -> Option<Standing>,
     ) -> Verdict {
         let mut used_until = Vec::new();
+        let mut displaces = None;
         if let Some(key) = &self.idempotency {
             let once = Rate {
                 limit: 1,
@@ -251,7 +292,7 @@ impl Admission {
                 return Verdict::Dropped {
                     decision: Decision::Idempotent,
                     run: before.map(|before| before.run),
-                    until: turn.at,
+                    until: Some(turn.at),
                     detail: format!(
                         "a run with the idempotency key {} was started within {}; the next one may start at {}",
                         shown(key),
@@ -269,7 +310,7 @@ impl Admission {
                 return Verdict::Dropped {
                     decision: Decision::RateLimited,
                     run: None,
-                    until: turn.at,
+                    until: Some(turn.at),
                     detail: format!(
                         "the rate limit of {}{} is used up; the next one may start at {}",
                         rate.describe(),
@@ -279,6 +320,22 @@ impl Admission {
                 };
             }
             used_until.push((Gate::RateLimit, turn.used_until));
+        }
+        if let Some(singleton) = &self.singleton {
+            let living = standing(Gate::Singleton).map(|before| before.run);
+            match singleton.decide(living, invoked_by) {
+                Turn::Free => {}
+                Turn::Displaces(other) => displaces = Some((other, singleton.reason(run))),
+                Turn::Skipped(other) => {
+                    return Verdict::Dropped {
+                        decision: Decision::Skipped,
+                        run: Some(other),
+                        until: None,
+                        detail: singleton.detail(other),
+                    };
+                }
+            }
+            used_until.push((Gate::Singleton, Standing::WHILE_IT_LIVES));
         }
         let mut held = None;
         if let Some(throttle) = &self.throttle {
@@ -293,7 +350,11 @@ impl Admission {
                 used_until.push((Gate::Throttle, turn.used_until));
             }
         }
-        Verdict::Admitted { used_until, held }
+        Verdict::Admitted {
+            used_until,
+            held,
+            displaces,
+        }
     }
 }
 
@@ -344,6 +405,16 @@ mod tests {
         RunId::from_parts(at(0), [number; 10])
     }
 
+    fn asking(start_at: i64, paused: bool, now: i64) -> Asking {
+        Asking {
+            run: run(9),
+            invoked_by: None,
+            start_at: at(start_at),
+            paused,
+            now: at(now),
+        }
+    }
+
     #[test]
     fn only_what_passes_all_counts_towards_any() {
         let admission = Admission {
@@ -363,7 +434,8 @@ mod tests {
         let Verdict::Admitted {
             used_until,
             held: None,
-        } = admission.decide(at(0), false, at(0), |_| None)
+            displaces: None,
+        } = admission.decide(asking(0, false, 0), |_| None)
         else {
             panic!("nothing is used up");
         };
@@ -384,21 +456,21 @@ mod tests {
                     run: run(1),
                 })
         };
-        let dropped =
-            |admission: &Admission, millis: i64| match admission.decide(at(millis), false, at(millis), state)
-            {
-                Verdict::Dropped {
-                    decision,
-                    run,
-                    until,
-                    detail,
-                } => Some((decision, run, until, detail)),
-                Verdict::Admitted { .. } => None,
-            };
+        let dropped = |admission: &Admission, millis: i64| match admission
+            .decide(asking(millis, false, millis), state)
+        {
+            Verdict::Dropped {
+                decision,
+                run,
+                until,
+                detail,
+            } => Some((decision, run, until, detail)),
+            Verdict::Admitted { .. } => None,
+        };
         let (decision, of, until, detail) = dropped(&admission, day - 1).expect("dropped");
         assert_eq!(
             (decision, of, until),
-            (Decision::Idempotent, Some(run(1)), at(day))
+            (Decision::Idempotent, Some(run(1)), Some(at(day)))
         );
         assert!(detail.contains("key 7 was started within 1d"), "{detail}");
         assert_eq!(dropped(&admission, day), None);
@@ -407,7 +479,10 @@ mod tests {
             ..admission
         };
         let (decision, of, until, detail) = dropped(&other, 59_999).expect("dropped");
-        assert_eq!((decision, of, until), (Decision::RateLimited, None, at(60_000)));
+        assert_eq!(
+            (decision, of, until),
+            (Decision::RateLimited, None, Some(at(60_000)))
+        );
         assert_eq!(
             detail,
             format!(
@@ -416,6 +491,56 @@ mod tests {
             )
         );
         assert_eq!(dropped(&other, 60_000), None);
+    }
+
+    #[test]
+    fn one_that_is_dropped_for_something_else_displaces_nobody() {
+        let admission = Admission {
+            idempotency: Some("7".to_owned()),
+            singleton: Some(Singleton {
+                mode: super::super::singleton::Mode::Cancel,
+                key: "\"ann\"".to_owned(),
+            }),
+            ..Admission::default()
+        };
+        let living = |gate| {
+            (gate == Gate::Singleton).then_some(Standing {
+                used_until: Standing::WHILE_IT_LIVES,
+                run: run(1),
+            })
+        };
+        let Verdict::Admitted {
+            used_until,
+            displaces: Some((displaced, reason)),
+            ..
+        } = admission.decide(asking(0, false, 0), living)
+        else {
+            panic!("it takes the place of the other");
+        };
+        assert_eq!(displaced, run(1));
+        assert_eq!(
+            reason,
+            format!(
+                "cancelled by run {}, which came later for \"ann\": there is one at a time (singleton)",
+                run(9)
+            )
+        );
+        assert_eq!(used_until[1], (Gate::Singleton, Standing::WHILE_IT_LIVES));
+        let used = |gate| {
+            living(gate).or((gate == Gate::Idempotency).then_some(Standing {
+                used_until: at(1).as_millis() * 1_000,
+                run: run(2),
+            }))
+        };
+        let Verdict::Dropped {
+            decision,
+            run: earlier,
+            ..
+        } = admission.decide(asking(0, false, 0), used)
+        else {
+            panic!("it was there before");
+        };
+        assert_eq!((decision, earlier), (Decision::Idempotent, Some(run(2))));
     }
 
     #[test]
@@ -441,7 +566,7 @@ mod tests {
                     run: run(1),
                 })
             };
-            let Verdict::Admitted { used_until, held } = admission.decide(at(0), false, at(0), standing)
+            let Verdict::Admitted { used_until, held, .. } = admission.decide(asking(0, false, 0), standing)
             else {
                 panic!("a throttle drops nothing");
             };
@@ -450,7 +575,7 @@ mod tests {
         }
         assert_eq!(begins, [None, Some((at(10_000), true)), Some((at(20_000), true))]);
         // What is meant for later takes its turn then.
-        let Verdict::Admitted { used_until, held } = admission.decide(at(99_000), false, at(0), |_| None)
+        let Verdict::Admitted { used_until, held, .. } = admission.decide(asking(99_000, false, 0), |_| None)
         else {
             panic!("a throttle drops nothing");
         };
@@ -459,7 +584,8 @@ mod tests {
             (vec![], Some((at(99_000), false)))
         );
         // And what its function's pause holds, when that is over.
-        let Verdict::Admitted { used_until, held } = admission.decide(at(0), true, at(5), |_| None) else {
+        let Verdict::Admitted { used_until, held, .. } = admission.decide(asking(0, true, 5), |_| None)
+        else {
             panic!("a throttle drops nothing");
         };
         assert_eq!(

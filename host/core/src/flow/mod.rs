@@ -13,27 +13,31 @@
 //! | [`line`] | when those begin that a throttle holds back |
 //! | [`concurrency`] | how many execute at once |
 //! | [`window`] | which events start a run together |
+//! | [`singleton`] | whether there is one at a time |
 
 pub mod admission;
 pub mod concurrency;
 pub mod line;
 pub mod options;
 pub mod rate;
+pub mod singleton;
 pub mod window;
 
 use serde_json::Value;
 
 use crate::condition::{Condition, Scope};
+use crate::cron::Overlap;
 use crate::digest::Digest;
 use crate::limit;
 use crate::manifest::Function;
 use crate::trigger::Trigger;
 
-pub use admission::{Admission, Decision, Gate, Held, Limited, Standing, Verdict};
+pub use admission::{Admission, Asking, Decision, Gate, Held, Limited, Standing, Verdict};
 pub use concurrency::{Concurrency, Need, Taken};
 pub use line::Line;
 pub use options::RateOptions;
 pub use rate::Rate;
+pub use singleton::{Singleton, SingletonOptions};
 pub use window::{BatchOptions, DebounceOptions, Gathered, Gathering, Window};
 
 /// A function's flow control, ready to be asked about events.
@@ -44,6 +48,7 @@ pub struct Plan {
     throttle: Option<(Rate, Option<Condition>)>,
     priority: Option<Condition>,
     concurrency: concurrency::Limits,
+    singleton: Option<(singleton::Mode, Option<Condition>)>,
     window: Option<WindowPlan>,
 }
 
@@ -92,6 +97,7 @@ impl Plan {
                 .map(|source| expression("priority", source))
                 .transpose()?,
             concurrency: concurrency::Limits::compile(&function.concurrency)?,
+            singleton: one_at_a_time(function)?,
             window: WindowPlan::compile(function)?,
         })
     }
@@ -125,6 +131,13 @@ impl Plan {
                 .unwrap_or_default()
                 .clamp(-limit::PRIORITY_SECONDS_MAX, limit::PRIORITY_SECONDS_MAX),
             concurrency: self.concurrency.needs(event),
+            singleton: self.singleton.as_ref().map(|(mode, key)| Singleton {
+                mode: *mode,
+                key: key
+                    .as_ref()
+                    .map(|key| key_of(key.value(event)))
+                    .unwrap_or_default(),
+            }),
             gathering: self.window.as_ref().and_then(|window| window.gathering(event)),
         }
     }
@@ -150,6 +163,20 @@ impl WindowPlan {
                 None => "rate_limit",
             };
             return senseless(other, "it would drop the events that are to start a run together");
+        }
+        if let Some(singleton) = &function.singleton {
+            if matches!(kind, window::Kind::Batch { .. }) || singleton.mode == singleton::Mode::Skip {
+                return senseless(
+                    "singleton",
+                    "events that are to start a run together would be lost to it",
+                );
+            }
+            if singleton.key != *key {
+                return senseless(
+                    "singleton.key",
+                    "a run would cancel others that still wait for events; use the same",
+                );
+            }
         }
         if !function.cancel_on.is_empty() {
             return senseless(
@@ -226,6 +253,35 @@ impl WindowPlan {
             key: key.unwrap_or_default(),
         })
     }
+}
+
+/// What a definition says of one run at a time.
+fn one_at_a_time(function: &Function) -> Result<Option<(singleton::Mode, Option<Condition>)>, String> {
+    let Some(options) = &function.singleton else {
+        return Ok(None);
+    };
+    let key = options.key.as_ref().map(|key| expression("singleton.key", key));
+    // With a limit for each value of another key there may be fewer than one of each.
+    let of_one = |limit: &Concurrency| {
+        limit.scope == concurrency::Scope::Function && (options.key.is_none() || limit.key == options.key)
+    };
+    if function.concurrency.iter().any(of_one) {
+        return Err(
+            "concurrency and singleton: of what the limit counts there is one run at a time, so it would change nothing; \
+             leave it out, or give the singleton a key"
+                .to_owned(),
+        );
+    }
+    let overlaps =
+        |trigger: &Trigger| matches!(trigger, Trigger::Cron(cron) if cron.overlap == Some(Overlap::Allow));
+    if options.mode == singleton::Mode::Skip && function.triggers.iter().any(overlaps) {
+        return Err(
+            "overlap \"allow\" and singleton: a tick would have to begin while the run of another lives; use \"skip\" \
+             or \"queue\", or the mode \"cancel\""
+                .to_owned(),
+        );
+    }
+    Ok(Some((options.mode, key.transpose()?)))
 }
 
 fn expression(what: &str, source: &str) -> Result<Condition, String> {
@@ -315,6 +371,36 @@ mod tests {
     }
 
     #[test]
+    fn there_is_one_of_each_key_or_one_at_all() {
+        let of = |definition: Value, data: Value| {
+            let plan = plan(definition).expect("valid");
+            let singleton = plan.admission(&json!({"data": data})).singleton;
+            singleton.expect("it says so")
+        };
+        let keyed = json!({"id": "f", "singleton": {"mode": "cancel", "key": "event.data.user"},
+            "concurrency": [{"limit": 5}, {"limit": 2, "key": "'openai'", "scope": "account"}]});
+        assert_eq!(of(keyed.clone(), json!({"user": 7})).key, "7");
+        assert_eq!(of(keyed.clone(), json!({})).key, "null");
+        assert_eq!(of(keyed, json!({})).mode, singleton::Mode::Cancel);
+        let alone = json!({"id": "f", "singleton": {"mode": "skip"}});
+        assert_eq!(of(alone, json!({"user": 7})).key, "");
+        let debounced = json!({"id": "f", "singleton": {"mode": "cancel", "key": "event.data.user"},
+            "debounce": {"period_ms": 1_000, "key": "event.data.user"}});
+        assert_eq!(of(debounced, json!({"user": 7})).key, "7");
+        for wrong in [
+            json!({}),
+            json!({"mode": "queue"}),
+            json!({"mode": "skip", "limit": 1}),
+        ] {
+            let definition = json!({"id": "f", "singleton": wrong});
+            assert!(
+                serde_json::from_value::<Function>(definition.clone()).is_err(),
+                "{definition}"
+            );
+        }
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_by_name() {
         for (definition, words) in [
             (
@@ -401,6 +487,35 @@ mod tests {
             (
                 json!({"batch_events": {"max_size": 2, "timeout_ms": 1_000}, "priority": "60"}),
                 "priority and batch_events",
+            ),
+            (
+                json!({"batch_events": {"max_size": 2, "timeout_ms": 1_000}, "singleton": {"mode": "cancel"}}),
+                "singleton and batch_events",
+            ),
+            (
+                json!({"debounce": {"period_ms": 1_000}, "singleton": {"mode": "skip"}}),
+                "singleton and debounce",
+            ),
+            (
+                json!({"debounce": {"period_ms": 1_000, "key": "event.data.a"}, "singleton": {"mode": "cancel"}}),
+                "singleton.key and debounce",
+            ),
+            (
+                json!({"singleton": {"mode": "skip", "key": "event."}}),
+                "singleton.key",
+            ),
+            (
+                json!({"singleton": {"mode": "skip"}, "concurrency": [{"limit": 2, "key": "event.data.a"}]}),
+                "concurrency and singleton",
+            ),
+            (
+                json!({"singleton": {"mode": "cancel", "key": "event.data.a"},
+                    "concurrency": [{"limit": 2, "key": "event.data.a"}]}),
+                "concurrency and singleton",
+            ),
+            (
+                json!({"singleton": {"mode": "skip"}, "triggers": [{"cron": "@daily", "overlap": "allow"}]}),
+                "overlap \"allow\" and singleton",
             ),
             (
                 json!({"debounce": {"period_ms": 1_000}, "cancel_on": [{"event": "x"}]}),

@@ -27,8 +27,8 @@ struct TriggerView {
     function_id: String,
     /// None: what the function has no such trigger for any more.
     trigger: Option<OnEvent>,
-    /// `started`, a decision's word such as `duplicate`, `rate-limited`, `debounced` or `batched`, `other-trigger`,
-    /// `other-name`, `condition-false`, `own-end`, `deployed-later` or `unknown`.
+    /// `started`, a decision's word such as `duplicate`, `rate-limited`, `debounced`, `batched` or `skipped`,
+    /// `other-trigger`, `other-name`, `condition-false`, `own-end`, `deployed-later` or `unknown`.
     outcome: &'static str,
     /// The run that was started, or that stands in the place of one.
     run_id: Option<RunId>,

@@ -6,7 +6,7 @@ use dormouse_core::rerun::{FromStep, Refused, cut};
 use dormouse_core::{EventId, Json, RunId};
 use dormouse_store::ingest::Copied;
 
-use super::{App, uncancelled};
+use super::{App, refused, uncancelled};
 use crate::problem::Problem;
 use crate::router::{Rerun, RerunEvent, SentEvent};
 
@@ -20,7 +20,7 @@ impl App {
     ///
     /// # Errors
     /// `not-found` for the run, its function, its event or the step; `rerun-not-possible` when something before the step
-    /// had not ended; what is wrong with `input`.
+    /// had not ended; `already-running` when the function is a singleton and a run of the key lives; what is wrong with `input`.
     pub async fn rerun(
         &self,
         run: RunId,
@@ -33,9 +33,10 @@ impl App {
             let rerun = app.plan(run, from_step, input).await?;
             let routed = app.0.router.rerun(rerun, app.now()).await?;
             let ids = (routed.run.id, routed.run.event_id);
+            let refused = refused(&routed, app.now());
             app.0.scheduler.begin(vec![routed]);
             app.0.feed.run(ids.0);
-            Ok(ids)
+            refused.map_or(Ok(ids), Err)
         })
         .await
     }

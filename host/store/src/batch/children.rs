@@ -30,9 +30,20 @@ pub(crate) async fn ended(
     outcome: Outcome,
     now: Timestamp,
 ) -> Result<()> {
-    let Some(parent) = work.get(child).and_then(|row| row.parent) else {
-        return Ok(());
-    };
+    match work.get(child).and_then(|row| row.parent) {
+        Some(parent) => tell(look, work, (parent, child), outcome, now).await,
+        None => Ok(()),
+    }
+}
+
+/// Completes the step of a run that waits for another, if it does.
+pub(crate) async fn tell(
+    look: &mut impl Look,
+    work: &mut Work,
+    (parent, child): (RunId, RunId),
+    outcome: Outcome,
+    now: Timestamp,
+) -> Result<()> {
     // Its row first: only then nobody closes the step meanwhile.
     look.load(work, parent).await?;
     if work.get(parent).is_none() {

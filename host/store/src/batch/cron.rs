@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use dormouse_core::cron::Previous;
+use dormouse_core::flow::Decision;
 use dormouse_core::{RunId, Timestamp};
 
 use super::ingest::{Small, check_carried};
@@ -21,10 +22,9 @@ pub(crate) fn left(tick: &Tick, created: Option<Created>) -> (Option<LastTick>, 
         return (None, tick.skipped.clone().map(skipped));
     };
     let dropped = match created {
-        Some(Created::Dropped { decision, until, .. }) => format!(
-            "its run was not started ({}); the next one may start at {until}",
-            decision.as_str()
-        ),
+        Some(Created::Dropped {
+            decision, until, run, ..
+        }) => not_started(decision, until, run),
         Some(Created::Duplicate(run)) => format!("run {run} was started for it before"),
         Some(Created::New { .. } | Created::Held { .. } | Created::Gathered { .. }) | None => {
             let run = start.ingest.runs.first();
@@ -36,6 +36,16 @@ pub(crate) fn left(tick: &Tick, created: Option<Created>) -> (Option<LastTick>, 
         }
     };
     (None, Some(skipped((start.tick, dropped))))
+}
+
+/// Why a tick's run was not started, for a person.
+pub(crate) fn not_started(decision: Decision, until: Option<Timestamp>, run: Option<RunId>) -> String {
+    let next = match (until, run) {
+        (Some(until), _) => format!("the next one may start at {until}"),
+        (None, Some(run)) => format!("run {run} has not ended"),
+        (None, None) => "another may start later".to_owned(),
+    };
+    format!("its run was not started ({}); {next}", decision.as_str())
 }
 
 /// What would make a tick fail, before anything of it is written.

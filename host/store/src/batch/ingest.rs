@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use dormouse_core::flow::{Decision, Held, Standing, Verdict};
+use dormouse_core::flow::{Asking, Decision, Gate, Held, Standing, Verdict};
 use dormouse_core::limit::EVENT_DEDUPE;
 use dormouse_core::run::{Phase, State, Status};
 use dormouse_core::{Digest, EventId, FunctionName, RunId, Seq, Timestamp};
 
 use super::limits::{Decisions, LimitKey, Limits};
 use super::runs::Hold;
+use super::singletons::{self, Consequences};
 use super::windows::{Gatherings, Windows, gather, sizes};
 use crate::error::{Error, Result};
 use crate::ingest::{Created, Ingest, NewEvent, NewRun};
@@ -67,6 +68,8 @@ pub(crate) struct Additions<'i> {
     pub(crate) decisions: Decisions,
     /// Events that start runs together.
     pub(crate) gatherings: Gatherings,
+    /// What follows for other runs.
+    pub(crate) consequences: Consequences,
 }
 
 /// What the small tables say.
@@ -94,6 +97,8 @@ pub(crate) struct Known {
     pub(crate) sources: HashMap<RunId, (Seq, Seq)>,
     /// What limits remember.
     pub(crate) limits: Limits,
+    /// Of the runs that singletons remember, those that have not ended.
+    pub(crate) living: HashSet<RunId>,
     /// The runs of the windows among them.
     pub(crate) windows: Windows,
     /// How large the events of the request are that is decided, if that matters.
@@ -159,6 +164,7 @@ pub(crate) fn decide<'i>(
             Err(error) => Err(error),
         });
     }
+    singletons::release(requests, &mut answers, &additions.consequences);
     // In order of the key, so that rows that land side by side are written side by side. Of two with one id, the first
     // stays the first.
     additions.events.sort_by_key(|(event, _)| event.id);
@@ -246,9 +252,10 @@ fn add<'i>(
                     created.push(gathered);
                     continue;
                 }
+                singletons::open(run, function_id, now, known, additions);
                 (Some(gathered), held)
             }
-            None => match admit(run, function_id, now, known, additions) {
+            None => match admit(run, (function_id, own), now, known, additions) {
                 Ok(held) => (None, held),
                 Err(dropped) => {
                     created.push(dropped);
@@ -308,19 +315,37 @@ fn add<'i>(
 /// Whether a run passes its limits, and until when it is held back if it does.
 fn admit(
     run: &NewRun,
-    function_id: i64,
+    (function_id, own): (i64, &HashSet<EventId>),
     now: Timestamp,
     known: &mut Known,
     additions: &mut Additions<'_>,
 ) -> std::result::Result<Option<Held>, Created> {
-    let verdict = run.admission.decide(run.start_at, run.held, now, |gate| {
-        known.limits.standing(function_id, gate, &run.admission)
+    let asking = Asking {
+        run: run.id,
+        invoked_by: run.parent,
+        start_at: run.start_at,
+        paused: run.held,
+        now,
+    };
+    let verdict = run.admission.decide(asking, |gate| {
+        let standing = known.limits.standing(function_id, gate, &run.admission)?;
+        (gate != Gate::Singleton || known.living.contains(&standing.run)).then_some(standing)
     });
     match verdict {
-        Verdict::Admitted { used_until, held } => {
+        Verdict::Admitted {
+            used_until,
+            held,
+            displaces,
+        } => {
             known
                 .limits
                 .admit(function_id, run, used_until, &mut additions.limits);
+            if let Some((other, reason)) = displaces {
+                singletons::displace(other, reason, now, known, additions);
+            }
+            if run.admission.singleton.is_some() {
+                known.living.insert(run.id);
+            }
             Ok(held)
         }
         Verdict::Dropped {
@@ -329,9 +354,12 @@ fn admit(
             until,
             detail,
         } => {
-            additions
-                .decisions
-                .add(run.event_id, function_id, (decision, now, earlier, detail));
+            singletons::refuse(run, &detail, now, additions);
+            // The event of a rerun has started a run before: whoever asks for another is told, and nobody else.
+            if run.rerun_of.is_none() || own.contains(&run.event_id) {
+                let reason = (decision, now, earlier, detail);
+                additions.decisions.add(run.event_id, function_id, reason);
+            }
             Err(Created::Dropped {
                 decision,
                 run: earlier,

@@ -22,6 +22,12 @@ impl Limits {
         self.0.insert(key, standing);
     }
 
+    /// Takes in what is known of others.
+    pub(crate) fn extend(&mut self, others: &Limits) {
+        let others = others.0.iter().map(|(key, standing)| (key.clone(), *standing));
+        self.0.extend(others);
+    }
+
     pub(crate) fn standing(&self, function_id: i64, gate: Gate, admission: &Admission) -> Option<Standing> {
         let (_, key) = admission.gates().find(|(of, _)| *of == gate)?;
         self.0.get(&(function_id, gate, key.to_owned())).copied()

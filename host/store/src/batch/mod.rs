@@ -28,6 +28,7 @@ pub(crate) mod queue;
 pub(crate) mod request;
 pub(crate) mod runs;
 pub(crate) mod schedule;
+pub(crate) mod singletons;
 pub(crate) mod slots;
 pub(crate) mod throttles;
 pub(crate) mod waits;

@@ -327,7 +327,13 @@ impl<'i> Arrivals<'i> {
 
     /// Which of the waits that were found they end, and which runs. A wait is ended once, by the first. A run that was `born`
     /// in the batch is cancelled only by what stands behind its own event.
-    pub(crate) fn ends(&self, found: &[Found], born: &HashMap<RunId, usize>) -> Ending {
+    /// One that is `over` is neither woken nor cancelled.
+    pub(crate) fn ends(
+        &self,
+        found: &[Found],
+        born: &HashMap<RunId, usize>,
+        over: &HashSet<RunId>,
+    ) -> Ending {
         let mut waits: HashMap<&Probe, Vec<(&Found, Value)>> = HashMap::new();
         for wait in found {
             let started_by = wait.started_by.as_ref().map(read).unwrap_or_default();
@@ -340,7 +346,9 @@ impl<'i> Arrivals<'i> {
             let asked = arrival.probes.iter().filter_map(|probe| waits.get(probe));
             for (wait, started_by) in asked.flatten() {
                 let at = arrival.event.received_at;
-                let over = ended.contains(&(wait.run, wait.operation)) || cancelled.contains(&wait.run);
+                let over = ended.contains(&(wait.run, wait.operation))
+                    || cancelled.contains(&wait.run)
+                    || over.contains(&wait.run);
                 let late = wait.until.is_some_and(|until| at > until);
                 let fits = |condition: &str| holds(condition, &arrival.payload, started_by);
                 if over || late || !wait.condition.as_deref().is_none_or(fits) {

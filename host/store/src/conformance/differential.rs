@@ -33,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 83] = [
+const KINDS: [&str; 85] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -52,6 +52,8 @@ const KINDS: [&str; 83] = [
     "ingest-rate-limited",
     "ingest-throttled",
     "ingest-gathered",
+    "ingest-skipped",
+    "ingest-displaces",
     "batch-read",
     "fire-throttled",
     "throttle-left",
@@ -455,8 +457,12 @@ impl Pair {
         match both!(self, ingest(ingest.clone())) {
             Ok(created) => {
                 self.succeeded("ingest");
-                if self.cancelled_by_events().await > before {
+                let (by_events, displaced) = self.cancelled_by_events().await;
+                if by_events > before.0 {
                     flags.push("ingest-cancels");
+                }
+                if displaced > before.1 {
+                    flags.push("ingest-displaces");
                 }
                 let now_queued = self.model.counts().await.expect("counts").live[Phase::Queued as usize];
                 if now_queued > queued + created.len() as u64 {
@@ -480,6 +486,10 @@ impl Pair {
                             decision: Decision::Idempotent,
                             ..
                         } => flags.push("ingest-idempotent"),
+                        Created::Dropped {
+                            decision: Decision::Skipped,
+                            ..
+                        } => flags.push("ingest-skipped"),
                         Created::Dropped { .. } => flags.push("ingest-rate-limited"),
                         Created::Held { .. } => flags.push("ingest-throttled"),
                         Created::Gathered { .. } => flags.push("ingest-gathered"),

@@ -55,7 +55,7 @@ pub(super) async fn what_is_over_the_rate_is_dropped_and_why_is_kept(store: Arc<
     let dropped = Created::Dropped {
         decision: Decision::RateLimited,
         run: None,
-        until: at(500),
+        until: Some(at(500)),
     };
     assert_eq!(created, dropped);
     assert_eq!(fixture.store.run(id).await.expect("reads"), None);
@@ -89,7 +89,7 @@ pub(super) async fn what_is_over_the_rate_is_dropped_and_why_is_kept(store: Arc<
         Created::Dropped {
             decision: Decision::RateLimited,
             run: None,
-            until: at(1_000)
+            until: Some(at(1_000))
         }
     );
     // Why is kept as long as the event.
@@ -128,7 +128,7 @@ pub(super) async fn the_same_value_starts_a_function_once_a_day(store: Arc<dyn S
     let dropped = Created::Dropped {
         decision: Decision::Idempotent,
         run: Some(first),
-        until: at(DAY),
+        until: Some(at(DAY)),
     };
     for millis in [1, DAY - 1] {
         let (event, _, created) = send(&fixture, millis, keyed).await;

@@ -4,6 +4,7 @@
 //! store against another (the model) for as many random operations as it takes. Absent on purpose: durability, which
 //! takes processes that are killed, and what only one implementation has.
 
+mod alone;
 mod cancelling;
 mod commands;
 pub mod differential;
@@ -97,6 +98,15 @@ checks![
     gathering::a_window_s_run_takes_its_turn_in_a_throttle,
     gathering::a_window_s_run_is_of_the_version_that_its_last_event_met,
     gathering::a_rerun_has_the_events_of_the_run,
+    alone::while_a_run_lives_others_of_its_key_are_skipped,
+    alone::a_run_takes_the_place_of_the_one_before,
+    alone::of_several_in_one_commit_the_first_or_the_last_is_left,
+    alone::who_is_kept_away_by_another_limit_displaces_nobody,
+    alone::who_makes_room_leaves_its_turn_and_its_pause,
+    alone::a_debounce_makes_room_with_its_first_event,
+    alone::an_invoke_fails_that_finds_one,
+    alone::an_invoke_takes_the_place_of_any_but_its_caller,
+    alone::a_rerun_is_one_of_them,
     execution::entries_are_kept_in_order,
     execution::only_the_lease_holder_appends,
     execution::the_same_entries_again_are_taken_once,

@@ -56,10 +56,16 @@ impl World {
             let run = start.ingest.runs.first().map(|run| run.id);
             created = self.ingest(start.ingest)?.pop();
             match created {
-                Some(Created::Dropped { decision, until, .. }) => {
+                Some(Created::Dropped {
+                    decision, until, run, ..
+                }) => {
                     let decision = decision.as_str();
-                    let reason =
-                        format!("its run was not started ({decision}); the next one may start at {until}");
+                    let next = match (until, run) {
+                        (Some(until), _) => format!("the next one may start at {until}"),
+                        (None, Some(run)) => format!("run {run} has not ended"),
+                        (None, None) => "another may start later".to_owned(),
+                    };
+                    let reason = format!("its run was not started ({decision}); {next}");
                     skipped = Some((start.tick, reason));
                 }
                 Some(Created::Duplicate(run)) => {

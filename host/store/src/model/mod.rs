@@ -11,6 +11,7 @@ mod ends;
 mod pausing;
 mod run;
 mod runs;
+mod singletons;
 mod slots;
 mod throttles;
 mod versions;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dormouse_core::flow::{Decision, Held, Standing, Verdict};
+use dormouse_core::flow::{Asking, Decision, Gate, Held, Standing, Verdict};
 use dormouse_core::journal::Record;
 use dormouse_core::limit::EVENT_DEDUPE;
 use dormouse_core::operation::SendSignal;
@@ -12,6 +12,7 @@ use dormouse_core::{Digest, EventId, Json, RunId, Seq, Timestamp, invoke};
 
 use super::World;
 use super::run::{ModelRun, closed_by};
+use super::singletons::Consequences;
 use crate::command::{Commanded, unreadable};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, Lost, Then};
@@ -56,7 +57,9 @@ impl World {
         let mut dedupe = self.dedupe.clone();
         let mut limits = self.limits.clone();
         let mut decisions = Vec::new();
-        let mut born = Vec::new();
+        let mut consequences = Consequences::default();
+        let asked: Vec<RunId> = ingest.runs.iter().map(|run| run.id).collect();
+        let mut born: Vec<(NewRun, Option<Incarnation>, Option<Held>)> = Vec::new();
         let mut created = Vec::new();
         for run in ingest.runs {
             let decided = |decision, earlier, detail: String| {
@@ -82,7 +85,8 @@ impl World {
                 let event = ingest.events.iter().find(|event| event.id == run.event_id);
                 let bytes = event.map_or(0, |event| event.payload.len() as u64);
                 let at = (bytes, ingest.now);
-                let (of, until, detail) = self.gather(&run, gathering, &mut limits, at)?;
+                let (of, until, detail) =
+                    self.gather(&run, gathering, (&mut limits, &mut consequences), at)?;
                 decisions.push(decided(gathering.decision(), Some(of), detail));
                 created.push(Created::Gathered { run: of, until });
                 if let Some(key) = key {
@@ -97,10 +101,23 @@ impl World {
                 .collect();
             let standing = |gate| {
                 let key = gates.iter().find(|(_, of, _)| *of == gate)?;
-                limits.get(key).copied()
+                let standing = limits.get(key).copied()?;
+                (gate != Gate::Singleton || self.lives_on(standing.run, &consequences)).then_some(standing)
             };
-            let held = match run.admission.decide(run.start_at, run.held, ingest.now, standing) {
-                Verdict::Admitted { used_until, held } => {
+            let asking = Asking {
+                run: run.id,
+                invoked_by: run.parent,
+                start_at: run.start_at,
+                paused: run.held,
+                now: ingest.now,
+            };
+            let held = match run.admission.decide(asking, standing) {
+                Verdict::Admitted {
+                    used_until,
+                    held,
+                    displaces,
+                } => {
+                    consequences.displaced.extend(displaces);
                     for (gate, used_until) in used_until {
                         let run = run.id;
                         for key in gates.iter().filter(|(_, of, _)| *of == gate) {
@@ -115,7 +132,12 @@ impl World {
                     until,
                     detail,
                 } => {
-                    decisions.push(decided(decision, earlier, detail));
+                    if let Some(parent) = run.parent {
+                        consequences.refused.push((parent, run.id, detail.clone()));
+                    }
+                    if run.rerun_of.is_none() || own.contains(&run.event_id) {
+                        decisions.push(decided(decision, earlier, detail));
+                    }
                     created.push(Created::Dropped {
                         decision,
                         run: earlier,
@@ -136,7 +158,18 @@ impl World {
                     leased: lease.is_some(),
                 },
             });
+            consequences.born.insert(run.id);
             born.push((run, lease, held));
+        }
+        // Nobody begins a run that makes room in the commit that creates it.
+        for (run, lease, _) in &mut born {
+            if consequences.displaces(run.id) && lease.take().is_some() {
+                let place = asked
+                    .iter()
+                    .position(|asked| *asked == run.id)
+                    .unwrap_or_default();
+                created[place] = Created::New { leased: false };
+            }
         }
         let ids: BTreeSet<RunId> = born.iter().map(|(run, _, _)| run.id).collect();
         if ids.len() != born.len() || ids.iter().any(|id| self.runs.contains_key(id)) {
@@ -180,7 +213,7 @@ impl World {
             }
             self.create(run, lease, held, ingest.now)?;
         }
-        let mut cancelled = BTreeSet::new();
+        let mut cancelled: BTreeSet<RunId> = consequences.displaced.iter().map(|(run, _)| *run).collect();
         for (place, event) in &news {
             cancelled.extend(self.cancelled_by(*event, *place, &before));
         }
@@ -188,10 +221,12 @@ impl World {
         for (_, event) in &news {
             self.end_waits(*event, &cancelled)?;
         }
+        self.make_room(consequences.displaced, ingest.now)?;
         for (place, event) in &news {
             self.cancel_by(*event, *place, &before)?;
         }
         self.left(waited, Some(ingest.now))?;
+        self.refuse(consequences.refused, ingest.now)?;
         Ok(created)
     }
 
@@ -609,6 +644,8 @@ impl World {
         let mut events = BTreeSet::new();
         let mut count = 0;
         for (_, id) in old.into_iter().take(limit as usize) {
+            self.limits
+                .retain(|(_, gate, _), standing| *gate != Gate::Singleton || standing.run != id);
             events.extend(self.runs.remove(&id).map(|run| run.shown.event_id));
             let batch = self.batches.remove(&id).unwrap_or_default();
             events.extend(batch.into_iter().map(|(event, _)| event));

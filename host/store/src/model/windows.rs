@@ -3,12 +3,14 @@
 
 use std::collections::HashMap;
 
+use dormouse_core::flow::singleton::Turn;
 use dormouse_core::flow::{Gate, Gathered, Gathering, Held, Standing, Window};
 use dormouse_core::run::{Phase, Status};
 use dormouse_core::{EventId, FunctionName, RunId, Timestamp};
 
 use super::World;
 use super::run::ModelRun;
+use super::singletons::Consequences;
 use crate::error::{Error, Result};
 use crate::ingest::NewRun;
 use crate::read::BatchEvent;
@@ -42,7 +44,7 @@ impl World {
         &mut self,
         run: &NewRun,
         gathering: &Gathering,
-        limits: &mut Limits,
+        (limits, consequences): (&mut Limits, &mut Consequences),
         (bytes, now): (u64, Timestamp),
     ) -> Result<(RunId, Timestamp, String)> {
         let key = (run.function.clone(), gathering.gate(), gathering.key.clone());
@@ -50,7 +52,8 @@ impl World {
             let closes = Timestamp::from_millis(standing.used_until / 1_000);
             let of = self.runs.get(&standing.run)?;
             let collected = self.batches.get(&standing.run);
-            (of.collects() && of.shown.queued_at == closes).then_some(Window {
+            let collects = of.collects() && !consequences.displaces(standing.run);
+            (collects && of.shown.queued_at == closes).then_some(Window {
                 run: standing.run,
                 closes,
                 events: collected.map_or(0, |events| events.len() as u32),
@@ -86,6 +89,7 @@ impl World {
             reason: gathering.reason(closes, events),
         };
         if opened {
+            self.opens(run, limits, consequences);
             self.create(run.clone(), None, Some(held), now)?;
         } else {
             let there = self.of(of)?;
@@ -103,6 +107,27 @@ impl World {
         let used_until = closes.as_millis() * 1_000;
         limits.insert(key, Standing { used_until, run: of });
         Ok((of, closes, gathering.detail(of, events)))
+    }
+
+    /// Of the runs of its key there is one at a time: the one that opens a window takes the place of the last.
+    fn opens(&self, run: &NewRun, limits: &mut Limits, consequences: &mut Consequences) {
+        let Some(singleton) = &run.admission.singleton else {
+            return;
+        };
+        let key = (run.function.clone(), Gate::Singleton, singleton.key.clone());
+        let before = limits.get(&key).map(|standing| standing.run);
+        let living = before.filter(|before| self.lives_on(*before, consequences));
+        if let Turn::Displaces(other) = singleton.decide(living, run.parent) {
+            consequences.displaced.push((other, singleton.reason(run.id)));
+        }
+        let used_until = Standing::WHILE_IT_LIVES;
+        limits.insert(
+            key,
+            Standing {
+                used_until,
+                run: run.id,
+            },
+        );
     }
 
     pub(super) fn batch(&self, run: RunId) -> Vec<BatchEvent> {

@@ -10,16 +10,17 @@ use super::copies;
 use super::fault::{Attempt, Fault};
 use super::runs::{READY, TIMERS, bind_places};
 use super::sql::{Cells, Conn, Together};
-use super::writer::Effects;
-use super::{ending, limits, slots, throttles, waits, windows};
+use super::writer::{Effects, Locked};
+use super::{ending, limits, singletons, slots, throttles, waits, windows};
 use crate::batch;
 use crate::batch::ending::{born, places as event_places};
 use crate::batch::ingest::{
     Additions, Birth, Creation, DedupeKey, Known, accepted, decide, dedupe_keys, foreign_events, places,
     sources,
 };
-use crate::batch::limits::limit_keys;
+use crate::batch::limits::{LimitKey, limit_keys};
 use crate::batch::runs::{inline, is_large, place};
+use crate::batch::singletons::is_singleton;
 use crate::batch::slots::needed;
 use crate::batch::throttles::throttled;
 use crate::batch::waits::Arrivals;
@@ -63,19 +64,25 @@ pub(super) async fn ingest(
     cache: &mut Cache,
     effects: &mut Effects<'_>,
     requests: &[&Ingest],
-    (locked, awaiting): (&HashSet<RunId>, bool),
+    locked: &Locked,
 ) -> Attempt<Vec<Result<Vec<Created>>>> {
     let keys = limit_keys(cache, requests)?;
+    // Those of singletons are locked already.
+    let others: Vec<LimitKey> = keys.iter().filter(|key| !is_singleton(key)).cloned().collect();
+    let mut limits = limits::locked(conn, &others).await?;
+    limits.extend(&locked.singletons);
     let mut known = Known {
         dedupe: known_dedupe(conn, &dedupe_keys(cache, requests)?).await?,
         events: stored_events(conn, &foreign_events(requests)).await?,
         sources: copies::sources(conn, &sources(requests)).await?,
-        limits: limits::locked(conn, &keys).await?,
+        living: singletons::living(conn, &limits, &keys).await?,
+        limits,
         ..Known::default()
     };
-    let mut work = windows::load(conn, &mut known, (&keys, requests), locked).await?;
+    let mut work = windows::load(conn, &mut known, (&keys, requests), &locked.runs).await?;
     let (answers, mut additions) = decide(cache, &mut known, requests)?;
     let gatherings = std::mem::take(&mut additions.gatherings);
+    let consequences = std::mem::take(&mut additions.consequences);
     let now = requests
         .iter()
         .map(|request| request.now)
@@ -83,7 +90,7 @@ pub(super) async fn ingest(
         .unwrap_or_default();
     let paths = batch::ending::new_paths(cache, &additions.runs);
     waits::store_paths(conn, cache, paths).await?;
-    if !awaiting {
+    if !locked.awaiting && consequences.is_empty() {
         write(conn, cache, effects, additions, now).await?;
         windows::write(conn, effects, &mut work, gatherings).await?;
         return Ok(answers);
@@ -93,7 +100,7 @@ pub(super) async fn ingest(
     let born = born(&additions.runs, &event_places(accepted(requests, &answers)));
     write(conn, cache, effects, additions, now).await?;
     windows::write(conn, effects, &mut work, gatherings).await?;
-    waits::end(conn, effects, &arrivals, locked, &born, now).await?;
+    waits::end(conn, effects, &arrivals, &locked.runs, (&born, consequences), now).await?;
     Ok(answers)
 }
 

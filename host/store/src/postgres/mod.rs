@@ -39,6 +39,7 @@ mod readers;
 mod registry;
 mod runs;
 mod schedule;
+mod singletons;
 mod slots;
 mod sql;
 mod throttles;

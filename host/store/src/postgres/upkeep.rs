@@ -1,5 +1,6 @@
 //! Finding out whether writes are durable, and deleting what is old.
 
+use dormouse_core::flow::Gate;
 use dormouse_core::{EventId, RunId, Timestamp};
 
 use super::fault::Attempt;
@@ -14,17 +15,20 @@ pub(super) async fn probe(conn: &mut Conn, now: Timestamp) -> Attempt<()> {
 }
 
 /// All that belongs to runs, and their rows.
-const OF_RUNS: [&str; 9] = [
+const OF_RUNS: [&str; 10] = [
     "DELETE FROM journal WHERE run_id = ANY($1)",
     "DELETE FROM logs WHERE run_id = ANY($1)",
     "DELETE FROM outcomes WHERE run_id = ANY($1)",
     "DELETE FROM throttled WHERE run_id = ANY($1)",
     "DELETE FROM batched WHERE run_id = ANY($1)",
     "DELETE FROM slots WHERE run_id = ANY($1)",
+    "DELETE FROM limits WHERE gate = 13 AND run_id = ANY($1)",
     "DELETE FROM completions WHERE run_id = ANY($1)",
     "DELETE FROM blobs WHERE owner_id = ANY($1)",
     "DELETE FROM runs WHERE id = ANY($1)",
 ];
+
+const _: () = assert!(Gate::Singleton as i64 == 13);
 
 /// Locks events, so that no run comes to refer to them meanwhile, and says which of them have none.
 const LOCK_EVENTS: &str = "SELECT id FROM events WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED";

@@ -28,6 +28,7 @@ use crate::batch::ends::awaited;
 use crate::batch::ingest::Small;
 use crate::batch::request::Request;
 use crate::batch::runs::{Changes, Work, place};
+use crate::batch::singletons::{self, Consequences};
 use crate::batch::throttles::waiting;
 use crate::batch::waits::{Arrivals, Found, Probe, child_name, child_path, complete, kind, new_paths};
 use crate::error::Result;
@@ -154,7 +155,7 @@ pub(super) async fn candidates(
 ) -> Attempt<Vec<RunId>> {
     let events = ingests.iter().flat_map(|ingest| &ingest.events);
     let arrivals = Arrivals::of(cache, events);
-    let ending = arrivals.ends(&find(conn, &arrivals).await?, &HashMap::new());
+    let ending = arrivals.ends(&find(conn, &arrivals).await?, &HashMap::new(), &HashSet::new());
     let mut runs = ending.runs();
     let cancelled: Vec<RunId> = ending.cancelled().collect();
     if !cancelled.is_empty() {
@@ -257,21 +258,22 @@ pub(super) async fn keep_news(conn: &mut Conn, arrivals: &mut Arrivals<'_>) -> A
     Ok(())
 }
 
-/// Ends the waits that new events end, of runs whose rows are locked. A wait that came in since these were found counts
+/// Ends the waits that new events end, of runs whose rows are locked, and the runs that make room for new ones. A wait that came in since these were found counts
 /// as later than the events.
 pub(super) async fn end(
     conn: &mut Conn,
     effects: &mut Effects<'_>,
     arrivals: &Arrivals<'_>,
     locked: &HashSet<RunId>,
-    born: &HashMap<RunId, usize>,
+    (born, consequences): (&HashMap<RunId, usize>, Consequences),
     now: Timestamp,
 ) -> Attempt<()> {
     // Once more: only now that their rows are locked nobody ends these waits any more. Nobody else sees those that are new.
     let mut found = find(conn, arrivals).await?;
     found.retain(|wait| locked.contains(&wait.run) || born.contains_key(&wait.run));
-    let ends = arrivals.ends(&found, born);
-    if ends.is_empty() {
+    let mut ends = arrivals.ends(&found, born, &consequences.displaced());
+    ends.cancels.splice(..0, consequences.displaced);
+    if ends.is_empty() && consequences.refused.is_empty() {
         return Ok(());
     }
     let mut work = Work::default();
@@ -285,8 +287,11 @@ pub(super) async fn end(
         ending::decided(conn, &batch::ending::by_events(&cancelled)).await?;
         effects.cancelled.extend(cancelled.iter().map(|one| one.run));
         throttles::left(conn, &mut work, &waited, Some(now)).await?;
-        effects.woke |= work.woke;
     }
+    let mut writing = Writing::on(conn);
+    let told = singletons::tell(&mut writing, &mut work, consequences.refused).await;
+    writing.settle(told)?;
+    effects.woke |= work.woke;
     effects.tell |= flush(conn, &mut work, effects.marks).await?;
     Ok(())
 }

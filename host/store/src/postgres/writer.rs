@@ -18,12 +18,14 @@ use super::connect::{Address, Purpose};
 use super::execute::Writing;
 use super::fault::{Attempt, Fault};
 use super::marks::Marks;
+use super::singletons::Singletons;
 use super::sql::{Cells, Conn, Key};
 use super::{
-    cancellations, command, cron, ending, ends, ingest, pausing, registry, runs, schedule, upkeep, waits,
-    windows,
+    cancellations, command, cron, ending, ends, ingest, pausing, registry, runs, schedule, singletons,
+    upkeep, waits, windows,
 };
 use crate::batch;
+use crate::batch::limits::Limits;
 use crate::batch::queue::Inbox;
 use crate::batch::request::{Answer, Request};
 use crate::batch::runs::Work;
@@ -418,7 +420,9 @@ impl Writer {
         answers.resize_with(requests.len(), || None);
         let woken = waits::candidates(conn, &self.cache, requests, &ingests).await?;
         let collecting = windows::candidates(conn, &self.cache, &ingests).await?;
-        let locked = locks(requests, &ingests, (woken, collecting));
+        // Before any run is locked.
+        let singletons = singletons::lock(conn, &self.cache, &ingests).await?;
+        let locked = locks(requests, &ingests, (woken, collecting), singletons);
         let carried = appends(
             conn,
             &mut self.cache,
@@ -481,14 +485,7 @@ impl Writer {
         if ingests.is_empty() {
             return Ok(());
         }
-        let mut created = ingest::ingest(
-            conn,
-            &mut self.cache,
-            effects,
-            &ingests,
-            (&locked.runs, locked.awaiting),
-        )
-        .await?;
+        let mut created = ingest::ingest(conn, &mut self.cache, effects, &ingests, locked).await?;
         let asked = created.split_off(started);
         let told = created.split_off(ticked);
         for ((place, _), created) in tells.into_iter().zip(told) {
@@ -689,21 +686,30 @@ async fn tells<'r>(
 type Begun<'r> = (Vec<&'r Ingest>, Vec<(usize, &'r Tick)>, Vec<(usize, &'r Tell)>);
 
 /// The runs that a batch's appends and events are about, locked in one go.
-struct Locked {
-    runs: HashSet<RunId>,
+pub(super) struct Locked {
+    pub(super) runs: HashSet<RunId>,
     /// Events of the batch may end waits of these runs.
-    awaiting: bool,
+    pub(super) awaiting: bool,
+    /// What is known of the keys of which there is one run at a time. Their rows are locked, too.
+    pub(super) singletons: Limits,
 }
 
-/// The runs to lock: those that are appended to, those that may be woken, and those that wait for more events.
+/// The runs to lock: those that are appended to, those that may be woken, those that wait for more events, and those that may
+/// have to make room.
 fn locks(
     requests: &[&Request],
     ingests: &[&Ingest],
     (woken, collecting): (Vec<RunId>, Vec<RunId>),
+    singletons: Singletons,
 ) -> Locked {
     let mut locked = Locked {
         awaiting: !woken.is_empty(),
-        runs: woken.into_iter().chain(collecting).collect(),
+        runs: woken
+            .into_iter()
+            .chain(collecting)
+            .chain(singletons.runs)
+            .collect(),
+        singletons: singletons.limits,
     };
     for request in requests {
         if let Request::Append(append) = request {

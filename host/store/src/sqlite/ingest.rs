@@ -10,7 +10,7 @@ use super::cache::Cache;
 use super::copies;
 use super::runs::{insert_ready, insert_timers};
 use super::sql::{Cells, Rows, execute};
-use super::{ending, limits, slots, waits, windows};
+use super::{ending, limits, singletons, slots, waits, windows};
 use crate::batch;
 use crate::batch::ending::{born, places as event_places};
 use crate::batch::ingest::{
@@ -66,7 +66,7 @@ pub(super) struct Ingested {
     pub(super) answers: Vec<Result<Vec<Created>>>,
     /// Some waiting run was made ready.
     pub(super) woken: bool,
-    /// Runs that events have cancelled.
+    /// Runs that events, and what they start, have cancelled.
     pub(super) cancelled: Vec<RunId>,
 }
 
@@ -80,16 +80,19 @@ pub(super) async fn ingest(
         cache.number_function(conn, &run.function).await?;
     }
     let keys = limit_keys(cache, requests)?;
+    let limits = limits::known(conn, &keys).await?;
     let mut known = Known {
         dedupe: known_dedupe(conn, &dedupe_keys(cache, requests)?).await?,
         events: stored_events(conn, &foreign_events(requests)).await?,
         sources: copies::sources(conn, &sources(requests)).await?,
-        limits: limits::known(conn, &keys).await?,
+        living: singletons::living(conn, &limits, &keys).await?,
+        limits,
         ..Known::default()
     };
     let mut work = windows::load(conn, &mut known, (&keys, requests)).await?;
     let (answers, mut additions) = decide(cache, &mut known, requests)?;
     let gatherings = std::mem::take(&mut additions.gatherings);
+    let consequences = std::mem::take(&mut additions.consequences);
     let now = requests
         .iter()
         .map(|request| request.now)
@@ -107,9 +110,9 @@ pub(super) async fn ingest(
     };
     write(conn, cache, additions, now).await?;
     windows::write(conn, &mut work, gatherings).await?;
-    let (woken, cancelled) = match arrivals.is_empty() {
+    let (woken, cancelled) = match arrivals.is_empty() && consequences.is_empty() {
         true => (false, Vec::new()),
-        false => waits::end(conn, &arrivals, &born, now).await?,
+        false => waits::end(conn, &arrivals, &born, consequences, now).await?,
     };
     Ok(Ingested {
         answers,

@@ -36,6 +36,7 @@ mod read;
 mod registry;
 mod runs;
 mod schedule;
+mod singletons;
 mod slots;
 mod sql;
 mod throttles;

@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use super::sql::{Rows, fetch_dynamic};
 use super::{
     cancellations, command, connect, copies, cron, ending, ends, examine, ingest, journal, limits, pausing,
-    read, runs, schedule, slots, throttles, upkeep, waits, windows,
+    read, runs, schedule, singletons, slots, throttles, upkeep, waits, windows,
 };
 
 /// Tables that grow with use.
@@ -54,6 +54,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         copies::statements(),
         schedule::statements(),
         slots::statements(),
+        singletons::statements(),
         upkeep::statements(),
         read::statements(),
         examine::statements(),

@@ -14,6 +14,7 @@ use super::{ending, ends, throttles};
 use crate::batch;
 use crate::batch::ends::awaited;
 use crate::batch::runs::{Changes, Work, place};
+use crate::batch::singletons::{self, Consequences};
 use crate::batch::throttles::waiting;
 use crate::batch::waits::{Arrivals, Found, Probe, child_name, child_path, complete, kind, new_paths};
 use crate::error::Result;
@@ -165,15 +166,19 @@ pub(super) async fn keep_news(conn: &mut SqliteConnection, arrivals: &mut Arriva
     Ok(())
 }
 
-/// Ends the waits that new events end, and the runs that they cancel. True: some run was made ready.
+/// Ends the waits that new events end, the runs that they cancel and those that make room for new ones. True: some run was made
+/// ready.
 pub(super) async fn end(
     conn: &mut SqliteConnection,
     arrivals: &Arrivals<'_>,
     born: &HashMap<RunId, usize>,
+    consequences: Consequences,
     now: Timestamp,
 ) -> Result<(bool, Vec<RunId>)> {
-    let ends = arrivals.ends(&find(conn, &arrivals.probes()).await?, born);
-    if ends.is_empty() {
+    let found = find(conn, &arrivals.probes()).await?;
+    let mut ends = arrivals.ends(&found, born, &consequences.displaced());
+    ends.cancels.splice(..0, consequences.displaced);
+    if ends.is_empty() && consequences.refused.is_empty() {
         return Ok((false, Vec::new()));
     }
     let mut work = Work::default();
@@ -186,8 +191,9 @@ pub(super) async fn end(
         ending::decided(conn, &batch::ending::by_events(&done)).await?;
         cancelled = done.iter().map(|one| one.run).collect();
         throttles::left(conn, &mut work, &waited, Some(now)).await?;
-        woken |= work.woke;
     }
+    singletons::tell(&mut Writing(conn), &mut work, consequences.refused).await?;
+    woken |= work.woke;
     flush(conn, &mut work).await?;
     Ok((woken, cancelled))
 }

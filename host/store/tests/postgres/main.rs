@@ -1,6 +1,7 @@
 //! The Postgres store on real servers: it conforms, behaves as the model, and keeps its word when connections, servers
 //! and nodes end.
 
+mod alone;
 mod conformance;
 mod contention;
 mod failover;

@@ -1,7 +1,8 @@
 //! What random appends carry beside their entries.
 
+use dormouse_core::flow::singleton::Mode;
 use dormouse_core::flow::window::Kind;
-use dormouse_core::flow::{Admission, Gathering, Limited, Rate};
+use dormouse_core::flow::{Admission, Gathering, Limited, Rate, Singleton};
 use dormouse_core::journal::RecordKind;
 use dormouse_core::wait::{EventWait, SignalWait};
 use dormouse_core::{Failure, Seq};
@@ -103,12 +104,24 @@ impl Pair {
             key: format!("{}", self.random.below(3)),
         };
         if self.random.one_in(4) {
+            let gathering = self.gathering();
             return Admission {
-                gathering: Some(self.gathering()),
+                singleton: self.random.one_in(3).then(|| Singleton {
+                    mode: Mode::Cancel,
+                    key: gathering.key.clone(),
+                }),
+                gathering: Some(gathering),
                 ..Admission::default()
             };
         }
         Admission {
+            singleton: self.random.one_in(4).then(|| Singleton {
+                mode: match self.random.one_in(2) {
+                    true => Mode::Skip,
+                    false => Mode::Cancel,
+                },
+                key: format!("{}", self.random.below(3)),
+            }),
             gathering: None,
             idempotency: self.random.one_in(8).then(|| format!("{}", self.random.below(5))),
             rate_limit: self.random.one_in(5).then(|| limited.clone()),

@@ -61,19 +61,19 @@ impl Pair {
         }
     }
 
-    /// How many runs events have cancelled.
-    pub(super) async fn cancelled_by_events(&self) -> usize {
+    /// How many runs events have cancelled, and how many have made room for others.
+    pub(super) async fn cancelled_by_events(&self) -> (usize, usize) {
         let filter = RunFilter {
             status: vec![Status::Cancelled],
             limit: 10_000,
             ..RunFilter::default()
         };
-        let runs = self.model.runs(filter).await.expect("lists").into_iter();
-        runs.filter(|run| {
-            let reason = run.reason.as_deref().unwrap_or_default();
-            reason.starts_with("cancelled by event")
-        })
-        .count()
+        let runs = self.model.runs(filter).await.expect("lists");
+        let by = |whom: &str| {
+            let reasons = runs.iter().filter_map(|run| run.reason.as_deref());
+            reasons.filter(|reason| reason.starts_with(whom)).count()
+        };
+        (by("cancelled by event"), by("cancelled by run"))
     }
 
     pub(super) async fn expire(&mut self) {
