@@ -1,4 +1,4 @@
-//! docs/other-peoples-bugs.md promises tests by name: each exists, and each row has one.
+//! docs/other-peoples-bugs.md and docs/semantics.md promise tests by name: each exists, and each row has one.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -59,23 +59,39 @@ fn only_what_is_run_as_a_test_counts_as_one() {
     );
 }
 
+/// What stands in backticks in the last column of a table's row.
+fn named(row: &str) -> Vec<&str> {
+    let cells = row.trim_end().trim_end_matches('|');
+    let last = cells.rsplit('|').next().unwrap_or_default();
+    last.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn the_last_column_names_the_tests() {
+    assert_eq!(named("| `select!` waits | `one`, `two` |"), ["one", "two"]);
+    assert_eq!(named("| `select!` waits | nothing |"), Vec::<&str>::new());
+}
+
 #[test]
 fn every_row_names_tests_that_exist() {
     let mut tests = HashSet::new();
     for directory in ["host", "guest-sdk"] {
         tests_below(&root().join(directory), &mut tests);
     }
-    let page = std::fs::read_to_string(root().join("docs/other-peoples-bugs.md")).expect("the page");
-    let rows: Vec<&str> = page
-        .lines()
-        .filter(|line| line.starts_with("| ") && !line.starts_with("| what happened"))
-        .collect();
-    assert!(rows.len() > 25, "the page has lost its rows");
-    for row in rows {
-        let named: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
-        assert!(!named.is_empty(), "no test is named: {row}");
-        for name in named {
-            assert!(tests.contains(name), "there is no test {name}: {row}");
+    for (page, least) in [("docs/other-peoples-bugs.md", 25), ("docs/semantics.md", 70)] {
+        let text = std::fs::read_to_string(root().join(page)).expect("the page");
+        let is_head = |row: &&str| row.contains("| named test |");
+        let rows: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("| ") && !is_head(line))
+            .collect();
+        assert!(rows.len() > least, "{page} has lost its rows: {}", rows.len());
+        for row in rows {
+            let named = named(row);
+            assert!(!named.is_empty(), "{page}: no test is named: {row}");
+            for name in named {
+                assert!(tests.contains(name), "{page}: there is no test {name}: {row}");
+            }
         }
     }
 }

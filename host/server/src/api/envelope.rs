@@ -3,7 +3,7 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use dormouse_core::Timestamp;
+use dormouse_core::{EventId, RunId, Timestamp};
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
@@ -34,6 +34,19 @@ struct Metadata {
     fetched_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
+    #[serde(flatten)]
+    origin: Origin,
+}
+
+/// What a run was started with and for, as far as that is more than an event.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Origin {
+    /// All events that started it, if it was started by several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) event_ids: Option<Vec<EventId>>,
+    /// The run whose failure it handles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failed_run_id: Option<RunId>,
 }
 
 #[derive(Serialize)]
@@ -52,14 +65,22 @@ pub(super) fn data<T: Serialize>(now: Timestamp, data: T) -> Response {
 
 /// 200 with a page of data; `cursor` asks for the next, and is absent on the last.
 pub(super) fn page<T: Serialize>(now: Timestamp, data: T, cursor: Option<String>) -> Response {
-    Json(Data {
-        data,
-        metadata: Metadata {
-            fetched_at: now,
-            cursor,
-        },
-    })
-    .into_response()
+    let metadata = Metadata {
+        fetched_at: now,
+        cursor,
+        origin: Origin::default(),
+    };
+    Json(Data { data, metadata }).into_response()
+}
+
+/// 200 with what is recorded of a run.
+pub(super) fn record<T: Serialize>(now: Timestamp, data: T, origin: Origin) -> Response {
+    let metadata = Metadata {
+        fetched_at: now,
+        cursor: None,
+        origin,
+    };
+    Json(Data { data, metadata }).into_response()
 }
 
 /// The status a problem answers with.

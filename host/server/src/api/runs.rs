@@ -14,7 +14,7 @@ use dormouse_store::read::{Run, RunFilter};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::envelope::{Answer, data, page as page_of};
+use super::envelope::{Answer, Origin, data, page as page_of, record};
 use super::query::{self, Params};
 use super::steps::Steps;
 use super::stream::Nudges;
@@ -81,38 +81,67 @@ pub(crate) async fn whole(app: &App, id: RunId) -> Result<RunView, Problem> {
     let run = find(app, id).await?;
     let steps = Steps::of(id, entries(app, &run, 0).await?);
     let mut view = RunView::with_steps(&run, &steps);
-    // Most runs have none of what follows, and what is known of their version says so without a read. Of one that cannot be
-    // read any more it is looked up.
-    let module = run.function.module();
-    let manifest = app.inner().registry.manifest(module, run.version).await.ok();
-    let function = |manifest: &Manifest| manifest.function(run.function.function()).cloned();
-    let function = manifest.as_deref().map(function);
-    let may_have = |option: fn(&Function) -> bool| match &function {
-        Some(function) => function.as_ref().is_some_and(option),
-        None => true,
-    };
-    let is_a_handler = manifest.as_deref().is_none_or(|manifest| {
-        let mut functions = manifest.functions.iter();
-        functions.any(|other| other.on_failure.as_deref() == Some(run.function.function()))
-    });
-    if is_a_handler {
-        let event = app.store().event(run.event_id).await?;
-        view.failed_run_id = event.and_then(|event| system::is_handler(id, &event.payload));
-    }
+    let known = Known::of(app, &run).await;
+    let origin = known.origin(app, &run).await?;
+    view.failed_run_id = origin.failed_run_id;
+    view.event_ids = origin.event_ids;
     if let (Status::Failed, Some(at)) = (run.state.status, run.ended_at)
-        && may_have(|function| function.on_failure.is_some())
+        && known.may_have(|function| function.on_failure.is_some())
     {
         let handler = app.store().run(system::handler(id, at)).await?;
         view.on_failure_run_id = handler.map(|handler| handler.id);
     }
-    if may_have(|function| function.batch_events.is_some()) {
-        let events = app.store().batch(id).await?;
-        view.event_ids = (!events.is_empty()).then(|| events.iter().map(|event| event.id).collect());
-    }
     Ok(view)
 }
 
-/// `GET /v1/runs/{id}/journal`, from an entry on.
+/// What is known of a run by its version. Most runs have no batch and no part in a failure, and what their version says tells
+/// that without a read; of one that cannot be read any more it is looked up.
+struct Known {
+    /// None: the version cannot be read. Some of none: it has no such function.
+    function: Option<Option<Function>>,
+    /// Some function of the version has this one handle its failures, or may have.
+    is_a_handler: bool,
+}
+
+impl Known {
+    async fn of(app: &App, run: &Run) -> Known {
+        let registry = &app.inner().registry;
+        let manifest = registry.manifest(run.function.module(), run.version).await.ok();
+        let name = run.function.function();
+        let handled_by = |manifest: &Manifest| {
+            let mut functions = manifest.functions.iter();
+            functions.any(|other| other.on_failure.as_deref() == Some(name))
+        };
+        Known {
+            is_a_handler: manifest.as_deref().is_none_or(handled_by),
+            function: manifest
+                .as_deref()
+                .map(|manifest| manifest.function(name).cloned()),
+        }
+    }
+
+    fn may_have(&self, option: fn(&Function) -> bool) -> bool {
+        match &self.function {
+            Some(function) => function.as_ref().is_some_and(option),
+            None => true,
+        }
+    }
+
+    async fn origin(&self, app: &App, run: &Run) -> Result<Origin, Problem> {
+        let mut origin = Origin::default();
+        if self.is_a_handler {
+            let event = app.store().event(run.event_id).await?;
+            origin.failed_run_id = event.and_then(|event| system::is_handler(run.id, &event.payload));
+        }
+        if self.may_have(|function| function.batch_events.is_some()) {
+            let events = app.store().batch(run.id).await?;
+            origin.event_ids = (!events.is_empty()).then(|| events.iter().map(|event| event.id).collect());
+        }
+        Ok(origin)
+    }
+}
+
+/// `GET /v1/runs/{id}/journal`, from an entry on; with what the run was started with and for.
 pub(super) async fn journal(State(app): State<App>, Path(id): Path<String>, params: Params) -> Answer {
     params.only(&["from"])?;
     let run = find(&app, query::run_id(&id)?).await?;
@@ -122,7 +151,8 @@ pub(super) async fn journal(State(app): State<App>, Path(id): Path<String>, para
         .into_iter()
         .map(EntryView::of)
         .collect();
-    Ok(data(app.now(), views))
+    let origin = Known::of(&app, &run).await.origin(&app, &run).await?;
+    Ok(record(app.now(), views, origin))
 }
 
 /// `GET /v1/runs/{id}/logs`, from a line on.

@@ -3,7 +3,7 @@
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use dormouse_core::run::Phase;
-use dormouse_core::{Json, RunId, Timestamp};
+use dormouse_core::{EventId, Json, RunId, Timestamp};
 use maud::{Markup, html};
 
 use super::{Failed, layout, payload};
@@ -14,7 +14,8 @@ use crate::problem::Problem;
 /// All that the page shows.
 struct Shown {
     run: RunView,
-    event: Option<Json>,
+    /// What it was started with: of a batch, all events.
+    events: Vec<(EventId, Json)>,
     logs: Vec<LogView>,
     more_logs: bool,
     now: Timestamp,
@@ -77,11 +78,26 @@ fn id_of(text: &str) -> Result<RunId, Problem> {
 async fn gather(app: &App, id: &str) -> Result<Shown, Problem> {
     let id = id_of(id)?;
     let run = api::whole_run(app, id).await?;
-    let event = app.store().event(run.event_id).await?.map(|event| event.payload);
+    let events = match &run.event_ids {
+        Some(_) => app
+            .store()
+            .batch(id)
+            .await?
+            .into_iter()
+            .map(|event| (event.id, event.payload))
+            .collect(),
+        None => app
+            .store()
+            .event(run.event_id)
+            .await?
+            .map(|event| (event.id, event.payload))
+            .into_iter()
+            .collect(),
+    };
     let (logs, more_logs) = api::log_page(app, id).await?;
     Ok(Shown {
         run,
-        event,
+        events,
         logs,
         more_logs,
         now: app.now(),
@@ -91,7 +107,7 @@ async fn gather(app: &App, id: &str) -> Result<Shown, Problem> {
 fn content(shown: &Shown) -> Markup {
     let Shown {
         run,
-        event,
+        events,
         logs,
         more_logs,
         now,
@@ -149,12 +165,29 @@ fn content(shown: &Shown) -> Markup {
                 p { a href={ "/v1/runs/" (run.run_id) "/logs?limit=10000" } { "More as JSON" } }
             }
         }
-        @if let Some(event) = event {
+        (started_with(events))
+    }
+}
+
+/// What started it: an event, or those of a batch, of which only the first is open.
+fn started_with(events: &[(EventId, Json)]) -> Markup {
+    match events {
+        [] => html! {},
+        [(_, event)] => html! {
+            section aria-labelledby="event" { h2 #event { "Event" } (payload::block(event)) }
+        },
+        events => html! {
             section aria-labelledby="event" {
-                h2 #event { "Event" }
-                (payload::block(event))
+                h2 #event { "Events " span.count { (events.len()) } }
+                @for (place, (id, event)) in events.iter().enumerate() {
+                    details id={ "event-" (id) } open[place == 0] {
+                        summary { span.mono { (id) } }
+                        p { a href={ "/v1/events/" (id) "/triggers" } { "What became of it" } }
+                        (payload::block(event))
+                    }
+                }
             }
-        }
+        },
     }
 }
 
