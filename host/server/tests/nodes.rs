@@ -6,6 +6,8 @@
 mod ending;
 #[path = "support/gate.rs"]
 mod gate;
+#[path = "nodes/mixed.rs"]
+mod mixed;
 #[path = "nodes/skew.rs"]
 mod skew;
 #[path = "nodes/slots.rs"]

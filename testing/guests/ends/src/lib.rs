@@ -21,7 +21,8 @@ dormouse::module!(
     sends,
     hasty,
     queued_too_long,
-    renews
+    renews,
+    brief
 );
 
 #[derive(Serialize, Deserialize)]
@@ -250,6 +251,13 @@ async fn queued_too_long() -> dormouse::Result<()> {
     cancel_on(event = "test/renew", match = "data.id")
 )]
 async fn renews(step: Step) -> dormouse::Result<()> {
+    step.sleep("a day", Duration::from_secs(86_400)).await?;
+    Ok(())
+}
+
+/// For servers that are killed: it has a second, and wants a day.
+#[dormouse::function(id = "brief", on(event = "test/brief"), timeouts(finish = "1s"))]
+async fn brief(step: Step) -> dormouse::Result<()> {
     step.sleep("a day", Duration::from_secs(86_400)).await?;
     Ok(())
 }
