@@ -46,7 +46,8 @@ async fn nodes(gate: &Gate, count: usize) -> Vec<Node> {
     let database = Cluster::shared().database();
     let mut nodes = Vec::new();
     for _ in 0..count {
-        let started = Node::start_configured(&database, Tuning::default(), &gate.config("mixed"));
+        let config = gate.config("mixed");
+        let started = Node::start_configured(&database, Tuning::default(), &config);
         nodes.push(started.await.expect("it starts"));
     }
     nodes[0].deploy("mixed").await;

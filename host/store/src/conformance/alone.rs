@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use dormouse_core::flow::concurrency::Scope;
 use dormouse_core::flow::singleton::Mode;
 use dormouse_core::flow::window::Kind;
-use dormouse_core::flow::{Decision, Gathering, Limited, Rate, Singleton};
+use dormouse_core::flow::{Decision, Gathering, Limited, Need, Rate, Singleton};
 use dormouse_core::run::{Phase, Status};
 use dormouse_core::{RunId, invoke};
 
@@ -276,6 +277,30 @@ pub(super) async fn who_makes_room_leaves_its_turn_and_its_pause(store: Arc<dyn 
     let (later, _) = fixture.create(at(30), held).await;
     cancelled(&fixture, earlier, later).await;
     assert_eq!(asks(&fixture, Mode::Skip, "p", 40).await.1, skipped(later));
+}
+
+pub(super) async fn who_makes_room_leaves_its_slot(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let needs = |key: Option<&'static str>| {
+        move |run: &mut NewRun| {
+            run.admission.singleton = key.and_then(|key| one(Mode::Cancel, key));
+            run.admission.concurrency = vec![Need {
+                scope: Scope::Account,
+                source: Some("'api'".to_owned()),
+                name: "\"api\"".to_owned(),
+                limit: 1,
+            }];
+        }
+    };
+    let (first, _) = fixture.create(at(0), needs(Some("a"))).await;
+    assert_eq!(fixture.claim(10, at(10)).await.len(), 1);
+    let (waits, _) = fixture.create(at(20), needs(None)).await;
+    assert_eq!(fixture.claim(10, at(30)).await, []);
+    assert_eq!(fixture.get(waits).await.state.phase, Some(Phase::Limited));
+    let (second, _) = fixture.create(at(40), needs(Some("a"))).await;
+    cancelled(&fixture, first, second).await;
+    let claimed: Vec<RunId> = fixture.claim(10, at(50)).await.iter().map(|run| run.id).collect();
+    assert_eq!(claimed, [waits], "it has waited for longer");
 }
 
 pub(super) async fn a_debounce_makes_room_with_its_first_event(store: Arc<dyn Store>) {

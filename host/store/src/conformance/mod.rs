@@ -103,6 +103,7 @@ checks![
     alone::of_several_in_one_commit_the_first_or_the_last_is_left,
     alone::who_is_kept_away_by_another_limit_displaces_nobody,
     alone::who_makes_room_leaves_its_turn_and_its_pause,
+    alone::who_makes_room_leaves_its_slot,
     alone::a_debounce_makes_room_with_its_first_event,
     alone::an_invoke_fails_that_finds_one,
     alone::an_invoke_takes_the_place_of_any_but_its_caller,

@@ -112,7 +112,7 @@ pub(super) async fn ingest(
     windows::write(conn, &mut work, gatherings).await?;
     let (woken, cancelled) = match arrivals.is_empty() && consequences.is_empty() {
         true => (false, Vec::new()),
-        false => waits::end(conn, &arrivals, &born, consequences, now).await?,
+        false => waits::end(conn, cache, &arrivals, (&born, consequences), now).await?,
     };
     Ok(Ingested {
         answers,

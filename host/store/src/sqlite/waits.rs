@@ -170,9 +170,9 @@ pub(super) async fn keep_news(conn: &mut SqliteConnection, arrivals: &mut Arriva
 /// ready.
 pub(super) async fn end(
     conn: &mut SqliteConnection,
+    cache: &mut Cache,
     arrivals: &Arrivals<'_>,
-    born: &HashMap<RunId, usize>,
-    consequences: Consequences,
+    (born, consequences): (&HashMap<RunId, usize>, Consequences),
     now: Timestamp,
 ) -> Result<(bool, Vec<RunId>)> {
     let found = find(conn, &arrivals.probes()).await?;
@@ -194,6 +194,8 @@ pub(super) async fn end(
     }
     singletons::tell(&mut Writing(conn), &mut work, consequences.refused).await?;
     woken |= work.woke;
+    // Who was cancelled may have held slots.
+    cache.slots_freed |= work.freed;
     flush(conn, &mut work).await?;
     Ok((woken, cancelled))
 }
