@@ -7,10 +7,12 @@ use axum::response::Response;
 use dormouse_core::journal::Entry;
 use dormouse_core::manifest::{Function, Manifest};
 use dormouse_core::run::{State as RunState, Status};
+use dormouse_core::swap::Swap;
 use dormouse_core::system;
 use dormouse_core::{RunId, Timestamp};
 use dormouse_store::execute::LogLine;
 use dormouse_store::read::{Run, RunFilter};
+use dormouse_store::swap::Swapped;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -18,7 +20,7 @@ use super::envelope::{Answer, Origin, data, page as page_of, record};
 use super::query::{self, Params};
 use super::steps::Steps;
 use super::stream::Nudges;
-use super::view::{EntryView, LogView, RunView};
+use super::view::{EntryView, LogView, MigrationView, RunView, SwapView};
 use crate::app::App;
 use crate::problem::Problem;
 
@@ -91,7 +93,19 @@ pub(crate) async fn whole(app: &App, id: RunId) -> Result<RunView, Problem> {
         let handler = app.store().run(system::handler(id, at)).await?;
         view.on_failure_run_id = handler.map(|handler| handler.id);
     }
+    let swaps = swaps(app, &run).await?;
+    let active = app.registry().snapshot().active(&run.function);
+    view.migration = MigrationView::of(&run, active, &swaps);
+    view.swaps = swaps.iter().map(SwapView::of).collect();
     Ok(view)
+}
+
+/// A run's swaps, oldest first. Most runs have none, and their rows say so.
+async fn swaps(app: &App, run: &Run) -> Result<Vec<Swap>, Problem> {
+    match run.swapped == Swapped::default() {
+        true => Ok(Vec::new()),
+        false => Ok(app.store().swaps(run.id).await?),
+    }
 }
 
 /// What is known of a run by its version. Most runs have no batch and no part in a failure, and what their version says tells
@@ -129,11 +143,12 @@ impl Known {
 
     async fn origin(&self, app: &App, run: &Run) -> Result<Origin, Problem> {
         let mut origin = Origin::default();
-        if self.is_a_handler {
+        // What the version says that a run has gone over to tells nothing of how it began.
+        if run.swapped.moved || self.is_a_handler {
             let event = app.store().event(run.event_id).await?;
             origin.failed_run_id = event.and_then(|event| system::is_handler(run.id, &event.payload));
         }
-        if self.may_have(|function| function.batch_events.is_some()) {
+        if run.swapped.moved || self.may_have(|function| function.batch_events.is_some()) {
             let events = app.store().batch(run.id).await?;
             origin.event_ids = (!events.is_empty()).then(|| events.iter().map(|event| event.id).collect());
         }
@@ -146,10 +161,11 @@ pub(super) async fn journal(State(app): State<App>, Path(id): Path<String>, para
     params.only(&["from"])?;
     let run = find(&app, query::run_id(&id)?).await?;
     let from = params.read("from")?.unwrap_or(0);
+    let swaps = swaps(&app, &run).await?;
     let views: Vec<EntryView> = entries(&app, &run, from)
         .await?
         .into_iter()
-        .map(EntryView::of)
+        .map(|entry| EntryView::written(entry, &run, &swaps))
         .collect();
     let origin = Known::of(&app, &run).await.origin(&app, &run).await?;
     Ok(record(app.now(), views, origin))

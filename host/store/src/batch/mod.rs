@@ -30,6 +30,7 @@ pub(crate) mod runs;
 pub(crate) mod schedule;
 pub(crate) mod singletons;
 pub(crate) mod slots;
+pub(crate) mod swaps;
 pub(crate) mod throttles;
 pub(crate) mod waits;
 pub(crate) mod windows;

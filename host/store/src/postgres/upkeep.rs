@@ -24,6 +24,7 @@ const OF_RUNS: [&str; 10] = [
     "DELETE FROM slots WHERE run_id = ANY($1)",
     "DELETE FROM limits WHERE gate = 13 AND run_id = ANY($1)",
     "DELETE FROM completions WHERE run_id = ANY($1)",
+    "DELETE FROM swaps WHERE run_id = ANY($1)",
     "DELETE FROM blobs WHERE owner_id = ANY($1)",
     "DELETE FROM runs WHERE id = ANY($1)",
 ];

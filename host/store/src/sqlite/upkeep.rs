@@ -31,6 +31,7 @@ static BELONGINGS: [Rows; 9] = [
         ")",
     ),
     Rows::new("DELETE FROM completions WHERE run_id IN (VALUES ", 1, ")"),
+    Rows::new("DELETE FROM swaps WHERE run_id IN (VALUES ", 1, ")"),
     Rows::new("DELETE FROM blobs WHERE owner_id IN (VALUES ", 1, ")"),
 ];
 static RUNS: Rows = Rows::new("DELETE FROM runs WHERE id IN (VALUES ", 1, ")");
