@@ -15,7 +15,7 @@ pub(super) async fn probe(conn: &mut Conn, now: Timestamp) -> Attempt<()> {
 }
 
 /// All that belongs to runs, and their rows.
-const OF_RUNS: [&str; 10] = [
+const OF_RUNS: [&str; 11] = [
     "DELETE FROM journal WHERE run_id = ANY($1)",
     "DELETE FROM logs WHERE run_id = ANY($1)",
     "DELETE FROM outcomes WHERE run_id = ANY($1)",

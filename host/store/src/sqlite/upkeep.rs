@@ -18,7 +18,7 @@ pub(super) async fn probe(conn: &mut SqliteConnection, now: Timestamp) -> Result
 }
 
 /// All that belongs to runs, beside their rows.
-static BELONGINGS: [Rows; 9] = [
+static BELONGINGS: [Rows; 10] = [
     Rows::new("DELETE FROM journal WHERE run_id IN (VALUES ", 1, ")"),
     Rows::new("DELETE FROM logs WHERE run_id IN (VALUES ", 1, ")"),
     Rows::new("DELETE FROM outcomes WHERE run_id IN (VALUES ", 1, ")"),
