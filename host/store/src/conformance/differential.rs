@@ -323,8 +323,8 @@ impl Pair {
             },
             23..=32 => self.claim().await,
             33..=40 => self.fire().await,
-            41..=80 => self.append().await,
-            81..=82 => self.pausing().await,
+            41..=78 => self.append().await,
+            79..=82 => self.pausing().await,
             83 => self.cancelling().await,
             84 => match self.random.one_in(2) {
                 true => self.orphans().await,

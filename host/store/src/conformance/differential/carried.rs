@@ -96,7 +96,7 @@ impl Pair {
     pub(super) fn admission(&mut self) -> Admission {
         let rate = Rate {
             limit: 1 + self.random.below(3) as u32,
-            period_ms: 1_000 + self.random.below(3_000),
+            period_ms: 1_000 + self.random.below(12_000),
             burst: 1,
         };
         let limited = Limited {
@@ -115,7 +115,8 @@ impl Pair {
             };
         }
         Admission {
-            singleton: self.random.one_in(4).then(|| Singleton {
+            // Seldom, or few runs of the other limits would live for long.
+            singleton: self.random.one_in(8).then(|| Singleton {
                 mode: match self.random.one_in(2) {
                     true => Mode::Skip,
                     false => Mode::Cancel,
@@ -125,7 +126,7 @@ impl Pair {
             gathering: None,
             idempotency: self.random.one_in(8).then(|| format!("{}", self.random.below(5))),
             rate_limit: self.random.one_in(5).then(|| limited.clone()),
-            throttle: self.random.one_in(5).then_some(limited),
+            throttle: self.random.one_in(3).then_some(limited),
             priority: match self.random.below(8) {
                 0 => self.random.below(20) as i64 - 10,
                 _ => 0,
@@ -138,7 +139,7 @@ impl Pair {
     fn gathering(&mut self) -> Gathering {
         let kind = match self.random.one_in(2) {
             true => Kind::Debounce {
-                period_ms: 1_000 + self.random.below(3_000),
+                period_ms: 1_000 + self.random.below(12_000),
                 timeout_ms: self.random.one_in(2).then_some(4_000),
             },
             false => Kind::Batch {

@@ -38,8 +38,13 @@ impl Pair {
     }
 
     async fn resume(&mut self) {
-        let phases = [None, Some(Phase::Executing), Some(Phase::Paused)];
-        let phase = phases[self.random.below(3) as usize];
+        let phases = [
+            None,
+            Some(Phase::Executing),
+            Some(Phase::Paused),
+            Some(Phase::Paused),
+        ];
+        let phase = phases[self.random.below(4) as usize];
         let Some(run) = self.some_run(phase).await else {
             return;
         };
