@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::failure::{Exit, Outcome};
 use crate::output::Format;
 use crate::{
-    build, cancellations, completions, deploy, doctor, events, functions, invoke, modules, new, nodes, runs,
-    schedules, start, terminal,
+    audit, build, cancellations, completions, deploy, doctor, events, functions, invoke, keys, modules, new,
+    nodes, runs, schedules, start, terminal,
 };
 
 /// What scripts rely on.
@@ -97,6 +97,12 @@ enum Command {
     /// Look at when functions start by the clock
     #[command(subcommand)]
     Schedules(schedules::Schedules),
+    /// Make keys, list and revoke them
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// See who asked for what
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Look at nodes
     #[command(subcommand)]
     Nodes(nodes::Nodes),
@@ -141,6 +147,8 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Modules(modules) => client(modules.run(global)),
         Command::Functions(functions) => client(functions.run(global)),
         Command::Schedules(schedules) => client(schedules.run(global)),
+        Command::Keys(keys) => client(keys.run(global)),
+        Command::Audit(audit) => client(audit.run(global)),
         Command::Nodes(nodes) => client(nodes.run(global)),
         Command::Doctor(doctor) => client(doctor.run(global)),
     }

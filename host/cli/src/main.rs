@@ -7,6 +7,7 @@ use std::process::ExitCode;
 // system's. Linked in, it takes the place of `malloc` itself, so everything is served by it, Rust's allocations too.
 use mimalloc as _;
 
+mod audit;
 mod build;
 mod cancellations;
 mod cli;
@@ -18,6 +19,7 @@ mod events;
 mod failure;
 mod functions;
 mod invoke;
+mod keys;
 mod modules;
 mod new;
 mod nodes;

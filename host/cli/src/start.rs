@@ -1,6 +1,6 @@
 //! `dormouse start`: the server, until SIGTERM or SIGINT.
 //!
-//! Only this file knows the server crate; every other command talks HTTP.
+//! Only this file and `keys/offline` know the server crate; every other command talks HTTP.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ const PORT_DEFAULT: u16 = 8288;
                         --config /etc/dormouse.toml"
 )]
 pub(crate) struct Start {
-    /// Where to listen; port 8288 of 127.0.0.1 and ::1 when not given
+    /// Where to listen; port 8288 of 127.0.0.1 and ::1 when not given. Others than loopback addresses need a first key
     #[arg(
         long,
         env = "DORMOUSE_LISTEN",

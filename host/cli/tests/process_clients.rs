@@ -304,6 +304,44 @@ async fn javascript_clients_repeat_what_was_not_answered_and_nothing_runs_twice(
     }
 }
 
+/// With keys, a client's event key is one of them, and nothing else will do.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_send_with_an_event_key() {
+    let (server, _) = started().await;
+    let make = |key: &str, arguments: &[&str]| {
+        let mut command = server.command(arguments);
+        let output = command.env("DORMOUSE_KEY", key).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let admin = make("", &["keys", "create", "--name", "ada", "--role", "admin"]);
+    let web = make(&admin, &["keys", "create", "--name", "web", "--event"]);
+    let url = server.url("");
+    let clients = JAVASCRIPT
+        .into_iter()
+        .map(Client::javascript)
+        .chain([Client::python()]);
+    for client in clients {
+        let send = async |key: &str| {
+            let variables = [("INNGEST_BASE_URL", url.as_str()), ("INNGEST_EVENT_KEY", key)];
+            let mut results = client
+                .send(&variables, json!([{"name": "steps/echo", "data": {"n": 1}}]))
+                .await;
+            results.remove(0)
+        };
+        let sent = send(&web).await;
+        assert_eq!(ids(&sent).len(), 1, "{}: {sent}", client.name);
+        let refused = send("any-key").await;
+        let error = refused["error"].as_str().unwrap_or_default();
+        assert!(
+            error.contains("the key is not known"),
+            "{}: {refused}",
+            client.name
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_client_sends() {
     let (server, _) = started().await;

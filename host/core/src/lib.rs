@@ -19,6 +19,7 @@
 //! | [`wait`] | which events end a wait |
 //! | [`condition`] | CEL over events: which expressions are taken, and whether one holds |
 //! | [`manifest`] | what a module says of its functions, and whether that makes sense |
+//! | [`key`] | what keys look like, and what roles may do |
 //! | [`rerun`] | what a rerun takes over from an earlier run |
 //! | [`swap`] | what becomes of runs in flight when another version becomes active |
 //! | [`step`], [`operation`], [`invoke`], [`fetch`] | the options of a body, and what an operation asks for |
@@ -38,6 +39,7 @@ pub mod id;
 pub mod invoke;
 pub mod journal;
 pub mod json;
+pub mod key;
 pub mod limit;
 pub mod manifest;
 pub mod name;

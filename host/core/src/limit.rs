@@ -35,6 +35,9 @@ pub const HOST_TRAP_TRIES_MAX: u32 = 4;
 /// The most operations that may be open in a run at once.
 pub const OPEN_OPERATIONS_MAX: usize = 1_000;
 
+/// The most keys that are not revoked: each node holds all of them in memory.
+pub const KEYS_MAX: usize = 1_000;
+
 /// A component's size in bytes at upload: large language runtimes are some 20 MiB.
 pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
 /// The most functions a module may have.

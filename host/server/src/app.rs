@@ -3,6 +3,7 @@
 //! API and pages both call these and nothing else; reads go to the store directly. Absent on purpose: HTTP.
 
 mod cancellations;
+pub(crate) mod keys;
 mod pausing;
 mod reruns;
 mod schedules;
@@ -25,6 +26,7 @@ use dormouse_store::registry::Changed;
 use dormouse_store::schedule::Node;
 use tokio::sync::broadcast;
 
+use crate::access::Keys;
 use crate::clock::Clock;
 use crate::feed::{Change, Feed};
 use crate::preflight::{Candidate, Preflight, Preflighter};
@@ -33,6 +35,7 @@ use crate::registry::{Deployed, Registry};
 use crate::router::{Routed, Router, SentEvent};
 use crate::scheduler::Scheduler;
 
+pub use keys::{Made, WantedKey};
 pub use schedules::ScheduleState;
 
 /// The server's commands. Cheap to clone.
@@ -47,6 +50,7 @@ pub(crate) struct Inner {
     pub(crate) scheduler: Scheduler,
     pub(crate) feed: Feed,
     pub(crate) engine: Engine,
+    pub(crate) keys: Keys,
     pub(crate) draining: AtomicBool,
     /// Held by the one preflight that is looking at runs.
     pub(crate) preflights: tokio::sync::Mutex<()>,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`serve`] | the life of a process: start, recover, listen, drain |
 //! | [`app`] | the commands, whichever door they come through |
+//! | [`access`] | who may do what: keys, roles, the audit log |
 //! | [`api`], [`ui`] | the doors: JSON over HTTP, and pages |
 //! | [`router`] | from event to runs |
 //! | [`scheduler`] | slots, the ready queue, timers |
@@ -11,18 +12,21 @@
 //! | [`registry`] | modules and versions |
 //! | [`preflight`] | what a new version would do to runs in flight |
 //! | [`sql`] | application databases that `sql` steps are granted |
+//! | [`offline`] | keys, at the database itself, without a server |
 //! | [`config`], [`options`] | what the operator says |
 //! | [`clock`], [`feed`], [`telemetry`], [`problem`], [`listen`] | time, changes, logs and metrics, errors, connections |
 //!
 //! Absent on purpose: SQL of the store's own, decisions that `dormouse-core` makes, and wasmtime.
 #![forbid(unsafe_code)]
 
+mod access;
 pub mod api;
 pub mod app;
 pub mod clock;
 pub mod config;
 pub mod feed;
 mod listen;
+pub mod offline;
 pub mod options;
 pub mod preflight;
 pub mod problem;

@@ -1,5 +1,6 @@
 //! Connections: accepting them, bounding what a slow or vanishing client can hold, and closing them at shutdown.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -18,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use crate::access::guard::Peer;
 use crate::options::StartError;
 
 /// How long a client may take to send a request's head; also how long a connection may be idle.
@@ -52,8 +54,8 @@ pub(crate) async fn serve(listener: TcpListener, routes: axum::Router, stop: Can
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, most likely: let some connections end.
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -64,7 +66,7 @@ pub(crate) async fn serve(listener: TcpListener, routes: axum::Router, stop: Can
         // Answers are written whole; waiting to fill a segment only delays them.
         let _ = stream.set_nodelay(true);
         let routes = routes.clone();
-        let service = service_fn(move |request| answer(routes.clone(), request));
+        let service = service_fn(move |request| answer(routes.clone(), Peer(peer), request));
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             // A client that goes away in the middle of a request is its own business.
@@ -78,7 +80,12 @@ pub(crate) async fn serve(listener: TcpListener, routes: axum::Router, stop: Can
 
 /// Answers one request. A panic is a bug of ours, and the client is told so like anything else; at `debug`, a line says
 /// what was asked and how it was answered.
-async fn answer(routes: axum::Router, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(
+    routes: axum::Router,
+    peer: Peer,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    request.extensions_mut().insert(peer);
     let shown = tracing::enabled!(tracing::Level::DEBUG)
         .then(|| (request.method().clone(), request.uri().clone(), Instant::now()));
     let answered = AssertUnwindSafe(routes.oneshot(request)).catch_unwind().await;
@@ -95,9 +102,23 @@ async fn answer(routes: axum::Router, request: Request<Incoming>) -> Result<Resp
     };
     if let Some((method, uri, began)) = shown {
         let (status, took) = (response.status().as_u16(), began.elapsed());
-        tracing::debug!(%method, path = uri.path(), status, ?took, "answered");
+        let path = without_key(uri.path());
+        tracing::debug!(%method, %path, status, ?took, "answered");
     }
     Ok(crate::api::finish(response))
+}
+
+/// A path as logs may have it: without the key that events are sent with, or any other.
+fn without_key(path: &str) -> Cow<'_, str> {
+    let begins = ["/e/", "dormouse_event_", "dormouse_api_", "signkey-"];
+    let key = begins.into_iter().filter_map(|begin| {
+        let place = path.find(begin)?;
+        (begin != "/e/" || place == 0).then_some(place + begin.len())
+    });
+    match key.min() {
+        Some(end) => Cow::Owned(format!("{}…", &path[..end])),
+        None => Cow::Borrowed(path),
+    }
 }
 
 #[cfg(test)]
@@ -105,6 +126,19 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+
+    #[test]
+    fn no_key_stands_in_a_path_that_is_logged() {
+        for (path, shown) in [
+            ("/v1/runs", "/v1/runs"),
+            ("/e/whatever/it/is", "/e/…"),
+            ("/v1/e/x", "/v1/e/x"),
+            ("/x/dormouse_api_3f9c_a5", "/x/dormouse_api_…"),
+            ("/signkey-3f9c-a5", "/signkey-…"),
+        ] {
+            assert_eq!(without_key(path), shown);
+        }
+    }
 
     #[tokio::test]
     async fn a_handler_that_panics_is_answered_for_and_the_connection_goes_on() {

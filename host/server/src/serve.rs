@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Keys;
 use crate::app::{App, Inner};
 use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::config::Config;
@@ -96,15 +97,12 @@ impl Server {
             .map_err(|error| StartError::Configuration(error.to_string()))?;
         // What is counted before there is someone to count it is lost.
         crate::telemetry::Metrics::install();
+        if tuning.store.is_none() && !may_have_keys(&options) {
+            loopback_only(&options.listen)?;
+        }
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for address in &options.listen {
-            if !address.ip().is_loopback() {
-                return Err(StartError::Configuration(format!(
-                    "{address} can be reached from other machines, and this server has no API keys to tell friends \
-                     from others: listen on 127.0.0.1 or [::1] and put a proxy in front"
-                )));
-            }
             let listener = listen::bind(*address).await?;
             addresses.push(listener.local_addr().unwrap_or(*address));
             listeners.push(listener);
@@ -114,6 +112,10 @@ impl Server {
             None => open_store(&options).await?,
         };
         let clock = SharedClock::new(tuning.clock);
+        let keys = Keys::open(Arc::clone(&store), Arc::new(clock.clone())).await?;
+        if !keys.closed() {
+            loopback_only(&options.listen)?;
+        }
         let engine = Engine::new(EngineOptions::new(options.data_dir.join("cache")))
             .map_err(|error| StartError::Unavailable(error.to_string()))?;
         let node = Incarnation(random());
@@ -178,6 +180,7 @@ impl Server {
             scheduler: scheduler.clone(),
             feed,
             engine,
+            keys,
             draining: AtomicBool::new(false),
             preflights: tokio::sync::Mutex::default(),
         });
@@ -291,7 +294,29 @@ impl Server {
     }
 }
 
-async fn open_store(options: &Options) -> Result<Arc<dyn Store>, StartError> {
+/// Whether there is a database that could have keys: one that is not there yet need not be made to know.
+fn may_have_keys(options: &Options) -> bool {
+    match options.database_url.as_deref() {
+        None => options.data_dir.join("dormouse.db").exists(),
+        Some(url) => url
+            .strip_prefix("sqlite:")
+            .is_none_or(|path| Path::new(path.trim_start_matches("//")).exists()),
+    }
+}
+
+/// Without keys, whoever reaches the server may do anything.
+fn loopback_only(addresses: &[SocketAddr]) -> Result<(), StartError> {
+    match addresses.iter().find(|address| !address.ip().is_loopback()) {
+        None => Ok(()),
+        Some(address) => Err(StartError::Configuration(format!(
+            "{address} can be reached from other machines, and this server has no API keys to tell friends from others: \
+             make the first with `dormouse keys create --role admin --name NAME` and --data-dir or --database-url as for \
+             start, or listen on 127.0.0.1 or [::1]"
+        ))),
+    }
+}
+
+pub(crate) async fn open_store(options: &Options) -> Result<Arc<dyn Store>, StartError> {
     // Caches and server.json are this node's own, whatever the database is.
     std::fs::create_dir_all(&options.data_dir).map_err(|error| unusable(&options.data_dir, &error))?;
     let Some(url) = options.database_url.as_deref() else {

@@ -75,6 +75,27 @@ pub struct Cancellation {
     pub cancelled: u64,
 }
 
+/// Which cancellations to list. All members narrow; newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CancellationFilter {
+    /// This one.
+    pub id: Option<CancellationId>,
+    /// Of runs of these modules. None: of all.
+    pub modules: Option<Vec<String>>,
+    /// How many at most.
+    pub limit: u32,
+}
+
+impl CancellationFilter {
+    /// The newest of all.
+    pub fn newest(limit: u32) -> CancellationFilter {
+        CancellationFilter {
+            limit,
+            ..CancellationFilter::default()
+        }
+    }
+}
+
 /// A run to be examined: it had not ended when it was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {

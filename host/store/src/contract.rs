@@ -19,17 +19,22 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
+use dormouse_core::key::{Key, KeyId};
 use dormouse_core::swap::{Policy, Swap};
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::watch;
 
-use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
+use crate::audit;
+use crate::cancellation::{
+    Batch, Cancellation, CancellationFilter, CancellationId, Examined, NewCancellation,
+};
 use crate::command::{Commanded, Orphans};
 use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
 use crate::ends::{Expired, Tell, Told, Untold};
 use crate::error::Result;
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
+use crate::key::{self, Keys};
 use crate::read::{BatchEvent, Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{
@@ -157,7 +162,7 @@ pub trait Store: Send + Sync + 'static {
     async fn put_cancellation(&self, cancellation: NewCancellation) -> Result<Cancellation>;
 
     /// The cancellations, newest first.
-    async fn cancellations(&self, limit: u32) -> Result<Vec<Cancellation>>;
+    async fn cancellations(&self, filter: CancellationFilter) -> Result<Vec<Cancellation>>;
 
     /// Deletes a cancellation: what it has not cancelled yet, it does not. False: there is none.
     async fn delete_cancellation(&self, id: CancellationId) -> Result<bool>;
@@ -243,6 +248,24 @@ pub trait Store: Send + Sync + 'static {
 
     /// A configuration document.
     async fn config(&self, revision: i64) -> Result<Option<Json>>;
+
+    // ---- keys, and who did what -------------------------------------------------------------------------------
+
+    /// Stores a key, if the core lets it be made beside those there are ([`dormouse_core::key::may_create`]): decided in the
+    /// commit that stores it.
+    async fn create_key(&self, key: Key) -> Result<key::Created>;
+
+    /// Revokes a key, unless nobody could make others then.
+    async fn revoke_key(&self, id: KeyId, now: Timestamp) -> Result<key::Revoked>;
+
+    /// All keys. None: they are still those of the generation that is known.
+    async fn keys(&self, known: Option<i64>) -> Result<Option<Keys>>;
+
+    /// Adds a record to the audit log. Done again it changes nothing.
+    async fn record(&self, record: audit::Record) -> Result<()>;
+
+    /// A page of the audit log, newest first.
+    async fn records(&self, filter: audit::Filter) -> Result<Vec<audit::Record>>;
 
     // ---- reads -------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@
 //! | [`cron`] | where the schedules of functions stand |
 //! | [`ends`] | ends of runs that are told to whoever listens |
 //! | [`cancellation`] | cancelling many runs with one command |
+//! | [`key`] | keys, and what came of making and revoking one |
+//! | [`audit`] | who asked for what, and what came of it |
 //! | [`registry`] | modules, versions, activation |
 //! | [`swap`] | runs that go over to another version |
 //! | [`read`] | what pages and the API show |
@@ -24,6 +26,7 @@
 //! Absent on purpose: clocks and randomness (arguments), decisions (core's), and any knowledge of guests.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 mod batch;
 pub mod cancellation;
 pub mod command;
@@ -34,6 +37,7 @@ pub mod ends;
 pub mod error;
 pub mod execute;
 pub mod ingest;
+pub mod key;
 pub mod model;
 pub mod postgres;
 pub mod read;

@@ -59,6 +59,8 @@ pub struct RunFilter {
     pub phase: Option<Phase>,
     /// Of this module.
     pub module: Option<String>,
+    /// Of one of these modules; a module that is given too must be among them. None: of any.
+    pub modules: Option<Vec<String>>,
     /// Of this function, when the module is given too.
     pub function: Option<String>,
     /// Started by this event.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::stub::{Answer, Stub, dormouse, text};
 
-const COMMANDS: [&str; 39] = [
+const COMMANDS: [&str; 45] = [
     "",
     "start",
     "new",
@@ -40,6 +40,12 @@ const COMMANDS: [&str; 39] = [
     "functions resume",
     "schedules",
     "schedules list",
+    "keys",
+    "keys create",
+    "keys list",
+    "keys revoke",
+    "audit",
+    "audit list",
     "nodes",
     "nodes list",
     "nodes drain",
@@ -87,6 +93,8 @@ fn the_guide_names_every_command() {
         "modules",
         "functions",
         "schedules",
+        "keys",
+        "audit",
     ];
     for command in COMMANDS.iter().filter(|command| !groups.contains(command)) {
         assert!(

@@ -8,14 +8,6 @@ fn answer(what: &str) -> Answer {
     Err(Failed(Problem::not_supported(what)))
 }
 
-pub(super) async fn keys() -> Answer {
-    answer("managing keys")
-}
-
 pub(super) async fn grants() -> Answer {
     answer("managing grants over the API; they stand in the server's configuration file, and this")
-}
-
-pub(super) async fn audit() -> Answer {
-    answer("the audit log")
 }

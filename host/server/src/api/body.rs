@@ -4,11 +4,13 @@
 
 use std::time::Duration;
 
+use axum::Form;
 use axum::body::{Body, BodyDataStream};
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Request};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use http::HeaderMap;
-use http::header::{CONTENT_LENGTH, EXPECT};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http::{HeaderMap, HeaderValue, Method};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
@@ -22,6 +24,9 @@ const TOTAL_MAX: Duration = Duration::from_secs(300);
 
 /// A JSON body of a command.
 const JSON_BYTES_MAX: usize = 8 << 20;
+
+/// A form of a page.
+const FORM_BYTES_MAX: usize = 16 << 10;
 
 /// How much of a body that is too big is read and thrown away, so that the client gets to read why. A connection that
 /// is closed while the client still writes loses the answer.
@@ -127,6 +132,35 @@ pub(super) async fn json<T: DeserializeOwned>(
     serde_json::from_slice(&bytes).map_err(malformed)
 }
 
+/// Reads the form of a page.
+///
+/// # Errors
+/// As [`read`], and 400 when it is none.
+pub(crate) async fn form(headers: &HeaderMap, body: Body) -> Result<Vec<(String, String)>, Problem> {
+    let limit = Limit {
+        bytes: FORM_BYTES_MAX,
+        code: "request-too-large",
+        what: "the form",
+    };
+    pairs(read(headers, body, limit).await?).await
+}
+
+/// The fields of an urlencoded form, whose size was checked when it was read.
+///
+/// # Errors
+/// 400 when it is none.
+pub(super) async fn pairs(bytes: Bytes) -> Result<Vec<(String, String)>, Problem> {
+    let mut request = Request::new(Body::from(bytes));
+    *request.method_mut() = Method::POST;
+    request.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/x-www-form-urlencoded"),
+    );
+    DefaultBodyLimit::disable().apply(&mut request);
+    let form = Form::<Vec<(String, String)>>::from_request(request, &()).await;
+    form.map(|Form(pairs)| pairs).map_err(malformed)
+}
+
 /// 400: not the JSON that is expected.
 pub(super) fn malformed(reason: impl std::fmt::Display) -> Problem {
     Problem::new(
@@ -154,7 +188,8 @@ fn slow() -> Problem {
     ))
 }
 
-async fn discard(mut stream: BodyDataStream) {
+/// Reads and throws away what is left of a body, within bounds, so that the client gets to read the answer.
+pub(super) async fn discard(mut stream: BodyDataStream) {
     let deadline = Instant::now() + DISCARD_MAX;
     let mut left = DISCARD_BYTES_MAX;
     while let Ok(Some(Ok(chunk))) = timeout_at(deadline, stream.next()).await {

@@ -1,16 +1,19 @@
 //! `/v1/cancellations`: cancelling many runs with one command.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use dormouse_core::{FunctionName, Timestamp};
-use dormouse_store::cancellation::{Cancellation, CancellationId};
+use dormouse_store::cancellation::{Cancellation, CancellationFilter, CancellationId};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::body;
 use super::envelope::{Answer, data};
 use super::query::{self, Params};
+use crate::access::Access;
+use crate::access::audit::Note;
 use crate::app::App;
 use crate::problem::Problem;
 
@@ -71,10 +74,17 @@ struct DeletedView {
 }
 
 /// `POST`: 201 once the command is durable.
-pub(super) async fn create(State(app): State<App>, params: Params, headers: HeaderMap, body: Body) -> Answer {
+pub(super) async fn create(
+    State(app): State<App>,
+    access: Access,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
     params.only(&[])?;
     let wanted: Wanted = body::json(&headers, body, None).await?;
     let function = function(&wanted)?;
+    access.function(&function)?;
     let cancellation = app
         .cancel_many(
             function,
@@ -83,8 +93,12 @@ pub(super) async fn create(State(app): State<App>, params: Params, headers: Head
             wanted.condition,
         )
         .await?;
+    let note = Note {
+        target: Some(cancellation.function.to_string()),
+        detail: Some(cancellation.id.to_string()),
+    };
     let view = CancellationView::of(cancellation);
-    Ok((StatusCode::CREATED, data(app.now(), view)).into_response())
+    Ok((StatusCode::CREATED, Extension(note), data(app.now(), view)).into_response())
 }
 
 fn function(wanted: &Wanted) -> Result<FunctionName, Problem> {
@@ -105,19 +119,42 @@ fn function(wanted: &Wanted) -> Result<FunctionName, Problem> {
 }
 
 /// `GET`: the newest.
-pub(super) async fn list(State(app): State<App>, params: Params) -> Answer {
+pub(super) async fn list(State(app): State<App>, access: Access, params: Params) -> Answer {
     params.only(&["limit"])?;
-    let found = app.store().cancellations(params.limit()?).await?;
-    let views: Vec<CancellationView> = found.into_iter().map(CancellationView::of).collect();
+    let filter = CancellationFilter {
+        modules: access.only(),
+        ..CancellationFilter::newest(params.limit()?)
+    };
+    let found = app.store().cancellations(filter).await?;
+    let mut views: Vec<CancellationView> = found.into_iter().map(CancellationView::of).collect();
+    if !access.payloads() {
+        // Somebody's data may stand in it.
+        views.iter_mut().for_each(|view| view.condition = None);
+    }
     Ok(data(app.now(), views))
 }
 
 /// `DELETE /{id}`: what it has not cancelled yet, it does not.
-pub(super) async fn delete(State(app): State<App>, Path(id): Path<String>, params: Params) -> Answer {
+pub(super) async fn delete(
+    State(app): State<App>,
+    access: Access,
+    Path(id): Path<String>,
+    params: Params,
+) -> Answer {
     params.only(&[])?;
     let id = id
         .parse()
         .map_err(|error| Problem::new(400, "invalid-id", format!("cancellation id: {error}")))?;
+    if let Some(modules) = access.only() {
+        let filter = CancellationFilter {
+            id: Some(id),
+            modules: Some(modules),
+            limit: 1,
+        };
+        if app.store().cancellations(filter).await?.is_empty() {
+            return Err(Problem::not_found("cancellation", id).into());
+        }
+    }
     app.delete_cancellation(id).await?;
     Ok(data(app.now(), DeletedView { id, ok: true }))
 }

@@ -4,10 +4,11 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use dormouse_core::{EventId, RunId, Timestamp};
-use http::header::RETRY_AFTER;
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
+use crate::access::audit::Code;
 use crate::problem::Problem;
 
 /// What a handler answers.
@@ -88,13 +89,20 @@ pub(super) fn status(problem: &Problem) -> StatusCode {
     StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Adds what a client should know of trying again.
-pub(super) fn with_retry_after(problem: &Problem, mut response: Response) -> Response {
+/// Adds what a client should know of trying again, and what records should know of the error.
+pub(crate) fn with_headers(problem: &Problem, mut response: Response) -> Response {
     if let Some(seconds) = problem.retry_after {
         response
             .headers_mut()
             .insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if problem.status == 401 {
+        response.headers_mut().insert(
+            WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=\"dormouse\""),
+        );
+    }
+    response.extensions_mut().insert(Code(problem.code));
     response
 }
 
@@ -111,6 +119,6 @@ impl IntoResponse for Failed {
             help: problem.help.as_deref(),
             data: (),
         };
-        with_retry_after(problem, (status(problem), Json(body)).into_response())
+        with_headers(problem, (status(problem), Json(body)).into_response())
     }
 }

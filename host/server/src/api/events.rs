@@ -1,23 +1,26 @@
 //! `POST /e/{key}`: the door events come in by, with the wire contract of Inngest's clients.
 //!
 //! A client judges the body: `"status":200` and no `error`. Anything else makes it try again, so a refusal says the same
-//! each time and costs little. Absent on purpose: keys. Until there are any, every key is as good as another.
+//! each time and costs little. Until there are keys, every key is as good as another. From then on it must be an event key,
+//! or an API key that may start any function; it stands in the path, as clients send it, or in `Authorization`, which keeps
+//! it out of the logs of whatever is in between.
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use dormouse_core::event::Seed;
 use dormouse_core::{EventId, limit};
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{Extensions, HeaderMap};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::body::{self, Limit};
-use super::envelope::{status, with_retry_after};
+use super::envelope::{status, with_headers};
+use crate::access::{credentials, guard};
 use crate::app::{App, Sent};
 use crate::problem::Problem;
 
@@ -45,7 +48,18 @@ const LIMIT: Limit = Limit {
     what: "the request of events",
 };
 
-pub(super) async fn send(State(app): State<App>, headers: HeaderMap, body: Body) -> Response {
+pub(super) async fn send(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    extensions: Extensions,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    if let Err(problem) = admit(&app, &key, &extensions, &headers).await {
+        // A client that still writes would not read the answer.
+        body::discard(body.into_data_stream()).await;
+        return refuse(&problem);
+    }
     match accept(app, &headers, body).await {
         Ok(sent) => Json(Accepted {
             ids: sent.ids,
@@ -65,7 +79,15 @@ pub(super) fn refuse(problem: &Problem) -> Response {
         code: problem.code,
         help: problem.help.as_deref(),
     };
-    with_retry_after(problem, (status(problem), Json(body)).into_response())
+    with_headers(problem, (status(problem), Json(body)).into_response())
+}
+
+/// Whether whoever sends may send events.
+async fn admit(app: &App, path: &str, extensions: &Extensions, headers: &HeaderMap) -> Result<(), Problem> {
+    let shown = credentials::header(headers).unwrap_or(path);
+    let keys = &app.inner().keys;
+    let access = keys.access(Some(shown), guard::address(extensions)).await?;
+    access.sends_events()
 }
 
 async fn accept(app: App, headers: &HeaderMap, body: Body) -> Result<Sent, Problem> {
@@ -163,19 +185,8 @@ impl Form {
 }
 
 async fn from_urlencoded(bytes: Bytes) -> Result<String, Problem> {
-    let mut request = Request::new(Body::from(bytes));
-    *request.method_mut() = Method::POST;
-    request.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/x-www-form-urlencoded"),
-    );
-    // Its size was checked when it was read.
-    DefaultBodyLimit::disable().apply(&mut request);
-    let axum::Form(pairs) = axum::Form::<Vec<(String, String)>>::from_request(request, &())
-        .await
-        .map_err(body::malformed)?;
     let mut form = Form::default();
-    for (name, value) in pairs {
+    for (name, value) in body::pairs(bytes).await? {
         form.add(name, value)?;
     }
     Ok(form.text())

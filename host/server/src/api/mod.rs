@@ -14,17 +14,20 @@
 //! | [`openapi`] | `/openapi.json`: all of these described |
 //! | [`absent`] | what a later release brings, answered as data |
 //! | [`view`], [`steps`] | what is shown of a run: pure |
-//! | [`envelope`], [`query`], [`body`], [`guard`] | shapes, parameters, bodies, other sites |
+//! | [`keys`], [`audit`] | keys, and who did what |
+//! | [`envelope`], [`query`], [`body`] | shapes, parameters, bodies |
 //!
-//! Absent on purpose: decisions (the commands of [`App`]), pages ([`crate::ui`]) and keys.
+//! Absent on purpose: decisions (the commands of [`App`]), pages ([`crate::ui`]), and who may use which route
+//! ([`crate::access`]).
 
 mod absent;
+mod audit;
 mod body;
 mod cancellations;
 mod envelope;
 mod events;
-mod guard;
 mod history;
+mod keys;
 mod modules;
 mod node;
 mod openapi;
@@ -42,18 +45,20 @@ mod view;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tower_http::cors::{Any, CorsLayer};
 
+use crate::access::guard::guard;
 use crate::app::App;
 use crate::problem::Problem;
 
-pub(crate) use envelope::Failed;
-pub(crate) use guard::same_site;
+pub(crate) use body::form;
+pub(crate) use envelope::{Failed, with_headers};
+pub(crate) use keys::{KeyView, RevokedView};
 pub(crate) use query::{Params, run_id};
 pub(crate) use steps::{AttemptView, StepView};
 pub(crate) use view::{LogView, RunView};
@@ -104,9 +109,10 @@ pub fn routes(app: App) -> Router {
         )
         .route("/cancellations/{id}", delete(cancellations::delete))
         .route("/signals", post(signals::send))
-        .route("/keys", get(absent::keys).post(absent::keys))
+        .route("/keys", get(keys::list).post(keys::create))
+        .route("/keys/{id}", delete(keys::revoke))
         .route("/grants", get(absent::grants).put(absent::grants))
-        .route("/audit", get(absent::audit))
+        .route("/audit", get(audit::list))
         .route("/schedules", get(schedules::list));
     let guarded = Router::new()
         .nest("/v1", v1)
@@ -117,7 +123,7 @@ pub fn routes(app: App) -> Router {
         .route("/metrics", get(node::metrics))
         .route("/openapi.json", get(openapi::document))
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn(guard::same_site));
+        .layer(from_fn_with_state(app.clone(), guard));
     let open = Router::new()
         .route("/e/{key}", post(events::send))
         .method_not_allowed_fallback(wrong_method_for_events)

@@ -1,5 +1,6 @@
 //! Modules and their versions: upload, activate, delete; and the functions that are active.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::body::{self, Limit};
 use super::envelope::{Answer, data};
 use super::query::{self, Params};
+use crate::access::Access;
+use crate::access::audit::Note;
 use crate::app::App;
 use crate::problem::Problem;
 
@@ -26,9 +29,6 @@ pub(super) const COMPONENT: Limit = Limit {
     code: "component-too-large",
     what: "the component",
 };
-
-/// Who uploads, as long as there are no keys to tell by.
-const UPLOADER: &str = "anonymous";
 
 /// A version as the API shows it.
 #[derive(Serialize)]
@@ -102,12 +102,13 @@ impl VersionView {
 }
 
 /// `GET /v1/modules`: each with its active version.
-pub(super) async fn list(State(app): State<App>, params: Params) -> Answer {
+pub(super) async fn list(State(app): State<App>, access: Access, params: Params) -> Answer {
     params.only(&[])?;
     let snapshot = app.registry().snapshot();
     let mut views: Vec<VersionView> = snapshot
         .modules
         .values()
+        .filter(|active| access.sees(&active.version.module))
         .map(|active| VersionView::of(active.version.clone(), &active.manifest.functions, None))
         .collect();
     views.sort_by(|a, b| a.module.cmp(&b.module));
@@ -115,14 +116,16 @@ pub(super) async fn list(State(app): State<App>, params: Params) -> Answer {
 }
 
 /// `GET /v1/functions`: of all active versions.
-pub(super) async fn functions(State(app): State<App>, params: Params) -> Answer {
+pub(super) async fn functions(State(app): State<App>, access: Access, params: Params) -> Answer {
     params.only(&["module"])?;
     let module = params.get("module").map(query::module).transpose()?;
+    module.map_or(Ok(()), |module| access.module(module))?;
     let snapshot = app.registry().snapshot();
     let mut views: Vec<FunctionView> = snapshot
         .modules
         .values()
         .filter(|active| module.is_none_or(|module| module == active.version.module))
+        .filter(|active| access.sees(&active.version.module))
         .flat_map(|active| {
             let Version { module, digest, .. } = &active.version;
             active
@@ -177,6 +180,7 @@ struct DeployedView {
 /// `PUT /v1/modules/{name}`: the body is the component. 201 for a new version, 200 for one that was there.
 pub(super) async fn upload(
     State(app): State<App>,
+    access: Access,
     Path(name): Path<String>,
     params: Params,
     headers: HeaderMap,
@@ -187,7 +191,10 @@ pub(super) async fn upload(
     let policy = policy(params.get("policy"))?;
     let message = message(&headers)?;
     let component = body::read(&headers, body, COMPONENT).await?;
-    let deployed = app.deploy(&module, component, UPLOADER, message, policy).await?;
+    let deployed = app
+        .deploy(&module, component, &access.signature(), message, policy)
+        .await?;
+    let note = Note::detail(deployed.version);
     let status = if deployed.new {
         StatusCode::CREATED
     } else {
@@ -206,7 +213,7 @@ pub(super) async fn upload(
         previous: deployed.previous,
         size: deployed.size,
     };
-    Ok((status, data(app.now(), view)).into_response())
+    Ok((status, Extension(note), data(app.now(), view)).into_response())
 }
 
 #[derive(Deserialize)]
@@ -242,16 +249,14 @@ pub(super) async fn activate(
     let version = query::digest(&asked.version)?;
     let (changed, policy) = app.activate(&module, version, policy).await?;
     let changed = matches!(changed, Changed::Done(_));
-    Ok(data(
-        app.now(),
-        ActivatedView {
-            module,
-            version,
-            active: true,
-            policy,
-            changed,
-        },
-    ))
+    let view = ActivatedView {
+        module,
+        version,
+        active: true,
+        policy,
+        changed,
+    };
+    Ok((Extension(Note::detail(version)), data(app.now(), view)).into_response())
 }
 
 #[derive(Serialize)]
@@ -314,7 +319,9 @@ pub(super) async fn invoke(
         event_id,
         function_id: name.to_string(),
     };
-    let mut response: Response = (StatusCode::ACCEPTED, data(app.now(), view)).into_response();
+    let note = Note::detail(run_id);
+    let mut response: Response =
+        (StatusCode::ACCEPTED, Extension(note), data(app.now(), view)).into_response();
     if let Ok(location) = HeaderValue::try_from(format!("/v1/runs/{run_id}")) {
         response.headers_mut().insert(LOCATION, location);
     }

@@ -79,9 +79,13 @@ pub(super) async fn dev(State(app): State<App>) -> Response {
         })
         .collect();
     functions.sort_unstable();
+    // Whoever asks shows no key.
+    if app.inner().keys.closed() {
+        functions.clear();
+    }
     Json(Dev {
         version: RELEASE,
-        authed: false,
+        authed: app.inner().keys.closed(),
         functions,
         handlers: [],
         is_single_node_service: true,

@@ -1,5 +1,6 @@
 //! `POST /v1/runs/{id}/rerun`: the run once more, from the beginning or from a step on.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::body;
 use super::envelope::{Answer, data};
 use super::query::{self, Params};
+use crate::access::audit::Note;
 use crate::app::App;
 
 #[derive(Default, Deserialize)]
@@ -49,7 +51,9 @@ pub(super) async fn rerun(
         event_id,
         rerun_of,
     };
-    let mut response: Response = (StatusCode::ACCEPTED, data(app.now(), view)).into_response();
+    let note = Note::detail(run_id);
+    let mut response: Response =
+        (StatusCode::ACCEPTED, Extension(note), data(app.now(), view)).into_response();
     if let Ok(location) = HeaderValue::try_from(format!("/v1/runs/{run_id}")) {
         response.headers_mut().insert(LOCATION, location);
     }

@@ -21,6 +21,7 @@ use super::query::{self, Params};
 use super::steps::Steps;
 use super::stream::Nudges;
 use super::view::{EntryView, LogView, MigrationView, RunView, SwapView};
+use crate::access::Access;
 use crate::app::App;
 use crate::problem::Problem;
 
@@ -32,25 +33,31 @@ const LOG_LINES: u32 = 1_000;
 const LOG_LINES_MAX: u32 = 10_000;
 
 /// `GET /v1/runs`, newest first.
-pub(super) async fn page(State(app): State<App>, params: Params) -> Answer {
+pub(super) async fn page(State(app): State<App>, access: Access, params: Params) -> Answer {
     params.only(&[
         "status", "function", "module", "phase", "parent", "limit", "cursor",
     ])?;
-    let (runs, cursor) = list(&app, &params).await?;
+    let (runs, cursor) = list(&app, &access, &params).await?;
     Ok(page_of(app.now(), runs, cursor))
 }
 
 /// A page of runs as the parameters ask for it, and what asks for the next.
 ///
 /// # Errors
-/// `invalid-query`, or the store's trouble.
-pub(crate) async fn list(app: &App, params: &Params) -> Result<(Vec<RunView>, Option<String>), Problem> {
+/// `invalid-query`; `forbidden` for a module that the key is not for; the store's trouble.
+pub(crate) async fn list(
+    app: &App,
+    access: &Access,
+    params: &Params,
+) -> Result<(Vec<RunView>, Option<String>), Problem> {
     let limit = params.limit()?;
     let (module, function) = params.function()?;
+    module.as_deref().map_or(Ok(()), |module| access.module(module))?;
     let filter = RunFilter {
         status: params.statuses()?,
         phase: params.phase()?,
         module,
+        modules: access.only(),
         function,
         event: None,
         parent: params.read("parent")?,
@@ -62,27 +69,33 @@ pub(crate) async fn list(app: &App, params: &Params) -> Result<(Vec<RunView>, Op
     let more = runs.len() > limit as usize;
     runs.truncate(limit as usize);
     let cursor = runs.last().filter(|_| more).map(|run| run.id.to_string());
-    Ok((runs.iter().map(RunView::of).collect(), cursor))
+    Ok((runs.iter().map(|run| RunView::of(run, access)).collect(), cursor))
 }
 
 /// `GET /v1/runs/{id}`; with `wait`, once it has ended or the time is over.
-pub(super) async fn one(State(app): State<App>, Path(id): Path<String>, params: Params) -> Answer {
+pub(super) async fn one(
+    State(app): State<App>,
+    access: Access,
+    Path(id): Path<String>,
+    params: Params,
+) -> Answer {
     params.only(&["wait"])?;
     let id = query::run_id(&id)?;
     if let Some(wait) = params.wait()? {
         ended_within(&app, id, wait.min(WAIT_MAX)).await?;
+        app.inner().keys.still(&access).await?;
     }
-    Ok(data(app.now(), whole(&app, id).await?))
+    Ok(data(app.now(), whole(&app, &access, id).await?))
 }
 
 /// A run with its steps.
 ///
 /// # Errors
 /// `not-found`, or the store's trouble.
-pub(crate) async fn whole(app: &App, id: RunId) -> Result<RunView, Problem> {
+pub(crate) async fn whole(app: &App, access: &Access, id: RunId) -> Result<RunView, Problem> {
     let run = find(app, id).await?;
     let steps = Steps::of(id, entries(app, &run, 0).await?);
-    let mut view = RunView::with_steps(&run, &steps);
+    let mut view = RunView::with_steps(&run, &steps, access);
     let known = Known::of(app, &run).await;
     let origin = known.origin(app, &run).await?;
     view.failed_run_id = origin.failed_run_id;
@@ -97,6 +110,7 @@ pub(crate) async fn whole(app: &App, id: RunId) -> Result<RunView, Problem> {
     let active = app.registry().snapshot().active(&run.function);
     view.migration = MigrationView::of(&run, active, &swaps);
     view.swaps = swaps.iter().map(SwapView::of).collect();
+    view.hide_swaps(access);
     Ok(view)
 }
 

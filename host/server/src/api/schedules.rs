@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::envelope::{Answer, data};
 use super::query::{self, Params};
+use crate::access::Access;
 use crate::app::{App, ScheduleState};
 
 #[derive(Serialize)]
@@ -69,13 +70,15 @@ impl ScheduleView {
 }
 
 /// `GET`: of all functions that are active, by their names.
-pub(super) async fn list(State(app): State<App>, params: Params) -> Answer {
+pub(super) async fn list(State(app): State<App>, access: Access, params: Params) -> Answer {
     params.only(&["module"])?;
     let module = params.get("module").map(query::module).transpose()?;
+    module.map_or(Ok(()), |module| access.module(module))?;
     let found = app.schedules().await?;
     let views: Vec<ScheduleView> = found
         .into_iter()
         .filter(|state| module.is_none_or(|module| module == state.active.function.module()))
+        .filter(|state| access.sees(state.active.function.module()))
         .map(ScheduleView::of)
         .collect();
     Ok(data(app.now(), views))

@@ -1,7 +1,9 @@
 //! `POST /v1/signals`: ends the wait of the one run that waits for a signal.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
+use axum::response::IntoResponse as _;
 use dormouse_core::{Json, RunId};
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
@@ -9,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::body;
 use super::envelope::{Answer, data};
 use super::query::Params;
+use crate::access::audit::Note;
 use crate::app::App;
 
 #[derive(Deserialize)]
@@ -28,5 +31,6 @@ pub(super) async fn send(State(app): State<App>, params: Params, headers: Header
     params.only(&[])?;
     let Signal { signal, data: sent } = body::json(&headers, body, None).await?;
     let run_id = app.signal(signal, sent.unwrap_or_else(Json::null)).await?;
-    Ok(data(app.now(), SignalledView { run_id }))
+    let note = Note::on(run_id);
+    Ok((Extension(note), data(app.now(), SignalledView { run_id })).into_response())
 }

@@ -11,6 +11,9 @@ use dormouse_core::run::{Phase, State, Status};
 use dormouse_core::{Failure, Json, Outcome, RunId, Seq, Timestamp, invoke};
 use serde::Serialize;
 
+use super::view::HIDDEN;
+use crate::access::Access;
+
 /// The kind of a step that is a body.
 pub(crate) const BODY: &str = "run";
 
@@ -39,6 +42,25 @@ pub(crate) struct StepView {
     pub(crate) output: Option<Json>,
     /// Its tries, in order. An operation has one.
     pub(crate) attempts: Vec<AttemptView>,
+}
+
+impl StepView {
+    /// Leaves out what whoever asks may not see.
+    pub(crate) fn hide(&mut self, access: &Access) {
+        if access.payloads() {
+            return;
+        }
+        self.input = None;
+        self.output = None;
+        for failure in self
+            .attempts
+            .iter_mut()
+            .filter_map(|attempt| attempt.error.as_mut())
+        {
+            HIDDEN.clone_into(&mut failure.message);
+            failure.details = None;
+        }
+    }
 }
 
 /// One try of a step.

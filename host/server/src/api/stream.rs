@@ -24,6 +24,7 @@ use super::query::{self, Params};
 use super::runs;
 use super::steps::Steps;
 use super::view::{LogView, RunView};
+use crate::access::Access;
 use crate::app::App;
 use crate::feed::{Change, Following};
 use crate::problem::Problem;
@@ -118,6 +119,7 @@ fn coalesce(last: Duration, between: Duration) -> Duration {
 /// `GET /v1/runs/{id}/stream`.
 pub(super) async fn stream(
     State(app): State<App>,
+    access: Access,
     Path(id): Path<String>,
     params: Params,
 ) -> Result<Response, Failed> {
@@ -126,7 +128,7 @@ pub(super) async fn stream(
     let nudges = Nudges::new(&app, id);
     // A run that is not there is answered as everywhere else, not in a stream.
     runs::find(&app, id).await?;
-    let follower = Follower::new(app, id, nudges);
+    let follower = Follower::new(app, access, id, nudges);
     Ok(Sse::new(follower.events())
         .keep_alive(KeepAlive::new().interval(HEARTBEAT))
         .into_response())
@@ -135,6 +137,7 @@ pub(super) async fn stream(
 /// What has been sent, and what is to be.
 struct Follower {
     app: App,
+    access: Access,
     id: RunId,
     nudges: Nudges,
     started: bool,
@@ -148,9 +151,10 @@ struct Follower {
 }
 
 impl Follower {
-    fn new(app: App, id: RunId, nudges: Nudges) -> Follower {
+    fn new(app: App, access: Access, id: RunId, nudges: Nudges) -> Follower {
         Follower {
             app,
+            access,
             id,
             nudges,
             started: false,
@@ -196,7 +200,7 @@ impl Follower {
             self.base = run.journal_base;
             self.next_entry = run.journal_base;
         }
-        let view = RunView::of(&run);
+        let view = RunView::of(&run, &self.access);
         if self.sent.as_ref() != Some(&view) {
             self.queue("run", &view);
             self.sent = Some(view);
@@ -204,7 +208,7 @@ impl Follower {
         self.entries(&run).await?;
         self.lines().await?;
         if run.state.status.is_terminal() {
-            self.queue("done", &RunView::with_steps(&run, &self.steps));
+            self.queue("done", &RunView::with_steps(&run, &self.steps, &self.access));
             self.finished = true;
         }
         Ok(())
@@ -221,7 +225,8 @@ impl Follower {
             changed.extend((0..self.steps.len()).filter(|index| self.closes(*index, run)));
         }
         for index in changed {
-            if let Some(step) = self.steps.get(index, run.state) {
+            if let Some(mut step) = self.steps.get(index, run.state) {
+                step.hide(&self.access);
                 self.queue("step", &step);
             }
         }
@@ -235,6 +240,9 @@ impl Follower {
     }
 
     async fn lines(&mut self) -> Result<(), Problem> {
+        if !self.access.payloads() {
+            return Ok(());
+        }
         loop {
             let lines = self.app.store().logs(self.id, self.next_line, LOG_BATCH).await?;
             let full = lines.len() == LOG_BATCH as usize;

@@ -12,6 +12,7 @@ use dormouse_store::read::{Run, StoredEvent};
 use serde::{Deserialize, Serialize};
 
 use super::steps::{BODY, StepView, Steps};
+use crate::access::Access;
 
 /// A run as the API shows it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -67,14 +68,18 @@ pub(crate) struct RunView {
     /// Its steps. Not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) steps: Option<Vec<StepView>>,
+    /// Outputs and messages are left out: whoever asks may not see payloads.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) hidden: bool,
     /// The state the words above say.
     #[serde(skip)]
     pub(crate) state: State,
 }
 
 impl RunView {
-    /// A run without its steps.
-    pub(crate) fn of(run: &Run) -> RunView {
+    /// A run without its steps, as far as whoever asks may see it.
+    pub(crate) fn of(run: &Run, access: &Access) -> RunView {
+        let payloads = access.payloads();
         RunView {
             run_id: run.id,
             function_id: run.function.to_string(),
@@ -87,26 +92,38 @@ impl RunView {
             on_failure_run_id: None,
             status: run.state.status.as_str(),
             phase: run.state.phase.map(|phase| phase.as_str()),
-            reason: run.reason.clone(),
+            // It may name a key that was made of an event.
+            reason: run.reason.clone().filter(|_| payloads),
             wake_at: run.wake_at,
             queued_at: run.queued_at,
             run_started_at: run.started_at,
             ended_at: run.ended_at,
-            output: run.output.clone(),
-            error: run.error.clone(),
+            output: run.output.clone().filter(|_| payloads),
+            error: run.error.clone().map(|error| shown(error, access)),
             migration: None,
             swaps: Vec::new(),
             steps: None,
+            hidden: !payloads,
             state: run.state,
         }
     }
 
     /// A run with its steps.
-    pub(crate) fn with_steps(run: &Run, steps: &Steps) -> RunView {
-        let steps = steps.all(run.state).collect();
+    pub(crate) fn with_steps(run: &Run, steps: &Steps, access: &Access) -> RunView {
+        let mut steps: Vec<StepView> = steps.all(run.state).collect();
+        steps.iter_mut().for_each(|step| step.hide(access));
         RunView {
             steps: Some(steps),
-            ..RunView::of(run)
+            ..RunView::of(run, access)
+        }
+    }
+
+    /// Leaves out of its swaps what whoever asks may not see.
+    pub(crate) fn hide_swaps(&mut self, access: &Access) {
+        let of_migration = self.migration.iter_mut().map(|migration| &mut migration.error);
+        let of_swaps = self.swaps.iter_mut().map(|swap| &mut swap.error);
+        for error in of_migration.chain(of_swaps) {
+            *error = error.take().map(|error| shown(error, access));
         }
     }
 
@@ -173,6 +190,21 @@ impl SwapView {
             outcome: if swap.stayed.is_some() { "stayed" } else { "moved" },
             error: swap.stayed.clone(),
         }
+    }
+}
+
+/// What stands in the place of a message that may have somebody's data in it.
+pub(crate) const HIDDEN: &str = "(hidden: the key was made without --payloads)";
+
+/// A run's error, as far as whoever asks may see it: a guest's message and details are payloads.
+fn shown(error: RunError, access: &Access) -> RunError {
+    match access.payloads() {
+        true => error,
+        false => RunError {
+            message: HIDDEN.to_owned(),
+            details: None,
+            ..error
+        },
     }
 }
 
@@ -375,7 +407,7 @@ pub(crate) struct EventView {
 
 impl EventView {
     /// An event.
-    pub(crate) fn of(event: StoredEvent) -> EventView {
+    pub(crate) fn of(event: StoredEvent, access: &Access) -> EventView {
         /// The members of the payload that no column has.
         #[derive(Default, Deserialize)]
         struct Payload {
@@ -384,10 +416,15 @@ impl EventView {
             v: Option<Json>,
         }
         // The payload was made by us; one that cannot be read is shown without those members.
-        let payload: Payload = event.payload.read().unwrap_or_default();
+        let payload: Payload = match access.payloads() {
+            true => event.payload.read().unwrap_or_default(),
+            false => Payload::default(),
+        };
+        // Somebody's own id may be anything, too.
+        let external_id = event.external_id.filter(|_| access.payloads());
         EventView {
             internal_id: event.id,
-            id: event.external_id.unwrap_or_else(|| event.id.to_string()),
+            id: external_id.unwrap_or_else(|| event.id.to_string()),
             name: event.name,
             data: payload.data,
             user: payload.user,

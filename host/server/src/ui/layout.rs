@@ -7,6 +7,7 @@ use dormouse_core::run::Phase;
 use maud::{DOCTYPE, Markup, html};
 
 use super::assets::{ICON_URL, SCRIPT_URL, STYLE_URL};
+use crate::access::Access;
 use crate::api::RunView;
 
 /// Where in the navigation a page is.
@@ -17,8 +18,8 @@ pub(super) enum Tab {
     None,
 }
 
-/// A whole page.
-pub(super) fn page(title: &str, tab: Tab, body: &Markup) -> Markup {
+/// A whole page. `access` is of whoever looks at it, where that is known.
+pub(super) fn page(title: &str, tab: Tab, access: Option<&Access>, body: &Markup) -> Markup {
     let current = |own: Tab| (own == tab).then_some("page");
     html! {
         (DOCTYPE)
@@ -41,6 +42,12 @@ pub(super) fn page(title: &str, tab: Tab, body: &Markup) -> Markup {
                         a href="/runs" aria-current=[current(Tab::Runs)] { "Runs" }
                     }
                     span #connection.muted role="status" {}
+                    @if let Some(access) = access.filter(|access| access.id().is_some()) {
+                        form.sign-out method="post" action="/sign-out" {
+                            span.muted { (access.name()) } " "
+                            button type="submit" { "Sign out" }
+                        }
+                    }
                 }
                 main #main tabindex="-1" { (body) }
             }

@@ -5,6 +5,7 @@
 //! | [`overview`] | `/` |
 //! | [`runs`] | `/runs`: the list, with its filters in the URL |
 //! | [`run`] | `/runs/{id}`: one run, live, and its two buttons |
+//! | [`signing`] | `/sign-in`, `/sign-out` |
 //! | [`layout`] | what all pages share: frame, status, times, durations |
 //! | [`payload`] | JSON as people read it |
 //! | [`live`] | the stream that tells a list that something changed |
@@ -20,15 +21,17 @@ mod overview;
 mod payload;
 mod run;
 mod runs;
+pub(crate) mod signing;
 
 use axum::Router;
-use axum::middleware::{from_fn, map_response};
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, RETRY_AFTER, X_FRAME_OPTIONS};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_FRAME_OPTIONS};
 use http::{HeaderValue, StatusCode};
 use maud::html;
 
+use crate::access::guard::guard;
 use crate::api;
 use crate::app::App;
 use crate::problem::Problem;
@@ -49,9 +52,11 @@ pub fn routes(app: App) -> Router {
         .route("/runs/{id}/fragment", get(run::fragment))
         .route("/runs/{id}/cancel", post(run::cancel))
         .route("/runs/{id}/wake", post(run::wake))
+        .route("/sign-in", get(signing::page).post(signing::sign_in))
+        .route("/sign-out", post(signing::sign_out))
         .route("/assets/{name}", get(assets::asset))
         .method_not_allowed_fallback(api::wrong_method)
-        .layer(from_fn(api::same_site))
+        .layer(from_fn_with_state(app.clone(), guard))
         .layer(map_response(finish))
         .with_state(app)
 }
@@ -87,6 +92,7 @@ impl IntoResponse for Failed {
 pub(crate) fn problem_page(problem: &Problem) -> Response {
     let title = match problem.status {
         404 => "Not found",
+        401 | 403 => "Not allowed",
         400..=499 => "That did not work",
         _ => "Something is wrong",
     };
@@ -102,11 +108,8 @@ pub(crate) fn problem_page(problem: &Problem) -> Response {
         }
     };
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = (status, layout::page(title, layout::Tab::None, &body)).into_response();
+    let mut response = (status, layout::page(title, layout::Tab::None, None, &body)).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, POLICY);
-    if let Some(seconds) = problem.retry_after {
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    response
+    api::with_headers(problem, response)
 }

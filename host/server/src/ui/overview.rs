@@ -7,42 +7,56 @@ use dormouse_store::read::RunFilter;
 use maud::{Markup, html};
 
 use super::{Failed, layout};
+use crate::access::Access;
 use crate::api::RunView;
 use crate::app::App;
 
 /// How many runs stand on the overview.
 const RECENT: u32 = 10;
 
-pub(super) async fn page(State(app): State<App>) -> Result<Markup, Failed> {
+pub(super) async fn page(State(app): State<App>, access: Access) -> Result<Markup, Failed> {
     let body = html! {
-        div data-stream="/overview/stream" data-fragment="/overview/fragment" { (content(&app).await?) }
+        div data-stream="/overview/stream" data-fragment="/overview/fragment" { (content(&app, &access).await?) }
     };
-    Ok(layout::page("Overview", layout::Tab::Overview, &body))
+    Ok(layout::page(
+        "Overview",
+        layout::Tab::Overview,
+        Some(&access),
+        &body,
+    ))
 }
 
-pub(super) async fn fragment(State(app): State<App>) -> Result<Markup, Failed> {
-    content(&app).await
+pub(super) async fn fragment(State(app): State<App>, access: Access) -> Result<Markup, Failed> {
+    content(&app, &access).await
 }
 
-async fn content(app: &App) -> Result<Markup, Failed> {
-    let counts = app.store().counts().await?;
+async fn content(app: &App, access: &Access) -> Result<Markup, Failed> {
+    // They are of all modules.
+    let counts = match access.modules() {
+        None => Some(app.store().counts().await?),
+        Some(_) => None,
+    };
     let runs = app
         .store()
         .runs(RunFilter {
+            modules: access.only(),
             limit: RECENT,
             ..RunFilter::default()
         })
         .await?;
-    let runs: Vec<RunView> = runs.iter().map(RunView::of).collect();
+    let runs: Vec<RunView> = runs.iter().map(|run| RunView::of(run, access)).collect();
     let snapshot = app.registry().snapshot();
-    let mut modules: Vec<_> = snapshot.modules.values().collect();
+    let mut modules: Vec<_> = snapshot
+        .modules
+        .values()
+        .filter(|active| access.sees(&active.version.module))
+        .collect();
     modules.sort_by(|a, b| a.version.module.cmp(&b.version.module));
     let now = app.now();
-    let live: u64 = counts.live.iter().sum();
     Ok(html! {
         h1 { "Overview" }
-        section aria-labelledby="phases" {
-            h2 #phases { "Runs in flight " span.count { (live) } }
+        @if let Some(counts) = &counts { section aria-labelledby="phases" {
+            h2 #phases { "Runs in flight " span.count { (counts.live.iter().sum::<u64>()) } }
             ul.tiles {
                 @for phase in Phase::ALL {
                     @let count = counts.live[phase as usize];
@@ -55,7 +69,7 @@ async fn content(app: &App) -> Result<Markup, Failed> {
             @if let Some(oldest) = counts.oldest_ready {
                 p.muted { "The oldest ready run has waited " (layout::duration(now.since(oldest))) "." }
             }
-        }
+        } }
         section aria-labelledby="recent" {
             h2 #recent { "Latest runs" }
             @if runs.is_empty() {

@@ -2,17 +2,21 @@
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
+use dormouse_core::key::Role;
 use dormouse_core::run::Phase;
 use dormouse_core::{EventId, Json, RunId, Timestamp};
 use maud::{Markup, html};
 
 use super::{Failed, layout, payload};
+use crate::access::Access;
 use crate::api::{self, AttemptView, LogView, RunView, StepView};
 use crate::app::App;
 use crate::problem::Problem;
 
 /// All that the page shows.
 struct Shown {
+    /// Whoever looks may do something about it.
+    operates: bool,
     run: RunView,
     /// What it was started with: of a batch, all events.
     events: Vec<(EventId, Json)>,
@@ -21,8 +25,12 @@ struct Shown {
     now: Timestamp,
 }
 
-pub(super) async fn page(State(app): State<App>, Path(id): Path<String>) -> Result<Markup, Failed> {
-    let shown = gather(&app, &id).await?;
+pub(super) async fn page(
+    State(app): State<App>,
+    access: Access,
+    Path(id): Path<String>,
+) -> Result<Markup, Failed> {
+    let shown = gather(&app, &access, &id).await?;
     let id = shown.run.run_id;
     // A run that has ended changes no more.
     let stream = shown
@@ -36,12 +44,17 @@ pub(super) async fn page(State(app): State<App>, Path(id): Path<String>) -> Resu
     Ok(layout::page(
         &format!("{} {id}", shown.run.function_id),
         layout::Tab::Runs,
+        Some(&access),
         &body,
     ))
 }
 
-pub(super) async fn fragment(State(app): State<App>, Path(id): Path<String>) -> Result<Markup, Failed> {
-    Ok(content(&gather(&app, &id).await?))
+pub(super) async fn fragment(
+    State(app): State<App>,
+    access: Access,
+    Path(id): Path<String>,
+) -> Result<Markup, Failed> {
+    Ok(content(&gather(&app, &access, &id).await?))
 }
 
 pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Failed> {
@@ -75,27 +88,31 @@ fn id_of(text: &str) -> Result<RunId, Problem> {
     api::run_id(text).map_err(|_| Problem::not_found("run", text))
 }
 
-async fn gather(app: &App, id: &str) -> Result<Shown, Problem> {
+async fn gather(app: &App, access: &Access, id: &str) -> Result<Shown, Problem> {
     let id = id_of(id)?;
-    let run = api::whole_run(app, id).await?;
-    let events = match &run.event_ids {
-        Some(_) => app
-            .store()
-            .batch(id)
-            .await?
-            .into_iter()
-            .map(|event| (event.id, event.payload))
-            .collect(),
-        None => app
-            .store()
-            .event(run.event_id)
-            .await?
-            .map(|event| (event.id, event.payload))
-            .into_iter()
-            .collect(),
-    };
-    let (logs, more_logs) = api::log_page(app, id).await?;
+    let run = api::whole_run(app, access, id).await?;
+    let (mut events, mut logs, mut more_logs) = (Vec::new(), Vec::new(), false);
+    if access.payloads() {
+        events = match &run.event_ids {
+            Some(_) => app
+                .store()
+                .batch(id)
+                .await?
+                .into_iter()
+                .map(|event| (event.id, event.payload))
+                .collect(),
+            None => app
+                .store()
+                .event(run.event_id)
+                .await?
+                .map(|event| (event.id, event.payload))
+                .into_iter()
+                .collect(),
+        };
+        (logs, more_logs) = api::log_page(app, id).await?;
+    }
     Ok(Shown {
+        operates: access.at_least(Role::Operator).is_ok(),
         run,
         events,
         logs,
@@ -106,6 +123,7 @@ async fn gather(app: &App, id: &str) -> Result<Shown, Problem> {
 
 fn content(shown: &Shown) -> Markup {
     let Shown {
+        operates,
         run,
         events,
         logs,
@@ -136,7 +154,8 @@ fn content(shown: &Shown) -> Markup {
                 @if let Some(handler) = run.on_failure_run_id { " · " a href={ "/runs/" (handler) } { "Failure handled by" } }
             } }
         }
-        (buttons(run))
+        @if *operates { (buttons(run)) }
+        @if run.hidden { p.muted { "Event data, outputs, messages and logs are hidden: the key was made without payloads." } }
         @if let Some(error) = &run.error {
             section.error aria-labelledby="error" {
                 h2 #error { "Error " code { (error.code) } }
@@ -162,7 +181,7 @@ fn content(shown: &Shown) -> Markup {
         (versions(run))
         section aria-labelledby="logs" {
             h2 #logs { "Logs " span.count { (logs.len()) @if *more_logs { "+" } } }
-            @if logs.is_empty() { p.muted { "The function has logged nothing." } } @else { (log(logs)) }
+            @if run.hidden { } @else if logs.is_empty() { p.muted { "The function has logged nothing." } } @else { (log(logs)) }
             @if *more_logs {
                 p { a href={ "/v1/runs/" (run.run_id) "/logs?limit=10000" } { "More as JSON" } }
             }

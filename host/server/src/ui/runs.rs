@@ -5,18 +5,20 @@ use dormouse_core::run::{Phase, Status};
 use maud::{Markup, html};
 
 use super::{Failed, layout};
+use crate::access::Access;
 use crate::api::{self, Params};
 use crate::app::App;
 
-pub(super) async fn page(State(app): State<App>, params: Params) -> Result<Markup, Failed> {
+pub(super) async fn page(State(app): State<App>, access: Access, params: Params) -> Result<Markup, Failed> {
     params.only(&[
         "status", "function", "module", "phase", "parent", "limit", "cursor",
     ])?;
-    let (runs, cursor) = api::list_runs(&app, &params).await?;
+    let (runs, cursor) = api::list_runs(&app, &access, &params).await?;
     let statuses = params.statuses()?;
     let phase = params.phase()?;
     let (module, function) = params.function()?;
     let mut modules: Vec<String> = app.registry().snapshot().modules.keys().cloned().collect();
+    modules.retain(|module| access.sees(module));
     // A module that is filtered by may have nothing active.
     modules.extend(module.clone());
     modules.sort_unstable();
@@ -61,7 +63,7 @@ pub(super) async fn page(State(app): State<App>, params: Params) -> Result<Marku
             @if let Some(cursor) = &cursor { a href=(address(&params, Some(cursor))) rel="next" { "Older →" } }
         }
     };
-    Ok(layout::page("Runs", layout::Tab::Runs, &body))
+    Ok(layout::page("Runs", layout::Tab::Runs, Some(&access), &body))
 }
 
 /// This list's address, at another place in it.
@@ -83,7 +85,7 @@ fn address(params: &Params, cursor: Option<&str>) -> String {
 }
 
 /// A value as a query string has it. What is kept has been checked: words, names and numbers.
-fn escaped(value: &str) -> String {
+pub(super) fn escaped(value: &str) -> String {
     value.bytes().fold(String::new(), |mut out, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));

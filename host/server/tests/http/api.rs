@@ -603,9 +603,7 @@ async fn many_runs_are_cancelled_with_one_request(server: &TestServer) {
 
 async fn what_a_later_release_brings_is_told_apart_from_a_mistake(server: &TestServer) {
     for (method, path) in [
-        ("GET", "/v1/keys".to_owned()),
         ("GET", "/v1/grants".to_owned()),
-        ("GET", "/v1/audit".to_owned()),
         ("PUT", "/v1/modules/shop?policy=restart".to_owned()),
     ] {
         let answer = server.send(method, &path, &[], b"").await;

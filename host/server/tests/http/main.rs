@@ -3,10 +3,13 @@
 //! Most tests have a server of their own, in this process, on a port of its own. The client writes bytes, so that it can
 //! write wrong ones.
 
+mod access;
 mod api;
+mod audit;
 mod bad;
 mod clients;
 mod error_pages;
+mod keys;
 mod openapi;
 mod pages;
 mod server;

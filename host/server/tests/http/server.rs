@@ -31,7 +31,8 @@ pub(crate) struct TestServer {
     /// Runs that stood in the store before the server started.
     pub(crate) runs: Runs,
     stop: CancellationToken,
-    _dir: tempfile::TempDir,
+    ended: tokio::task::JoinHandle<Result<(), dormouse_server::StartError>>,
+    dir: Option<tempfile::TempDir>,
 }
 
 /// One run of each kind, written by a node that then left.
@@ -53,12 +54,32 @@ impl Drop for TestServer {
 
 impl TestServer {
     pub(crate) async fn start() -> TestServer {
+        TestServer::with(async |_| {}).await
+    }
+
+    /// On a store that has more in it than those runs.
+    pub(crate) async fn with(prepare: impl AsyncFnOnce(&dyn Store)) -> TestServer {
         let dir = tempfile::tempdir().expect("a directory");
         let store = SqliteStore::open(SqliteOptions::new(dir.path()))
             .await
             .expect("a store");
         let store: Arc<dyn Store> = Arc::new(store);
         let runs = fill(&*store).await;
+        prepare(&*store).await;
+        TestServer::on(store, dir, runs).await
+    }
+
+    /// The same on Postgres, a node of `database`.
+    pub(crate) async fn on_postgres(database: &str, prepare: impl AsyncFnOnce(&dyn Store)) -> TestServer {
+        let options = dormouse_store::postgres::Options::new(database);
+        let store = dormouse_store::PostgresStore::open(options).await;
+        let store: Arc<dyn Store> = Arc::new(store.expect("a store"));
+        let runs = fill(&*store).await;
+        prepare(&*store).await;
+        TestServer::on(store, tempfile::tempdir().expect("a directory"), runs).await
+    }
+
+    async fn on(store: Arc<dyn Store>, dir: tempfile::TempDir, runs: Runs) -> TestServer {
         let mut options = Options::new(dir.path());
         options.listen = vec![([127, 0, 0, 1], 0).into()];
         let tuning = Tuning {
@@ -68,14 +89,33 @@ impl TestServer {
         let server = Server::start(options, tuning).await.expect("the server starts");
         let address = server.addresses()[0];
         let stop = CancellationToken::new();
-        tokio::spawn(server.run(stop.clone()));
+        let ended = tokio::spawn(server.run(stop.clone()));
         TestServer {
             address,
             store,
             runs,
             stop,
-            _dir: dir,
+            ended,
+            dir: Some(dir),
         }
+    }
+
+    /// Another node of the same database.
+    pub(crate) async fn second(&self, database: &str) -> TestServer {
+        let options = dormouse_store::postgres::Options::new(database);
+        let store = dormouse_store::PostgresStore::open(options).await;
+        let dir = tempfile::tempdir().expect("a directory");
+        TestServer::on(Arc::new(store.expect("a store")), dir, self.runs).await
+    }
+
+    /// Ends it and starts another on the same data.
+    pub(crate) async fn restart(mut self) -> TestServer {
+        self.stop.cancel();
+        let ended = (&mut self.ended).await.expect("it ends");
+        ended.expect("it ends in order");
+        let dir = self.dir.take().expect("it is there until then");
+        let store = SqliteStore::open(SqliteOptions::new(dir.path())).await;
+        TestServer::on(Arc::new(store.expect("a store")), dir, self.runs).await
     }
 
     /// Makes the version of the module `shop` that is kept the active one, as another node would.

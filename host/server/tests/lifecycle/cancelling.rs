@@ -21,7 +21,7 @@ async fn done(running: &Running, id: CancellationId) -> Cancellation {
             .server
             .app()
             .store()
-            .cancellations(100)
+            .cancellations(dormouse_store::cancellation::CancellationFilter::newest(100))
             .await
             .expect("lists");
         let found = all.into_iter().find(|cancellation| cancellation.id == id);

@@ -22,6 +22,7 @@ pub(crate) mod ending;
 pub(crate) mod ends;
 pub(crate) mod execute;
 pub(crate) mod ingest;
+pub(crate) mod keys;
 pub(crate) mod limits;
 pub(crate) mod pausing;
 pub(crate) mod queue;

@@ -1,14 +1,17 @@
 //! What may be asked of the writer, and what it answers.
 
+use dormouse_core::key::{Key, KeyId};
 use dormouse_core::swap::Policy;
 use dormouse_core::{Digest, FunctionName, Json, RunId, Seq, Timestamp};
 
+use crate::audit;
 use crate::cancellation::{Cancellation, CancellationId, Examined, NewCancellation};
 use crate::command::{Commanded, Orphans};
 use crate::cron::{NewSchedules, Tick, Ticked};
 use crate::ends::{Expired, Tell, Told};
 use crate::execute::{Append, Appended};
 use crate::ingest::{Created, Ingest};
+use crate::key;
 use crate::registry::{Changed, NewVersion, Stored};
 use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNode, Standing};
 
@@ -51,6 +54,9 @@ pub(crate) enum Request {
     Activate(String, Digest, Option<Policy>, Timestamp),
     DeleteVersion(String, Digest),
     PutConfig(Json, Timestamp),
+    CreateKey(Key),
+    RevokeKey(KeyId, Timestamp),
+    Record(audit::Record),
     Probe(Timestamp),
     Prune(Timestamp, u32),
 }
@@ -118,4 +124,6 @@ pub(crate) enum Answer {
     Stored(Stored),
     Changed(Changed),
     Revision(i64),
+    KeyCreated(key::Created),
+    KeyRevoked(key::Revoked),
 }

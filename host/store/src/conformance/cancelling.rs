@@ -6,7 +6,7 @@ use dormouse_core::run::Status;
 use dormouse_core::{EventId, RunId, Timestamp};
 
 use super::fixture::{Fixture, at, function};
-use crate::cancellation::{Cancellation, Examined, NewCancellation};
+use crate::cancellation::{Cancellation, CancellationFilter, Examined, NewCancellation};
 use crate::contract::Store;
 
 /// A cancellation of the shop's orders, asked for at a time after all runs so far.
@@ -61,7 +61,11 @@ pub(super) async fn many_runs_are_cancelled_in_batches_once_each(store: Arc<dyn 
     };
     assert_eq!(stored, expected);
     assert_eq!(
-        fixture.store.cancellations(10).await.expect("lists"),
+        fixture
+            .store
+            .cancellations(CancellationFilter::newest(10))
+            .await
+            .expect("lists"),
         std::slice::from_ref(&expected)
     );
     // Two nodes examine the same batch: each run is cancelled, and counted, once.
@@ -101,7 +105,14 @@ pub(super) async fn many_runs_are_cancelled_in_batches_once_each(store: Arc<dyn 
         cancelled: 5,
         ..expected
     };
-    assert_eq!(fixture.store.cancellations(10).await.expect("lists"), [done]);
+    assert_eq!(
+        fixture
+            .store
+            .cancellations(CancellationFilter::newest(10))
+            .await
+            .expect("lists"),
+        [done]
+    );
     assert_eq!(fixture.store.next_cancellation(3).await.expect("reads"), None);
 }
 
@@ -163,7 +174,11 @@ pub(super) async fn a_cancellation_is_about_runs_from_before_it_within_its_bound
         .await
         .expect("stores");
     assert_eq!(work_off(&fixture, 10, at(2001)).await, []);
-    let newest = fixture.store.cancellations(1).await.expect("lists");
+    let newest = fixture
+        .store
+        .cancellations(CancellationFilter::newest(1))
+        .await
+        .expect("lists");
     assert_eq!((newest[0].id, newest[0].done_at), (nothing.id, Some(at(2001))));
 }
 
@@ -186,5 +201,12 @@ pub(super) async fn a_deleted_cancellation_cancels_nothing_more(store: Arc<dyn S
     );
     assert_eq!(fixture.get(run).await.state.status, Status::Scheduled);
     assert_eq!(fixture.store.next_cancellation(3).await.expect("reads"), None);
-    assert_eq!(fixture.store.cancellations(10).await.expect("lists"), []);
+    assert_eq!(
+        fixture
+            .store
+            .cancellations(CancellationFilter::newest(10))
+            .await
+            .expect("lists"),
+        []
+    );
 }

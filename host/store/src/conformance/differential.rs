@@ -33,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 88] = [
+const KINDS: [&str; 92] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -120,6 +120,10 @@ const KINDS: [&str; 88] = [
     "delete-version",
     "component",
     "config",
+    "create-key",
+    "key-refused",
+    "revoke-key",
+    "record",
     "probe",
     "prune",
 ];
@@ -195,6 +199,7 @@ mod cancelling;
 mod carried;
 mod ending;
 mod ends;
+mod keys;
 mod pausing;
 mod reads;
 mod slotting;
@@ -315,7 +320,8 @@ impl Pair {
     async fn operate(&mut self) {
         match self.random.below(100) {
             0 => self.nodes().await,
-            1..=19 => self.ingest().await,
+            1..=18 => self.ingest().await,
+            19 => self.keys().await,
             20..=21 => self.ticking().await,
             22 => match self.random.one_in(3) {
                 true => self.expire().await,

@@ -15,6 +15,7 @@ mod fixture;
 mod gathering;
 mod ingestion;
 mod invoking;
+mod keys;
 mod limiting;
 mod pausing;
 mod random;
@@ -189,6 +190,10 @@ checks![
     versions::a_deleted_version_can_come_back,
     versions::components_are_kept_by_digest,
     versions::the_same_configuration_has_one_revision,
+    keys::the_first_key_is_an_admin_s_and_the_last_such_is_kept,
+    keys::of_two_who_revoke_each_other_one_stays,
+    keys::records_are_kept_in_order_and_never_changed,
+    keys::lists_are_of_the_modules_that_are_asked_for,
     upkeep::lists_are_newest_first_and_narrow,
     upkeep::counts_are_of_what_lives,
     upkeep::pruning_takes_all_that_belongs_to_a_run,

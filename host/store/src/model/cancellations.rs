@@ -3,7 +3,7 @@
 use dormouse_core::RunId;
 
 use super::World;
-use crate::cancellation::{Batch, Cancellation, Candidate, Examined, NewCancellation};
+use crate::cancellation::{Batch, Cancellation, CancellationFilter, Candidate, Examined, NewCancellation};
 use crate::command::Commanded;
 use crate::error::Result;
 
@@ -34,11 +34,17 @@ impl World {
         shown
     }
 
-    pub(super) fn cancellations(&self, limit: u32) -> Vec<Cancellation> {
+    pub(super) fn cancellations(&self, filter: &CancellationFilter) -> Vec<Cancellation> {
+        let meant = |shown: &Cancellation| {
+            filter.id.is_none_or(|id| shown.id == id)
+                && (filter.modules.as_ref())
+                    .is_none_or(|modules| modules.iter().any(|module| module == shown.function.module()))
+        };
         let newest = self.cancellations.values().rev();
         newest
             .map(|cancellation| cancellation.shown.clone())
-            .take(limit as usize)
+            .filter(meant)
+            .take(filter.limit as usize)
             .collect()
     }
 

@@ -8,6 +8,7 @@ mod cancellations;
 mod cron;
 mod ending;
 mod ends;
+mod keys;
 mod pausing;
 mod run;
 mod runs;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dormouse_core::flow::{Gate, Standing as Limit};
 use dormouse_core::journal::Record;
+use dormouse_core::key::{Key, KeyId};
 use dormouse_core::swap::{Policy, Swap};
 use dormouse_core::system::Kinds;
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
@@ -33,7 +35,10 @@ use tokio::sync::watch;
 use self::cancellations::ModelCancellation;
 use self::cron::ModelSchedule;
 use self::run::ModelRun;
-use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
+use crate::audit;
+use crate::cancellation::{
+    Batch, Cancellation, CancellationFilter, CancellationId, Examined, NewCancellation,
+};
 use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
 use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
@@ -41,6 +46,7 @@ use crate::ends::{Expired, Tell, Told, Untold};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
+use crate::key::{self, Keys};
 use crate::read::{BatchEvent, Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{
@@ -81,6 +87,10 @@ struct World {
     cancellations: BTreeMap<CancellationId, ModelCancellation>,
     schedules: BTreeMap<(FunctionName, String), ModelSchedule>,
     components: HashMap<Digest, Vec<u8>>,
+    keys: Vec<Key>,
+    /// Keys that were made or revoked so far.
+    key_changes: i64,
+    audit: BTreeMap<audit::RecordId, audit::Record>,
 }
 
 impl World {
@@ -300,8 +310,8 @@ impl Store for MemoryStore {
         Ok(self.world()?.put_cancellation(cancellation))
     }
 
-    async fn cancellations(&self, limit: u32) -> Result<Vec<Cancellation>> {
-        Ok(self.world()?.cancellations(limit))
+    async fn cancellations(&self, filter: CancellationFilter) -> Result<Vec<Cancellation>> {
+        Ok(self.world()?.cancellations(&filter))
     }
 
     async fn delete_cancellation(&self, id: CancellationId) -> Result<bool> {
@@ -407,6 +417,27 @@ impl Store for MemoryStore {
         Ok(index.and_then(|index| world.configs.get(index)).cloned())
     }
 
+    async fn create_key(&self, key: Key) -> Result<key::Created> {
+        Ok(self.world()?.create_key(key))
+    }
+
+    async fn revoke_key(&self, id: KeyId, now: Timestamp) -> Result<key::Revoked> {
+        Ok(self.world()?.revoke_key(id, now))
+    }
+
+    async fn keys(&self, known: Option<i64>) -> Result<Option<Keys>> {
+        Ok(self.world()?.keys(known))
+    }
+
+    async fn record(&self, record: audit::Record) -> Result<()> {
+        self.world()?.record(record);
+        Ok(())
+    }
+
+    async fn records(&self, filter: audit::Filter) -> Result<Vec<audit::Record>> {
+        Ok(self.world()?.records(&filter))
+    }
+
     async fn glance(&self, runs: &[RunId]) -> Result<Vec<Glance>> {
         let world = self.world()?;
         let asked: BTreeSet<&RunId> = runs.iter().collect();
@@ -461,6 +492,8 @@ impl Store for MemoryStore {
         let chosen = world.runs.values().rev().map(|run| &run.shown).filter(|run| {
             (filter.status.is_empty() || filter.status.contains(&run.state.status))
                 && filter.phase.is_none_or(|phase| run.state.phase == Some(phase))
+                && (filter.modules.as_ref())
+                    .is_none_or(|modules| modules.iter().any(|module| module == run.function.module()))
                 && filter.module.as_ref().is_none_or(|module| {
                     run.function.module() == module
                         && filter

@@ -15,7 +15,9 @@ use crate::batch;
 use crate::batch::ingest::Small as _;
 use crate::batch::runs::{Work, function_name, place};
 use crate::batch::throttles::waiting;
-use crate::cancellation::{Batch, Cancellation, CancellationId, Candidate, Examined, NewCancellation};
+use crate::cancellation::{
+    Batch, Cancellation, CancellationFilter, CancellationId, Candidate, Examined, NewCancellation,
+};
 use crate::error::Result;
 
 /// The cells of [`read`].
@@ -64,12 +66,21 @@ pub(super) async fn delete(conn: &mut Conn, id: CancellationId) -> Attempt<u64> 
     .await
 }
 
-pub(super) async fn list(conn: &mut Conn, limit: u32) -> Attempt<Vec<Cancellation>> {
+pub(super) async fn list(conn: &mut Conn, filter: &CancellationFilter) -> Attempt<Vec<Cancellation>> {
     let rows = conn
         .fetch(
-            concat!("SELECT ", columns!(), " ORDER BY c.id DESC LIMIT $1"),
+            concat!(
+                "SELECT ",
+                columns!(),
+                " WHERE ($2 = 0 OR f.module = ANY($3)) AND ($4 = 0 OR c.id = $5) ORDER BY c.id DESC LIMIT $1"
+            ),
             |args| {
-                args.int(limit.into());
+                let modules = filter.modules.as_deref().unwrap_or_default();
+                args.int(filter.limit.into())
+                    .int(filter.modules.is_some().into())
+                    .texts(modules.iter().map(String::as_str))
+                    .int(filter.id.is_some().into())
+                    .key(filter.id.unwrap_or(EventId::from_bytes([0; 16])));
             },
         )
         .await?;

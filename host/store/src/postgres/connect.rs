@@ -29,7 +29,7 @@ const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 pub type Migration = (i64, &'static str, &'static str);
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [Migration; 14] = [
+const MIGRATIONS: [Migration; 15] = [
     (
         1,
         "initial",
@@ -99,6 +99,11 @@ const MIGRATIONS: [Migration; 14] = [
         14,
         "swaps",
         include_str!("../../../../migrations/postgres/0014_swaps.sql"),
+    ),
+    (
+        15,
+        "keys",
+        include_str!("../../../../migrations/postgres/0015_keys.sql"),
     ),
 ];
 

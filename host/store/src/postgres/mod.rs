@@ -11,6 +11,7 @@
 //! | `waits` | what runs wait for, and which locks keep events from missing it |
 //! | `limits`, `throttles` | what flow control remembers, and whom it holds back; which locks keep nodes from granting the same twice |
 //! | `ingest`, `execute`, `schedule`, `cron`, `command`, `registry`, `components`, `upkeep` | what each write does |
+//! | `keys` | keys, and who did what |
 //! | `read` | what pages show |
 //! | `sql`, `fault` | how values go there and back; what errors mean |
 //!
@@ -31,6 +32,7 @@ mod execute;
 mod fault;
 mod hints;
 mod ingest;
+mod keys;
 mod limits;
 mod marks;
 mod pausing;
@@ -56,6 +58,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
+use dormouse_core::key::{Key, KeyId};
 use dormouse_core::swap::{Policy, Swap};
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::{Notify, watch};
@@ -67,9 +70,12 @@ use self::marks::Marks;
 use self::readers::Readers;
 use self::sql::{Cells, Conn};
 use self::writer::Writer;
+use crate::audit;
 use crate::batch::queue::{Queue, queue};
 use crate::batch::request::{Answer, Request};
-use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
+use crate::cancellation::{
+    Batch, Cancellation, CancellationFilter, CancellationId, Examined, NewCancellation,
+};
 use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
 use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
@@ -77,6 +83,7 @@ use crate::ends::{Expired, Tell, Told, Untold};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
+use crate::key::{self, Keys};
 use crate::read::{BatchEvent, Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{
@@ -431,8 +438,8 @@ impl Store for PostgresStore {
         expect!(self.queue.submit(request).await, Answer::Cancellation(cancellation) => cancellation)
     }
 
-    async fn cancellations(&self, limit: u32) -> Result<Vec<Cancellation>> {
-        on!(self.readers, () conn => cancellations::list(conn, limit)).await
+    async fn cancellations(&self, filter: CancellationFilter) -> Result<Vec<Cancellation>> {
+        on!(self.readers, (filter) conn => cancellations::list(conn, &filter)).await
     }
 
     async fn delete_cancellation(&self, id: CancellationId) -> Result<bool> {
@@ -538,6 +545,27 @@ impl Store for PostgresStore {
 
     async fn config(&self, revision: i64) -> Result<Option<Json>> {
         on!(self.readers, () conn => registry::config(conn, revision)).await
+    }
+
+    async fn create_key(&self, key: Key) -> Result<key::Created> {
+        expect!(self.queue.submit(Request::CreateKey(key)).await, Answer::KeyCreated(created) => created)
+    }
+
+    async fn revoke_key(&self, id: KeyId, now: Timestamp) -> Result<key::Revoked> {
+        expect!(self.queue.submit(Request::RevokeKey(id, now)).await, Answer::KeyRevoked(revoked) => revoked)
+    }
+
+    async fn keys(&self, known: Option<i64>) -> Result<Option<Keys>> {
+        // Not among the reads of pages, which may be long: requests wait for it.
+        on!(self.desk, () conn => keys::keys(conn, known)).await
+    }
+
+    async fn record(&self, record: audit::Record) -> Result<()> {
+        expect!(self.queue.submit(Request::Record(record)).await, Answer::Done => ())
+    }
+
+    async fn records(&self, filter: audit::Filter) -> Result<Vec<audit::Record>> {
+        on!(self.readers, (filter) conn => keys::records(conn, &filter)).await
     }
 
     async fn glance(&self, runs: &[RunId]) -> Result<Vec<Glance>> {

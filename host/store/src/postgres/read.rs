@@ -147,16 +147,20 @@ pub(super) async fn runs(conn: &mut Conn, filter: &RunFilter) -> Attempt<Vec<Run
         conditions.push(format!("r.id < ${}", args.len()));
     }
     let narrowed = live_only || unhappy_only || filter.event.is_some() || filter.parent.is_some();
-    let mut functions = None;
+    let mut of = Vec::new();
     if let Some(module) = &filter.module {
         args.text(module);
-        let mut of = format!("f.module = ${}", args.len());
+        of.push(format!("f.module = ${}", args.len()));
         if let Some(function) = &filter.function {
             args.text(function);
-            of += &format!(" AND f.function = ${}", args.len());
+            of.push(format!("f.function = ${}", args.len()));
         }
-        functions = Some(of);
     }
+    if let Some(modules) = &filter.modules {
+        args.texts(modules.iter().map(String::as_str));
+        of.push(format!("f.module = ANY(${})", args.len()));
+    }
+    let functions = (!of.is_empty()).then(|| of.join(" AND "));
     args.int(filter.limit.into());
     let limit = args.len();
     let all_of = |conditions: &[String]| match conditions.is_empty() {

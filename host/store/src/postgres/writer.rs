@@ -21,7 +21,7 @@ use super::marks::Marks;
 use super::singletons::Singletons;
 use super::sql::{Cells, Conn, Key};
 use super::{
-    cancellations, command, cron, ending, ends, ingest, pausing, registry, runs, schedule, singletons,
+    cancellations, command, cron, ending, ends, ingest, keys, pausing, registry, runs, schedule, singletons,
     upkeep, waits, windows,
 };
 use crate::batch;
@@ -590,6 +590,12 @@ impl Writer {
             }
             Request::PutConfig(document, now) => {
                 Answer::Revision(registry::put_config(conn, document, *now).await?)
+            }
+            Request::CreateKey(key) => Answer::KeyCreated(keys::create(conn, key).await?),
+            Request::RevokeKey(id, now) => Answer::KeyRevoked(keys::revoke(conn, *id, *now).await?),
+            Request::Record(record) => {
+                keys::record(conn, record).await?;
+                Answer::Done
             }
             Request::Probe(now) => {
                 upkeep::probe(conn, *now).await?;

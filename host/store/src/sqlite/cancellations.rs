@@ -7,13 +7,15 @@ use sqlx::sqlite::SqliteRow;
 use super::cache::Cache;
 use super::execute::Writing;
 use super::runs::{flush, load};
-use super::sql::{Cells, execute, fetch};
+use super::sql::{Cells, execute, fetch, list_text};
 use super::throttles;
 use crate::batch;
 use crate::batch::ingest::Small as _;
 use crate::batch::runs::{Work, function_name, place};
 use crate::batch::throttles::waiting;
-use crate::cancellation::{Batch, Cancellation, CancellationId, Candidate, Examined, NewCancellation};
+use crate::cancellation::{
+    Batch, Cancellation, CancellationFilter, CancellationId, Candidate, Examined, NewCancellation,
+};
 use crate::error::Result;
 
 /// The cells of [`read`].
@@ -65,12 +67,22 @@ pub(super) async fn delete(conn: &mut SqliteConnection, id: CancellationId) -> R
     .await
 }
 
-pub(super) async fn list(conn: &mut SqliteConnection, limit: u32) -> Result<Vec<Cancellation>> {
+pub(super) async fn list(
+    conn: &mut SqliteConnection,
+    filter: &CancellationFilter,
+) -> Result<Vec<Cancellation>> {
     let rows = fetch(
         conn,
-        concat!("SELECT ", columns!(), " ORDER BY c.id DESC LIMIT ?"),
+        concat!(
+            "SELECT ",
+            columns!(),
+            " WHERE (?2 IS NULL OR f.module IN (SELECT value FROM json_each(?2))) AND (?3 IS NULL OR c.id = ?3) \
+             ORDER BY c.id DESC LIMIT ?1"
+        ),
         |args| {
-            args.int(limit.into());
+            args.int(filter.limit.into())
+                .text_or_null(filter.modules.as_deref().map(list_text).as_deref())
+                .bytes_or_null(filter.id.map(EventId::to_bytes).as_ref().map(<[u8; 16]>::as_slice));
         },
     )
     .await?;

@@ -26,7 +26,7 @@ const STATEMENTS: usize = 400;
 const ROW_BUFFER: usize = 1 << 15;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 15] = [
+const MIGRATIONS: [(i64, &str, &str); 16] = [
     (
         1,
         "initial",
@@ -101,6 +101,11 @@ const MIGRATIONS: [(i64, &str, &str); 15] = [
         15,
         "swaps",
         include_str!("../../../../migrations/sqlite/0015_swaps.sql"),
+    ),
+    (
+        16,
+        "keys",
+        include_str!("../../../../migrations/sqlite/0016_keys.sql"),
     ),
 ];
 

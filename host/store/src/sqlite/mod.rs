@@ -27,6 +27,7 @@ mod execute;
 mod fault;
 mod ingest;
 mod journal;
+mod keys;
 mod limits;
 mod lock;
 mod pausing;
@@ -51,6 +52,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
+use dormouse_core::key::{Key, KeyId};
 use dormouse_core::swap::{Policy, Swap};
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
@@ -60,9 +62,12 @@ use tokio::sync::watch;
 
 use self::components::Components;
 use self::writer::Writer;
+use crate::audit;
 use crate::batch::queue::Queue;
 use crate::batch::request::{Answer, Request};
-use crate::cancellation::{Batch, Cancellation, CancellationId, Examined, NewCancellation};
+use crate::cancellation::{
+    Batch, Cancellation, CancellationFilter, CancellationId, Examined, NewCancellation,
+};
 use crate::command::{Commanded, Orphans};
 use crate::contract::Store;
 use crate::cron::{NewSchedules, Schedule, Tick, Ticked};
@@ -70,6 +75,7 @@ use crate::ends::{Expired, Tell, Told, Untold};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, LogLine};
 use crate::ingest::{Created, Ingest};
+use crate::key::{self, Keys};
 use crate::read::{BatchEvent, Counts, Decided, EventFilter, Run, RunFilter, StoredEvent};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{
@@ -309,8 +315,8 @@ impl Store for SqliteStore {
         expect!(self.queue.submit(request).await, Answer::Cancellation(cancellation) => cancellation)
     }
 
-    async fn cancellations(&self, limit: u32) -> Result<Vec<Cancellation>> {
-        self.read(async |conn| cancellations::list(conn, limit).await)
+    async fn cancellations(&self, filter: CancellationFilter) -> Result<Vec<Cancellation>> {
+        self.read(async |conn| cancellations::list(conn, &filter).await)
             .await
     }
 
@@ -416,6 +422,26 @@ impl Store for SqliteStore {
     async fn config(&self, revision: i64) -> Result<Option<Json>> {
         self.read(async |conn| registry::config(conn, revision).await)
             .await
+    }
+
+    async fn create_key(&self, key: Key) -> Result<key::Created> {
+        expect!(self.queue.submit(Request::CreateKey(key)).await, Answer::KeyCreated(created) => created)
+    }
+
+    async fn revoke_key(&self, id: KeyId, now: Timestamp) -> Result<key::Revoked> {
+        expect!(self.queue.submit(Request::RevokeKey(id, now)).await, Answer::KeyRevoked(revoked) => revoked)
+    }
+
+    async fn keys(&self, known: Option<i64>) -> Result<Option<Keys>> {
+        self.read(async |conn| keys::keys(conn, known).await).await
+    }
+
+    async fn record(&self, record: audit::Record) -> Result<()> {
+        expect!(self.queue.submit(Request::Record(record)).await, Answer::Done => ())
+    }
+
+    async fn records(&self, filter: audit::Filter) -> Result<Vec<audit::Record>> {
+        self.read(async |conn| keys::records(conn, &filter).await).await
     }
 
     async fn glance(&self, runs: &[RunId]) -> Result<Vec<Glance>> {

@@ -5,7 +5,7 @@ use dormouse_core::{EventId, Json, RunId, Timestamp};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use super::sql::{Cells, Rows, fetch, fetch_dynamic};
+use super::sql::{Cells, Rows, fetch, fetch_dynamic, list_text};
 use crate::batch::runs::{SHARD, function_name, place, state};
 use crate::error::{Error, Result};
 use crate::execute::LogLine;
@@ -129,9 +129,9 @@ pub(super) async fn runs(conn: &mut SqliteConnection, filter: &RunFilter) -> Res
         || !filter.status.is_empty() && filter.status.iter().all(|status| !status.is_terminal());
     let unhappy_only =
         !filter.status.is_empty() && filter.status.iter().all(|status| *status >= Status::Failed);
-    let functions = match &filter.module {
-        Some(module) => Some(function_ids(conn, module, filter.function.as_deref()).await?),
-        None => None,
+    let functions = match filter.module.is_some() || filter.modules.is_some() {
+        true => Some(function_ids(conn, filter).await?),
+        false => None,
     };
     // SQLite has no plan for a list without members from an index that it is told to use.
     if functions.as_ref().is_some_and(Vec::is_empty) {
@@ -167,12 +167,17 @@ pub(super) async fn runs(conn: &mut SqliteConnection, filter: &RunFilter) -> Res
     Ok(found)
 }
 
-async fn function_ids(conn: &mut SqliteConnection, module: &str, function: Option<&str>) -> Result<Vec<i64>> {
+async fn function_ids(conn: &mut SqliteConnection, filter: &RunFilter) -> Result<Vec<i64>> {
+    // A function is one of a module that is given.
+    let function = filter.function.as_deref().filter(|_| filter.module.is_some());
     let rows = fetch(
         conn,
-        "SELECT id FROM functions WHERE module = ?1 AND (?2 IS NULL OR function = ?2)",
+        "SELECT id FROM functions WHERE (?1 IS NULL OR module = ?1) AND (?2 IS NULL OR function = ?2) \
+         AND (?3 IS NULL OR module IN (SELECT value FROM json_each(?3)))",
         |args| {
-            args.text(module).text_or_null(function);
+            args.text_or_null(filter.module.as_deref())
+                .text_or_null(function)
+                .text_or_null(filter.modules.as_deref().map(list_text).as_deref());
         },
     )
     .await?;

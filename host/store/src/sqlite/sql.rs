@@ -244,6 +244,11 @@ impl<'r> Cells<'r> {
     }
 }
 
+/// Texts as one value, for `json_each`.
+pub(super) fn list_text(texts: &[String]) -> String {
+    serde_json::Value::from(texts).to_string()
+}
+
 /// A single statement with its values, executed.
 pub(super) async fn execute(
     conn: &mut SqliteConnection,

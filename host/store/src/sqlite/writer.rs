@@ -14,7 +14,8 @@ use super::cache::Cache;
 use super::execute::Writing;
 use super::sql::execute;
 use super::{
-    cancellations, command, cron, ending, ends, ingest, pausing, registry, runs, schedule, upkeep, waits,
+    cancellations, command, cron, ending, ends, ingest, keys, pausing, registry, runs, schedule, upkeep,
+    waits,
 };
 use crate::batch;
 use crate::batch::queue::{Inbox, Queue, queue};
@@ -405,6 +406,12 @@ impl Writer {
             Request::PutConfig(document, now) => {
                 Answer::Revision(registry::put_config(conn, document, *now).await?)
             }
+            Request::CreateKey(key) => Answer::KeyCreated(keys::create(conn, key).await?),
+            Request::RevokeKey(id, now) => Answer::KeyRevoked(keys::revoke(conn, *id, *now).await?),
+            Request::Record(record) => {
+                keys::record(conn, record).await?;
+                Answer::Done
+            }
             Request::Probe(now) => {
                 upkeep::probe(conn, *now).await?;
                 Answer::Done
@@ -422,6 +429,9 @@ fn may_free_slots(request: &Request) -> bool {
             | Request::FireTimers(_)
             | Request::Heartbeat(..)
             | Request::Probe(_)
+            | Request::CreateKey(_)
+            | Request::RevokeKey(..)
+            | Request::Record(_)
             | Request::Signal(..)
             | Request::Prune(..)
             | Request::PutSchedules(_)

@@ -8,12 +8,17 @@
 //! |---|---|
 //! | `x-data` | the answer 200, or `x-status`, with this as `data` of the envelope |
 //! | `x-errors` | an answer in the shape of errors, or `x-error-schema`, for each of these statuses |
+//!
+//! Who may use a route, and what it answers to others, comes from the table that each request is held against.
 
 use std::sync::OnceLock;
 
 use axum::response::{IntoResponse, Response};
+use http::Method;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
+
+use crate::access::table::{About, Needs, Rule, rule};
 
 /// Version, descriptions of errors, and what several rooms name.
 const BASE: &str = include_str!("base.json");
@@ -44,7 +49,9 @@ fn whole() -> Value {
         let mut room = read(room);
         move_into(&mut document["components"]["schemas"], room["schemas"].take());
         for (path, mut item) in members(room["paths"].take()) {
-            for operation in item.as_object_mut().into_iter().flat_map(Map::values_mut) {
+            for (method, operation) in item.as_object_mut().into_iter().flatten() {
+                let method = Method::from_bytes(method.to_uppercase().as_bytes());
+                protect(operation, rule(&method.unwrap_or_default(), &path));
                 spell_out(operation, &errors);
             }
             paths.insert(path, item);
@@ -55,6 +62,47 @@ fn whole() -> Value {
         components.remove("errors");
     }
     document
+}
+
+/// Says who may use an operation, and what others are answered.
+fn protect(operation: &mut Value, rule: &Rule) {
+    let (security, statuses, role) = match rule.needs {
+        // Said all the same: otherwise what holds for the whole document would.
+        Needs::Nothing => (json!([]), &[][..], None),
+        Needs::Events => (json!([{ "eventKey": [] }, {}]), &[401, 403, 429, 503][..], None),
+        Needs::Role(role) => (
+            json!([{ "apiKey": [] }, { "session": [] }]),
+            &[401, 403, 429, 503][..],
+            Some(role),
+        ),
+    };
+    operation["security"] = security;
+    if let Some(role) = role {
+        let mut words = vec![format!("Takes the role {}.", role.as_str())];
+        match rule.about {
+            About::Everything => words.push("Not for keys that are limited to modules.".to_owned()),
+            About::Module(_) | About::Run => {
+                words.push("A key that is limited to modules: only of these.".to_owned());
+            }
+            About::Chosen => {}
+        }
+        if rule.payloads {
+            words.push("Takes the permission to see payloads.".to_owned());
+        }
+        let before = operation["description"].as_str();
+        words.splice(0..0, before.map(str::to_owned));
+        operation["description"] = words.join(" ").into();
+    }
+    if statuses.is_empty() {
+        return;
+    }
+    let mut errors = operation["x-errors"].as_array().cloned().unwrap_or_default();
+    for status in statuses {
+        if !errors.contains(&json!(status)) {
+            errors.push(json!(status));
+        }
+    }
+    operation["x-errors"] = errors.into();
 }
 
 /// Writes an operation's short forms out.

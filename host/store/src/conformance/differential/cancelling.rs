@@ -3,7 +3,7 @@
 use dormouse_core::{Digest, EventId};
 
 use super::{MODULES, Pair};
-use crate::cancellation::{Examined, NewCancellation};
+use crate::cancellation::{CancellationFilter, Examined, NewCancellation};
 use crate::conformance::fixture::function;
 
 impl Pair {
@@ -31,7 +31,7 @@ impl Pair {
     }
 
     async fn delete_cancellation(&mut self) {
-        let listed = both!(self, cancellations(8)).expect("lists");
+        let listed = both!(self, cancellations(CancellationFilter::newest(8))).expect("lists");
         let Some(id) = self.random.pick(&listed).map(|cancellation| cancellation.id) else {
             return;
         };

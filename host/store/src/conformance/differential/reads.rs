@@ -4,6 +4,7 @@ use dormouse_core::run::{Phase, Status};
 use dormouse_core::{RunId, Timestamp};
 
 use super::{MODULES, Pair, RUNS_MAX};
+use crate::cancellation::CancellationFilter;
 use crate::read::{EventFilter, RunFilter};
 
 impl Pair {
@@ -16,9 +17,15 @@ impl Pair {
         both!(self, untold(10_000)).expect("lists");
         both!(self, next_deadline()).expect("reads");
         both!(self, upcoming_timers(Timestamp::MAX, 10_000)).expect("reads");
-        both!(self, cancellations(1_000)).expect("lists");
+        both!(self, cancellations(CancellationFilter::newest(1_000))).expect("lists");
+        self.compare_keys().await;
         for module in MODULES {
             both!(self, versions(module)).expect("reads");
+            let of_module = CancellationFilter {
+                modules: Some(vec![module.to_owned()]),
+                ..CancellationFilter::newest(1_000)
+            };
+            both!(self, cancellations(of_module.clone())).expect("lists");
         }
         let all = RunFilter {
             limit: 10_000,
@@ -87,6 +94,8 @@ impl Pair {
             filter.phase = bit(2).then_some(Phase::Sleeping);
             filter.module = bit(3).then(|| "shop".to_owned());
             filter.function = (bit(3) && bit(4)).then(|| "f1".to_owned());
+            filter.modules =
+                bit(1).then(|| vec!["stock".to_owned(), "shop".to_owned()][usize::from(bit(2))..].to_vec());
             filter.before = before.filter(|_| bit(5));
             filter.event = event.map(|(id, _)| id).filter(|_| self.random.one_in(8));
             both!(self, runs(filter.clone())).expect("lists");

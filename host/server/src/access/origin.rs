@@ -1,33 +1,27 @@
-//! Keeps other web sites out. While a server is open on loopback, what protects it from a page that its user happens to
-//! look at is that browsers say where a request comes from.
+//! Keeps other web sites out. What protects a server that is open on loopback, or somebody who has signed in, from a page
+//! that its user happens to look at is that browsers say where a request comes from.
 //!
 //! Programs that are not browsers say nothing of the kind and are let through. `/e` is not guarded: the contract has it
 //! open to every origin.
 
-use axum::extract::Request;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use http::header::{HOST, ORIGIN};
+use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 
-use super::envelope::Failed;
 use crate::problem::Problem;
 
-/// Lets a request through that changes nothing, or that does not come from another site.
-pub(crate) async fn same_site(request: Request, next: Next) -> Response {
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    let problem = if reads {
-        None
-    } else {
-        check(request.headers(), request.uri()).err()
-    };
-    match problem {
-        None => next.run(request).await,
-        Some(problem) => Failed(problem).into_response(),
+/// Refuses a request that would change something and comes from another site.
+///
+/// # Errors
+/// `cross-site`.
+pub(super) fn check(parts: &Parts) -> Result<(), Problem> {
+    match parts.method {
+        Method::GET | Method::HEAD | Method::OPTIONS => Ok(()),
+        _ => same_site(&parts.headers, &parts.uri),
     }
 }
 
-fn check(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+fn same_site(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
     // Sent by browsers to https and loopback addresses only, and no page can forge it: where it stands, it decides. That
     // also lets the pages work behind a proxy that serves them over https under a name of its own.
     if let Some(site) = headers.get("sec-fetch-site") {
@@ -86,7 +80,7 @@ mod tests {
                 )
             })
             .collect();
-        check(&headers, &Uri::from_static("/")).is_ok()
+        same_site(&headers, &Uri::from_static("/")).is_ok()
     }
 
     #[test]
