@@ -26,12 +26,11 @@ const DEPLOY_TIMEOUT: Duration = Duration::from_secs(300);
 const PIECE_BYTES: usize = 64 << 10;
 
 /// What happens to runs in flight when another version becomes active.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Policy {
-    /// They end on the version that they began on
-    #[default]
+    /// They end on the version that they have
     Pin,
-    /// They go over to the new version where it agrees with their journals
+    /// They go over to the new version with the next thing they do, where it agrees with their journals
     Migrate,
     /// They begin again on the new version
     Restart,
@@ -61,9 +60,9 @@ pub(crate) struct Deploy {
     #[arg(long, value_name = "NAME")]
     module: Option<String>,
 
-    /// What happens to runs in flight
-    #[arg(long, value_enum, default_value_t)]
-    policy: Policy,
+    /// What happens to runs in flight; when not given, `pin`, or what was said before where the version is active already
+    #[arg(long, value_enum)]
+    policy: Option<Policy>,
 
     /// A note for people, kept with the version
     #[arg(short, long, value_name = "TEXT")]
@@ -104,11 +103,7 @@ impl Deploy {
         } else {
             client.request(Method::PUT, &["v1", "modules", module])
         };
-        // The default is what the server does unasked.
-        let request = request.query(
-            "policy",
-            (self.policy != Policy::Pin).then(|| self.policy.as_str()),
-        );
+        let request = request.query("policy", self.policy.map(Policy::as_str));
         let message = match &self.message {
             Some(text) => Some(HeaderValue::from_bytes(text.as_bytes()).map_err(|_| {
                 Failure::usage("the message has characters that a header cannot carry")
@@ -176,6 +171,7 @@ fn tell(data: &Value, module: &str, client: &Client) -> String {
             short_digest(previous)
         ),
     });
+    terminal::say(in_flight(data));
     for function in data["functions"].as_array().into_iter().flatten() {
         let id = function
             .as_str()
@@ -192,18 +188,23 @@ fn tell(data: &Value, module: &str, client: &Client) -> String {
     version
 }
 
+/// What becomes of runs in flight, as the server has answered.
+pub(crate) fn in_flight(data: &Value) -> &'static str {
+    match data["policy"].as_str() {
+        Some("migrate") => {
+            "  runs in flight go over to it with the next thing they do, where it agrees with their journals"
+        }
+        Some("restart") => "  runs in flight begin again on it",
+        _ => "  runs in flight end on the version that they have",
+    }
+}
+
 /// `hello_world.wasm` is the module `hello-world`.
 fn name_of_file(file: &Path) -> String {
     file.file_stem()
         .unwrap_or_default()
         .to_string_lossy()
         .replace('_', "-")
-}
-
-impl std::fmt::Display for Policy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Global;
 use crate::client::Client;
-use crate::deploy::Policy;
+use crate::deploy::{Policy, in_flight};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::{Format, Table, ago, short_digest, text};
 use crate::terminal;
@@ -37,9 +37,9 @@ pub(crate) struct Activate {
     /// The version: its digest, or as much of its beginning as no other version shares
     version: String,
 
-    /// What happens to runs in flight
-    #[arg(long, value_enum, default_value_t)]
-    policy: Policy,
+    /// What happens to runs in flight; when not given, `pin`, or what was said before where the version is active already
+    #[arg(long, value_enum)]
+    policy: Option<Policy>,
 }
 
 #[derive(Debug, Args)]
@@ -95,10 +95,14 @@ async fn versions(client: &Client, module: &str, format: Format) -> Outcome {
         let mut table = Table::new(&["version", "", "size", "uploaded", "live runs", "message"]);
         for version in data.as_array().into_iter().flatten() {
             let digest = text(version, "version");
-            let active = if version["active"] == true { "active" } else { "" };
+            let active = match (version["active"] == true, version["policy"].as_str()) {
+                (false, _) => String::new(),
+                (true, None | Some("pin")) => "active".to_owned(),
+                (true, Some(policy)) => format!("active, {policy}"),
+            };
             let (size, uploaded) = (size(version), ago(version, "uploaded_at"));
             let (runs, message) = (text(version, "live_runs"), text(version, "message"));
-            table.row([short_digest(&digest), active, &size, &uploaded, &runs, &message]);
+            table.row([short_digest(&digest), &active, &size, &uploaded, &runs, &message]);
         }
         table.text("no versions")
     })
@@ -107,15 +111,13 @@ async fn versions(client: &Client, module: &str, format: Format) -> Outcome {
 impl Activate {
     async fn run(self, client: &Client, format: Format) -> Outcome {
         let version = resolve(client, &self.module, &self.version).await?;
-        let body = json!({"version": version, "policy": self.policy.as_str()});
+        let body = json!({"version": version, "policy": self.policy.map(Policy::as_str)});
         let request = client.request(Method::POST, &["v1", "modules", &self.module, "activate"]);
         let data = request.json(&body).data().await?;
         let module = &self.module;
         format.write(&data, || {
-            terminal::say(format!(
-                "{module} is now at {}; runs in flight end on their own version",
-                short_digest(&version)
-            ));
+            terminal::say(format!("{module} is now at {}", short_digest(&version)));
+            terminal::say(in_flight(&data));
             version.clone()
         })
     }

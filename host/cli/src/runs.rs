@@ -256,6 +256,7 @@ fn describe(run: &Run, data: &Value) -> String {
     line("function", &run.function_id);
     line("version", short_digest(&run.version));
     line("status", &run.state());
+    line("goes to", &migration(data));
     line("reason", run.reason.as_deref().unwrap_or_default());
     line("event", run.event_id.as_deref().unwrap_or_default());
     line("rerun of", &text(data, "original_run_id"));
@@ -287,6 +288,8 @@ fn describe(run: &Run, data: &Value) -> String {
             line("", &frame);
         }
     }
+    let swaps = data["swaps"].as_array().into_iter().flatten();
+    lines.extend(swaps.map(swap));
     if !run.steps.is_empty() {
         lines.push("steps".to_owned());
         let width = run
@@ -318,8 +321,40 @@ fn describe(run: &Run, data: &Value) -> String {
     }
 }
 
+/// What becomes of the run because another version of its module is active.
+fn migration(data: &Value) -> String {
+    let migration = &data["migration"];
+    let to = text(migration, "to");
+    match migration["state"].as_str() {
+        Some("due") => format!("{} with the next thing it does", short_digest(&to)),
+        Some(_) => format!(
+            "nowhere: it stays where it is and not at {}, because {}",
+            short_digest(&to),
+            text(&migration["error"], "message")
+        ),
+        None => String::new(),
+    }
+}
+
+/// A version that the run went over to, or could not.
+fn swap(swap: &Value) -> String {
+    let to = text(swap, "to");
+    let to = short_digest(&to);
+    match swap["outcome"].as_str() {
+        Some("stayed") => format!("stayed    not at {to}: {}", text(&swap["error"], "message")),
+        _ => {
+            let from = text(swap, "from");
+            format!(
+                "moved     from {} to {to}, with entry {}",
+                short_digest(&from),
+                swap["seq"]
+            )
+        }
+    }
+}
+
 /// What a journal's table tells of an entry beside its columns. The hash is for programs.
-const WHAT: [&str; 7] = [
+const WHAT: [&str; 8] = [
     "operation",
     "occurrence",
     "attempt",
@@ -327,6 +362,7 @@ const WHAT: [&str; 7] = [
     "input",
     "output",
     "error",
+    "version",
 ];
 
 async fn journal(client: &Client, run: &str, format: Format) -> Outcome {

@@ -20,6 +20,7 @@
 //! | [`condition`] | CEL over events: which expressions are taken, and whether one holds |
 //! | [`manifest`] | what a module says of its functions, and whether that makes sense |
 //! | [`rerun`] | what a rerun takes over from an earlier run |
+//! | [`swap`] | what becomes of runs in flight when another version becomes active |
 //! | [`step`], [`operation`], [`invoke`], [`fetch`] | the options of a body, and what an operation asks for |
 //! | [`failure`], [`json`], [`id`], [`digest`], [`name`], [`time`] | the values the rooms speak of |
 //! | [`limit`] | every limit by name, with its default and its reason |
@@ -47,6 +48,7 @@ pub mod rerun;
 pub mod retry;
 pub mod run;
 pub mod step;
+pub mod swap;
 pub mod system;
 pub mod time;
 pub mod trigger;

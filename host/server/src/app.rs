@@ -15,6 +15,7 @@ use dormouse_core::event::{self, Seed};
 use dormouse_core::flow::Decision;
 use dormouse_core::journal::Entry;
 use dormouse_core::run::State;
+use dormouse_core::swap::Policy;
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp, limit};
 use dormouse_engine::{Engine, Instances};
 use dormouse_store::Store;
@@ -266,7 +267,8 @@ impl App {
         }
     }
 
-    /// Uploads a component as a module's new active version. Runs in flight finish on the version they have.
+    /// Uploads a component as a module's new active version. What becomes of runs in flight is the policy's to say; without
+    /// one, it is `pin`, or what it was where the version is active already.
     ///
     /// # Errors
     /// The first check it fails; nothing is left behind then.
@@ -276,6 +278,7 @@ impl App {
         component: Bytes,
         uploaded_by: &str,
         message: Option<String>,
+        policy: Option<Policy>,
     ) -> Result<Deployed, Problem> {
         self.accepting()?;
         let (app, module, uploaded_by) = (self.clone(), module.to_owned(), uploaded_by.to_owned());
@@ -283,7 +286,7 @@ impl App {
             let deployed = app
                 .0
                 .registry
-                .deploy(&module, component, &uploaded_by, message, app.now())
+                .deploy(&module, component, &uploaded_by, message, policy, app.now())
                 .await?;
             app.activated(&module).await;
             Ok(deployed)
@@ -314,14 +317,23 @@ impl App {
         preflighter.look(module, candidate, sample).await
     }
 
-    /// Makes a kept version active.
+    /// Makes a kept version active, with a policy as [`App::deploy`] takes it. Answers with the policy in force, too.
     ///
     /// # Errors
     /// `not-found`, or why it cannot be loaded.
-    pub async fn activate(&self, module: &str, version: Digest) -> Result<Changed, Problem> {
+    pub async fn activate(
+        &self,
+        module: &str,
+        version: Digest,
+        policy: Option<Policy>,
+    ) -> Result<(Changed, Policy), Problem> {
         let (app, module) = (self.clone(), module.to_owned());
         uncancelled(async move {
-            let changed = app.0.registry.activate(&module, version, app.now()).await?;
+            let changed = app
+                .0
+                .registry
+                .activate(&module, version, policy, app.now())
+                .await?;
             app.activated(&module).await;
             Ok(changed)
         })

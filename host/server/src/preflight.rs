@@ -247,7 +247,8 @@ impl Preflighter<'_> {
             let definition = manifest.function(function.function());
             definition.is_some_and(|definition| definition.batch_events.is_none())
         });
-        match one_event {
+        // What the version says that a run has gone over to tells nothing of how it began.
+        match one_event && !run.swapped.moved {
             true => Ok(Vec::new()),
             false => Ok(self.store.batch(run.id).await?),
         }

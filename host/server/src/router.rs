@@ -14,6 +14,7 @@ use dormouse_store::Store;
 use dormouse_store::ingest::{Copied, Created, Ingest, NewEvent, NewRun};
 use dormouse_store::read::Run;
 use dormouse_store::schedule::{ClaimedRun, Incarnation};
+use dormouse_store::swap::Swapped;
 
 use crate::problem::Problem;
 use crate::registry::{Registry, Snapshot};
@@ -441,6 +442,7 @@ fn claimed(run: NewRun, event: Json) -> ClaimedRun {
         log_lines: 0,
         journal_bytes: 0,
         host_traps: 0,
+        swapped: Swapped::default(),
     }
 }
 

@@ -347,7 +347,7 @@ async fn schedules_follow_what_is_active() {
     running
         .server
         .app()
-        .activate("cron", first)
+        .activate("cron", first, None)
         .await
         .expect("activated");
     for function in ["skips", "catches-up", "hourly"] {

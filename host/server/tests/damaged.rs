@@ -23,7 +23,7 @@ async fn components() {
         match running
             .server
             .app()
-            .deploy("damaged", input.into(), "test", None)
+            .deploy("damaged", input.into(), "test", None, None)
             .await
         {
             // Some damage is in what nobody reads: names, producers, padding.

@@ -98,7 +98,7 @@ async fn limits(component: Bytes) {
     let config = "[modules.foreign.limits]\ncpu_ms = 1000\nmemory_bytes = 67108864\n";
     let running = Running::start(config, Duration::ZERO, verifying(false)).await;
     let app = running.server.app();
-    let deployed = app.deploy("foreign", component, "test", None).await;
+    let deployed = app.deploy("foreign", component, "test", None, None).await;
     deployed.unwrap_or_else(|problem| panic!("{problem:?}"));
     let hoard = running.invoke("foreign/hoard", "{}").await;
     let endless = running.invoke("foreign/endless", "{}").await;
@@ -126,7 +126,7 @@ async fn runs(component: Bytes) {
         };
         let running = Running::start("", park_idle, tuning).await;
         let app = running.server.app();
-        let deployed = app.deploy("foreign", component.clone(), "test", None).await;
+        let deployed = app.deploy("foreign", component.clone(), "test", None, None).await;
         deployed.unwrap_or_else(|problem| panic!("{problem:?}"));
 
         let run = running.invoke("foreign/sequence", "{}").await;

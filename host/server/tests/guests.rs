@@ -198,7 +198,7 @@ async fn hostile_uploads_leave_nothing_behind() {
         let problem = running
             .server
             .app()
-            .deploy("hostile", bytes, "test", None)
+            .deploy("hostile", bytes, "test", None, None)
             .await
             .expect_err(word);
         assert!((400..500).contains(&problem.status), "{problem:?}");

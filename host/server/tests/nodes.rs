@@ -86,7 +86,7 @@ impl Node {
     }
 
     async fn deploy(&self, guest: &str) {
-        let deployed = self.app.deploy(guest, component(guest), "test", None).await;
+        let deployed = self.app.deploy(guest, component(guest), "test", None, None).await;
         deployed.unwrap_or_else(|problem| panic!("{guest}: {problem:?}"));
     }
 

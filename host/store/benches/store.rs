@@ -231,6 +231,7 @@ impl Bench {
             uploaded_by: "bench".to_owned(),
             message: None,
             activate: true,
+            policy: None,
             now: bench.now(),
         };
         bench.generation = bench.store.put_version(version).await.expect("stores").generation;
@@ -322,6 +323,7 @@ impl Bench {
             ingest: None,
             waits: Vec::new(),
             signals: Vec::new(),
+            swap: None,
             parent: None,
             then,
             now: self.now(),

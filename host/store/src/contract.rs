@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
+use dormouse_core::swap::{Policy, Swap};
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::watch;
 
@@ -213,8 +214,15 @@ pub trait Store: Send + Sync + 'static {
     /// Stores a version and, if asked, makes it active.
     async fn put_version(&self, version: NewVersion) -> Result<Stored>;
 
-    /// Makes a version active.
-    async fn activate(&self, module: &str, digest: Digest, now: Timestamp) -> Result<Changed>;
+    /// Makes a version active, and says what becomes of runs in flight of the module's other versions. None: `pin`, or what
+    /// was said before where the version is active already.
+    async fn activate(
+        &self,
+        module: &str,
+        digest: Digest,
+        policy: Option<Policy>,
+        now: Timestamp,
+    ) -> Result<Changed>;
 
     /// Deletes a version that nothing needs.
     async fn delete_version(&self, module: &str, digest: Digest) -> Result<Changed>;
@@ -249,6 +257,9 @@ pub trait Store: Send + Sync + 'static {
     /// Live runs as a claim would hand them out, in order of their ids, without a lease: for looking at, never for
     /// driving. Those that have ended or are not there are left out.
     async fn examine(&self, runs: &[RunId]) -> Result<Vec<ClaimedRun>>;
+
+    /// The versions that a run has gone over to, and those that it could not go over to, oldest first.
+    async fn swaps(&self, run: RunId) -> Result<Vec<Swap>>;
 
     /// One run.
     async fn run(&self, run: RunId) -> Result<Option<Run>>;

@@ -6,6 +6,7 @@ use dormouse_core::{Json, Outcome, RunId, Seq, Timestamp};
 
 use crate::ingest::Ingest;
 use crate::schedule::Incarnation;
+use crate::swap::NewSwap;
 use crate::wait::{NewSignal, NewWait};
 
 /// Entries to append and what the run does next: one commit, or nothing of it.
@@ -33,6 +34,8 @@ pub struct Append {
     /// The run whose step has invoked this one, as the claim said: a run's end concerns it too, and its row is locked with
     /// this one's.
     pub parent: Option<RunId>,
+    /// The append is another version's than the run's own, or the run cannot go over to that. Nearly always none.
+    pub swap: Option<NewSwap>,
     /// What the run does next.
     pub then: Then,
     /// The time.

@@ -12,6 +12,7 @@
 //! | [`ends`] | ends of runs that are told to whoever listens |
 //! | [`cancellation`] | cancelling many runs with one command |
 //! | [`registry`] | modules, versions, activation |
+//! | [`swap`] | runs that go over to another version |
 //! | [`read`] | what pages and the API show |
 //! | [`model`] | the same behaviour in memory, to hold implementations against |
 //! | [`conformance`] | what every implementation must do, as a suite of checks |
@@ -39,6 +40,7 @@ pub mod read;
 pub mod registry;
 pub mod schedule;
 pub mod sqlite;
+pub mod swap;
 pub mod wait;
 
 pub use contract::Store;

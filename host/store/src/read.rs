@@ -5,6 +5,7 @@ use dormouse_core::run::{Phase, RunError, State, Status};
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Timestamp};
 
 use crate::schedule::Incarnation;
+use crate::swap::Swapped;
 
 /// A run as lists and pages show it.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +46,8 @@ pub struct Run {
     pub rerun_of: Option<RunId>,
     /// The run whose step has invoked it.
     pub parent: Option<RunId>,
+    /// Whether it has gone over to another version, or could not.
+    pub swapped: Swapped,
 }
 
 /// Which runs to list. All members narrow; newest first.

@@ -1,6 +1,7 @@
 //! Modules, their versions, and which one is active. One number, the generation, moves with every change, so that
 //! nothing is decided on what was true before.
 
+use dormouse_core::swap::Policy;
 use dormouse_core::{Digest, FunctionName, Json, Timestamp};
 
 /// A version to store.
@@ -20,6 +21,8 @@ pub struct NewVersion {
     pub message: Option<String>,
     /// Whether it becomes the active version in the same commit.
     pub activate: bool,
+    /// What becomes of runs in flight then. None: as with [`Store::activate`](crate::Store::activate).
+    pub policy: Option<Policy>,
     /// The time.
     pub now: Timestamp,
 }
@@ -29,7 +32,7 @@ pub struct NewVersion {
 pub struct Stored {
     /// The module did not have this version before.
     pub new: bool,
-    /// It is now active and was not before.
+    /// It is now active and was not before, or runs in flight are now under another policy.
     pub activated: bool,
     /// The generation after it.
     pub generation: i64,
@@ -56,6 +59,8 @@ pub struct Version {
     pub active: bool,
     /// Since when, if it is active.
     pub activated_at: Option<Timestamp>,
+    /// What becomes of runs of the module's other versions, if it is active; `pin` if it is not.
+    pub policy: Policy,
     /// Runs on it that have not ended.
     pub live_runs: u64,
 }

@@ -10,6 +10,8 @@ use std::time::Duration;
 use dormouse_core::run::{RunError, State};
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 
+use crate::swap::Swapped;
+
 /// One life of a host process: random at each boot, so that a process that comes back is another one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub [u8; 16]);
@@ -132,6 +134,8 @@ pub struct ClaimedRun {
     pub journal_bytes: u64,
     /// How often a leg has ended at a host-dependent limit outside a body since the last entry.
     pub host_traps: u32,
+    /// Whether it has gone over to another version, or could not.
+    pub swapped: Swapped,
 }
 
 /// A request for ready runs.

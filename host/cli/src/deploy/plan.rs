@@ -34,7 +34,7 @@ pub(super) fn outcome(data: &Value) -> Outcome {
         Exit::Refused,
         "some runs in flight cannot go on with this version",
     )
-    .help("deployed with --policy pin, they finish on the version they have; nothing was changed now"))
+    .help("deployed with --policy pin, all finish on the version they have, and with --policy migrate, these do; nothing was changed now"))
 }
 
 fn group(group: &Value) -> Vec<String> {

@@ -115,13 +115,17 @@ impl Client {
     /// Deploys a component: until a node has taken it. Its digest.
     pub async fn deploy(&self, module: &str, component: &[u8]) -> String {
         until(&format!("{module} is deployed"), || async {
-            let path = format!("/v1/modules/{module}");
-            let sent = self.ask_within(PATIENCE_DEPLOYING, "PUT", &path, component.to_vec());
-            let (status, body) = sent.await?;
+            let (status, body) = self.upload(&format!("/v1/modules/{module}"), component).await?;
             assert!(matches!(status, 200 | 201), "deploying {module}: {status} {body}");
             Some(body["data"]["version"].as_str().expect("a version").to_owned())
         })
         .await
+    }
+
+    /// Uploads a component to a path with a query: status and JSON, when the node whose turn it is has an answer.
+    pub async fn upload(&self, path: &str, component: &[u8]) -> Option<(u16, Value)> {
+        self.ask_within(PATIENCE_DEPLOYING, "PUT", path, component.to_vec())
+            .await
     }
 
     /// The runs of a module, newest first; `filter` is more of the query.

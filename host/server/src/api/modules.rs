@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use dormouse_core::manifest::Function;
+use dormouse_core::swap::Policy;
 use dormouse_core::trigger::Trigger;
 use dormouse_core::{Digest, EventId, Json, RunId, Timestamp, limit};
 use dormouse_store::registry::{Changed, Version};
@@ -36,6 +37,8 @@ struct VersionView {
     version: Digest,
     active: bool,
     activated_at: Option<Timestamp>,
+    /// What becomes of runs in flight of the module's other versions, if it is active.
+    policy: Option<Policy>,
     size: u64,
     uploaded_at: Timestamp,
     uploaded_by: String,
@@ -88,6 +91,7 @@ impl VersionView {
             version: digest,
             active: version.active,
             activated_at: version.activated_at,
+            policy: version.active.then_some(version.policy),
             size: version.size,
             uploaded_at: version.uploaded_at,
             uploaded_by: version.uploaded_by,
@@ -164,6 +168,7 @@ struct DeployedView {
     /// The module did not have it before.
     new: bool,
     active: bool,
+    policy: Policy,
     previous: Option<Digest>,
     size: u64,
     functions: Vec<FunctionView>,
@@ -179,10 +184,10 @@ pub(super) async fn upload(
 ) -> Answer {
     params.only(&["policy"])?;
     let module = query::module(&name)?.to_owned();
-    policy(params.get("policy"))?;
+    let policy = policy(params.get("policy"))?;
     let message = message(&headers)?;
     let component = body::read(&headers, body, COMPONENT).await?;
-    let deployed = app.deploy(&module, component, UPLOADER, message).await?;
+    let deployed = app.deploy(&module, component, UPLOADER, message, policy).await?;
     let status = if deployed.new {
         StatusCode::CREATED
     } else {
@@ -197,6 +202,7 @@ pub(super) async fn upload(
         version: deployed.version,
         new: deployed.new,
         active: true,
+        policy: deployed.policy,
         previous: deployed.previous,
         size: deployed.size,
     };
@@ -216,7 +222,8 @@ struct ActivatedView {
     module: String,
     version: Digest,
     active: bool,
-    /// It was not active before.
+    policy: Policy,
+    /// It was not active before, or with another policy.
     changed: bool,
 }
 
@@ -231,9 +238,9 @@ pub(super) async fn activate(
     params.only(&[])?;
     let module = query::module(&name)?.to_owned();
     let asked: Activate = body::json(&headers, body, None).await?;
-    policy(asked.policy.as_deref())?;
+    let policy = policy(asked.policy.as_deref())?;
     let version = query::digest(&asked.version)?;
-    let changed = app.activate(&module, version).await?;
+    let (changed, policy) = app.activate(&module, version, policy).await?;
     let changed = matches!(changed, Changed::Done(_));
     Ok(data(
         app.now(),
@@ -241,6 +248,7 @@ pub(super) async fn activate(
             module,
             version,
             active: true,
+            policy,
             changed,
         },
     ))
@@ -317,23 +325,12 @@ fn no_module(module: &str) -> Problem {
     Problem::not_found("module", format!("\"{module}\""))
 }
 
-/// What becomes of the runs in flight.
-fn policy(policy: Option<&str>) -> Result<(), Problem> {
-    match policy_name(policy)? {
-        "pin" => Ok(()),
-        known => Err(Problem::not_supported(&format!("the policy \"{known}\""))
-            .help("with the policy \"pin\", runs in flight finish on the version they began with")),
-    }
-}
-
-/// A policy by name; `pin` where none is given.
-pub(super) fn policy_name(policy: Option<&str>) -> Result<&str, Problem> {
-    match policy {
-        None => Ok("pin"),
-        Some(known @ ("pin" | "migrate" | "restart")) => Ok(known),
-        Some(other) => Err(query::invalid(format!(
-            "policy: \"{other}\" is none of pin, migrate, restart"
-        ))),
+/// What becomes of the runs in flight, if that is said.
+fn policy(policy: Option<&str>) -> Result<Option<Policy>, Problem> {
+    match query::policy(policy)? {
+        Some(Policy::Restart) => Err(Problem::not_supported("the policy \"restart\"")
+            .help("with \"migrate\", runs go over to the version where it fits what they have recorded; others can be cancelled and rerun")),
+        known => Ok(known),
     }
 }
 

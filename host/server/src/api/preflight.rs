@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::body;
 use super::envelope::{Answer, data};
-use super::modules::{COMPONENT, policy_name};
+use super::modules::COMPONENT;
 use super::query::{self, Params};
 use crate::app::App;
 use crate::preflight::Candidate;
@@ -51,7 +51,7 @@ pub(super) async fn preflight(
 ) -> Answer {
     params.only(&["policy", "sample", "version"])?;
     let module = query::module(&name)?;
-    policy_name(params.get("policy"))?;
+    query::policy(params.get("policy"))?;
     let sample = params.read::<u32>("sample")?.unwrap_or(SAMPLE);
     if !(1..=SAMPLE_MAX).contains(&sample) {
         return Err(query::invalid(format!("sample: {sample} is not between 1 and {SAMPLE_MAX}")).into());

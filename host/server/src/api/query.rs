@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Query};
 use dormouse_core::run::{Phase, Status};
+use dormouse_core::swap::Policy;
 use dormouse_core::{Digest, EventId, FunctionName, RunId, Timestamp, name};
 use http::request::Parts;
 
@@ -225,6 +226,15 @@ pub(crate) fn module(text: &str) -> Result<&str, Problem> {
 /// `invalid-name`.
 pub(crate) fn function(module: &str, function: &str) -> Result<FunctionName, Problem> {
     FunctionName::new(module, function).map_err(|error| Problem::new(400, "invalid-name", error.to_string()))
+}
+
+/// What becomes of runs in flight, if that is said.
+pub(super) fn policy(text: Option<&str>) -> Result<Option<Policy>, Problem> {
+    let read = |text: &str| {
+        let policy = Policy::parse(text);
+        policy.ok_or_else(|| invalid(format!("policy: \"{text}\" is none of pin, migrate, restart")))
+    };
+    text.map(read).transpose()
 }
 
 #[cfg(test)]

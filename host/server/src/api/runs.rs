@@ -7,10 +7,12 @@ use axum::response::Response;
 use dormouse_core::journal::Entry;
 use dormouse_core::manifest::{Function, Manifest};
 use dormouse_core::run::{State as RunState, Status};
+use dormouse_core::swap::Swap;
 use dormouse_core::system;
 use dormouse_core::{RunId, Timestamp};
 use dormouse_store::execute::LogLine;
 use dormouse_store::read::{Run, RunFilter};
+use dormouse_store::swap::Swapped;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -18,7 +20,7 @@ use super::envelope::{Answer, data, page as page_of};
 use super::query::{self, Params};
 use super::steps::Steps;
 use super::stream::Nudges;
-use super::view::{EntryView, LogView, RunView};
+use super::view::{EntryView, LogView, MigrationView, RunView, SwapView};
 use crate::app::App;
 use crate::problem::Problem;
 
@@ -105,11 +107,24 @@ pub(crate) async fn whole(app: &App, id: RunId) -> Result<RunView, Problem> {
         let handler = app.store().run(system::handler(id, at)).await?;
         view.on_failure_run_id = handler.map(|handler| handler.id);
     }
-    if may_have(|function| function.batch_events.is_some()) {
+    // What the version says that a run has gone over to tells nothing of how it began.
+    if run.swapped.moved || may_have(|function| function.batch_events.is_some()) {
         let events = app.store().batch(id).await?;
         view.event_ids = (!events.is_empty()).then(|| events.iter().map(|event| event.id).collect());
     }
+    let swaps = swaps(app, &run).await?;
+    let active = app.registry().snapshot().active(&run.function);
+    view.migration = MigrationView::of(&run, active, &swaps);
+    view.swaps = swaps.iter().map(SwapView::of).collect();
     Ok(view)
+}
+
+/// A run's swaps, oldest first. Most runs have none, and their rows say so.
+async fn swaps(app: &App, run: &Run) -> Result<Vec<Swap>, Problem> {
+    match run.swapped == Swapped::default() {
+        true => Ok(Vec::new()),
+        false => Ok(app.store().swaps(run.id).await?),
+    }
 }
 
 /// `GET /v1/runs/{id}/journal`, from an entry on.
@@ -117,10 +132,11 @@ pub(super) async fn journal(State(app): State<App>, Path(id): Path<String>, para
     params.only(&["from"])?;
     let run = find(&app, query::run_id(&id)?).await?;
     let from = params.read("from")?.unwrap_or(0);
+    let swaps = swaps(&app, &run).await?;
     let views: Vec<EntryView> = entries(&app, &run, from)
         .await?
         .into_iter()
-        .map(EntryView::of)
+        .map(|entry| EntryView::written(entry, &run, &swaps))
         .collect();
     Ok(data(app.now(), views))
 }

@@ -5,6 +5,7 @@
 
 use dormouse_core::journal::{Entry, Event};
 use dormouse_core::run::{RunError, State, Status};
+use dormouse_core::swap::{Active, Course, Swap, course, function_gone, refusal, writer};
 use dormouse_core::{Digest, EventId, Failure, Json, Outcome, RunId, Seq, Timestamp};
 use dormouse_store::execute::LogLine;
 use dormouse_store::read::{Run, StoredEvent};
@@ -57,6 +58,12 @@ pub(crate) struct RunView {
     pub(crate) output: Option<Json>,
     /// Why it failed or is blocked.
     pub(crate) error: Option<RunError>,
+    /// The version that it is to go over to, and whether it can. Not in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) migration: Option<MigrationView>,
+    /// The versions that it went over to, or could not, oldest first. Not in lists.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) swaps: Vec<SwapView>,
     /// Its steps. Not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) steps: Option<Vec<StepView>>,
@@ -87,6 +94,8 @@ impl RunView {
             ended_at: run.ended_at,
             output: run.output.clone(),
             error: run.error.clone(),
+            migration: None,
+            swaps: Vec::new(),
             steps: None,
             state: run.state,
         }
@@ -109,6 +118,61 @@ impl RunView {
     /// Whether it has ended well.
     pub(crate) fn completed(&self) -> bool {
         self.state.status == Status::Completed
+    }
+}
+
+/// What a run is to become, as its module's policy has it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct MigrationView {
+    /// The active version.
+    pub(crate) to: Digest,
+    /// `due`: it goes over when it next does something. `stays`: it cannot.
+    pub(crate) state: &'static str,
+    /// Why it stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<RunError>,
+}
+
+impl MigrationView {
+    /// Of a run in flight with these swaps.
+    pub(crate) fn of(run: &Run, active: Option<Active>, swaps: &[Swap]) -> Option<MigrationView> {
+        run.state.phase?;
+        let (to, error) = match course(run.version, active, |_| false) {
+            Course::Stay => return None,
+            Course::Move(to) => (to, refusal(swaps, to).cloned()),
+            Course::FunctionGone(to) => (to, Some(function_gone(run.function.function(), to))),
+        };
+        let state = if error.is_some() { "stays" } else { "due" };
+        Some(MigrationView { to, state, error })
+    }
+}
+
+/// A run went over to another version, or could not.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct SwapView {
+    /// The number that the run's next entry had.
+    pub(crate) seq: Seq,
+    pub(crate) at: Timestamp,
+    pub(crate) from: Digest,
+    pub(crate) to: Digest,
+    /// `moved` or `stayed`.
+    pub(crate) outcome: &'static str,
+    /// Why it stayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<RunError>,
+}
+
+impl SwapView {
+    /// A swap.
+    pub(crate) fn of(swap: &Swap) -> SwapView {
+        SwapView {
+            seq: swap.seq,
+            at: swap.at,
+            from: swap.from,
+            to: swap.to,
+            outcome: if swap.stayed.is_some() { "stayed" } else { "moved" },
+            error: swap.stayed.clone(),
+        }
     }
 }
 
@@ -142,9 +206,21 @@ pub(crate) struct EntryView {
     output: Option<Json>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Failure>,
+    /// The version that wrote it, where the run has had several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<Digest>,
 }
 
 impl EntryView {
+    /// An entry of a run that went over from version to version.
+    pub(crate) fn written(entry: Entry, run: &Run, swaps: &[Swap]) -> EntryView {
+        let by = run.swapped.moved.then(|| writer(swaps, run.version, entry.seq));
+        EntryView {
+            version: by,
+            ..EntryView::of(entry)
+        }
+    }
+
     /// An entry.
     pub(crate) fn of(entry: Entry) -> EntryView {
         let Entry { seq, at, event } = entry;

@@ -4,11 +4,12 @@
 
 use bytes::Bytes;
 use dormouse_core::manifest::Manifest;
+use dormouse_core::swap::Policy;
 use dormouse_core::{Digest, FunctionName, Json, Timestamp, limit, name};
 use dormouse_engine::{LoadError, Module};
 use dormouse_store::registry::{Changed, NewVersion};
 
-use super::{Registry, lock};
+use super::{Registry, Snapshot, lock};
 use crate::problem::Problem;
 
 /// What an upload came to.
@@ -20,6 +21,8 @@ pub struct Deployed {
     pub version: Digest,
     /// The module did not have it before.
     pub new: bool,
+    /// What becomes of runs in flight of the module's other versions.
+    pub policy: Policy,
     /// The version that was active before, when another was.
     pub previous: Option<Digest>,
     /// The functions it has.
@@ -99,6 +102,7 @@ impl Registry {
         component: Bytes,
         uploaded_by: &str,
         message: Option<String>,
+        policy: Option<Policy>,
         now: Timestamp,
     ) -> Result<Deployed, Problem> {
         let (loaded, described, manifest) = self.check(module, &component).await?;
@@ -121,16 +125,21 @@ impl Registry {
                 uploaded_by: uploaded_by.to_owned(),
                 message,
                 activate: true,
+                policy,
                 now,
             })
             .await?;
         lock(&self.loaded).insert(digest, loaded);
-        self.refresh().await?;
-        tracing::info!(module, version = %digest, new = stored.new, "deployed");
+        let snapshot = self.refresh().await?;
+        let policy = policy_of(&snapshot, module, digest)
+            .or(policy)
+            .unwrap_or_default();
+        tracing::info!(module, version = %digest, new = stored.new, policy = policy.as_str(), "deployed");
         Ok(Deployed {
             module: module.to_owned(),
             version: digest,
             new: stored.new,
+            policy,
             previous: previous.filter(|previous| *previous != digest),
             manifest,
             size: component.len() as u64,
@@ -141,8 +150,9 @@ impl Registry {
         &self,
         module: &str,
         version: Digest,
+        policy: Option<Policy>,
         now: Timestamp,
-    ) -> Result<Changed, Problem> {
+    ) -> Result<(Changed, Policy), Problem> {
         let _changing = self.changing.lock().await;
         if self.store.version(module, version).await?.is_none() {
             return Err(no_version(module, version));
@@ -159,13 +169,16 @@ impl Registry {
                 .await
                 .map_err(|error| unloadable(&error))?;
         }
-        let changed = self.store.activate(module, version, now).await?;
+        let changed = self.store.activate(module, version, policy, now).await?;
         if changed == Changed::NotFound {
             return Err(no_version(module, version));
         }
-        self.refresh().await?;
-        tracing::info!(module, %version, "activated");
-        Ok(changed)
+        let snapshot = self.refresh().await?;
+        let policy = policy_of(&snapshot, module, version)
+            .or(policy)
+            .unwrap_or_default();
+        tracing::info!(module, %version, policy = policy.as_str(), "activated");
+        Ok((changed, policy))
     }
 
     pub(crate) async fn delete(&self, module: &str, version: Digest) -> Result<(), Problem> {
@@ -197,6 +210,12 @@ impl Registry {
         self.refresh().await?;
         Ok(())
     }
+}
+
+/// The policy that a version is active with; none if another version is active by now.
+fn policy_of(snapshot: &Snapshot, module: &str, version: Digest) -> Option<Policy> {
+    let active = &snapshot.modules.get(module)?.version;
+    (active.digest == version).then_some(active.policy)
 }
 
 /// A component that was refused, for the one who uploaded it.

@@ -14,6 +14,7 @@ use dormouse_core::cron::Schedule;
 use dormouse_core::ending::{self, Ends};
 use dormouse_core::flow::{Admission, Plan};
 use dormouse_core::manifest::{Function, Manifest};
+use dormouse_core::swap;
 use dormouse_core::system::Kinds;
 use dormouse_core::trigger::{OnEvent, Trigger};
 use dormouse_core::{Digest, FunctionName, Json, Timestamp};
@@ -150,6 +151,16 @@ impl Snapshot {
     pub fn function(&self, name: &FunctionName) -> Option<(Digest, &Function)> {
         let module = self.modules.get(name.module())?;
         Some((module.version.digest, module.manifest.function(name.function())?))
+    }
+
+    /// What a function's module says of runs in flight of its other versions.
+    pub fn active(&self, name: &FunctionName) -> Option<swap::Active> {
+        let module = self.modules.get(name.module())?;
+        Some(swap::Active {
+            version: module.version.digest,
+            policy: module.version.policy,
+            has_function: module.manifest.function(name.function()).is_some(),
+        })
     }
 
     /// What the store should have of schedules.

@@ -37,7 +37,7 @@ enum Kind {
 }
 
 /// Every metric: name, kind, unit, meaning.
-const ALL: [(&str, Kind, Unit, &str); 21] = [
+const ALL: [(&str, Kind, Unit, &str); 22] = [
     (
         "dormouse_runs_total",
         Kind::Counter,
@@ -163,6 +163,12 @@ const ALL: [(&str, Kind, Unit, &str); 21] = [
         Kind::Counter,
         Unit::Count,
         "Replays in which the code did not ask for what the journal has.",
+    ),
+    (
+        "dormouse_swaps_total",
+        Kind::Counter,
+        Unit::Count,
+        "Runs that went over to another version of their module (moved), or could not (stayed), by outcome.",
     ),
 ];
 

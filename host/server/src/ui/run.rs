@@ -104,6 +104,7 @@ fn content(shown: &Shown) -> Markup {
         }
         p.mono.muted { (run.run_id) }
         (not_moving(run, *now))
+        (migration(run))
         dl.facts {
             div { dt { "Queued" } dd { (layout::time(run.queued_at)) } }
             @if let Some(at) = run.run_started_at { div { dt { "Started" } dd { (layout::time(at)) } } }
@@ -142,6 +143,7 @@ fn content(shown: &Shown) -> Markup {
             @if steps.is_empty() { p.muted { "No step has an outcome yet." } }
             ol.steps { @for step in steps { (step_of(step, *now)) } }
         }
+        (versions(run))
         section aria-labelledby="logs" {
             h2 #logs { "Logs " span.count { (logs.len()) @if *more_logs { "+" } } }
             @if logs.is_empty() { p.muted { "The function has logged nothing." } } @else { (log(logs)) }
@@ -180,6 +182,53 @@ fn not_moving(run: &RunView, now: Timestamp) -> Markup {
             (plain)
             @if let Some(reason) = &run.reason { " " strong { (reason) } }
             @if let Some(at) = run.wake_at { " " (layout::until(at, now)) "." }
+        }
+    }
+}
+
+/// What becomes of it when another version of its module is active.
+fn migration(run: &RunView) -> Markup {
+    let Some(migration) = &run.migration else {
+        return html! {};
+    };
+    let to = migration.to;
+    html! {
+        p.moving {
+            @if let Some(error) = &migration.error {
+                "It stays on its version and does not go over to " span.mono title=(to) { (to.short()) } ": " strong { (error.message) }
+            } @else {
+                "It goes over to version " span.mono title=(to) { (to.short()) } " when it next does something."
+            }
+        }
+    }
+}
+
+/// Which versions it has had, if it has had several or could not go over to one.
+fn versions(run: &RunView) -> Markup {
+    html! {
+        @if !run.swaps.is_empty() {
+            section aria-labelledby="versions" {
+                h2 #versions { "Versions " span.count { (run.swaps.len()) } }
+                div.scroll { table {
+                    thead { tr {
+                        th scope="col" { "Time" }
+                        th scope="col" { "From" }
+                        th scope="col" { "To" }
+                        th scope="col" { "Outcome" }
+                    } }
+                    tbody { @for swap in &run.swaps { tr {
+                        td.mono { (layout::clock(swap.at)) }
+                        td.mono title=(swap.from) { (swap.from.short()) }
+                        td.mono title=(swap.to) { (swap.to.short()) }
+                        td {
+                            @match &swap.error {
+                                None => { "moved, from entry " (swap.seq) " on" }
+                                Some(error) => { "stayed: " (error.message) }
+                            }
+                        }
+                    } } }
+                } }
+            }
         }
     }
 }

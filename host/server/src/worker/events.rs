@@ -4,7 +4,8 @@ use dormouse_core::Json;
 use dormouse_store::read::BatchEvent;
 use dormouse_store::schedule::ClaimedRun;
 
-use super::{Program, Worker};
+use super::Worker;
+use super::swapping::Chosen;
 
 /// All events of a run, as an array: those of its batch, or else the one that started it.
 pub(crate) fn all(run: &ClaimedRun, batch: &[BatchEvent]) -> Json {
@@ -17,9 +18,11 @@ pub(crate) fn all(run: &ClaimedRun, batch: &[BatchEvent]) -> Json {
 
 impl Worker {
     /// All events of a run, as an array. None: the node stops.
-    pub(super) async fn events(&self, run: &ClaimedRun, program: &Program) -> Option<Json> {
-        // Only runs of functions that say so may have several, so no others are asked about.
-        if program.function.batch_events.is_none() {
+    pub(super) async fn events(&self, run: &ClaimedRun, chosen: &Chosen) -> Option<Json> {
+        // Only runs of functions that say so may have several, so no others are asked about. What the version says that a run
+        // has gone over to tells nothing of how it began.
+        let began_here = chosen.trial.is_none() && !run.swapped.moved;
+        if began_here && chosen.program.function.batch_events.is_none() {
             return Some(all(run, &[]));
         }
         loop {

@@ -64,6 +64,15 @@ impl LegHost {
     ///
     /// Trouble of the store is waited out, since the run cannot go on without it; a lost lease ends the leg.
     pub(super) async fn append(&mut self, then: Then) -> Result<Appended, Stop> {
+        self.append_staying(then, None).await
+    }
+
+    /// The same; and, of a run that tries another version, why it stays on its own.
+    pub(super) async fn append_staying(
+        &mut self,
+        then: Then,
+        stays: Option<RunError>,
+    ) -> Result<Appended, Stop> {
         let records: Vec<_> = self.replay.pending().iter().map(Entry::encode).collect();
         let bytes: usize = records
             .iter()
@@ -97,6 +106,7 @@ impl LegHost {
             waits: Vec::new(),
             signals: self.new_signals(),
             parent: self.run.parent,
+            swap: self.swap(&then, stays),
             then,
             now: self.worker.clock.now(),
         };
@@ -110,6 +120,9 @@ impl LegHost {
                         && !self.worker.pause(&error).await
                     {
                         return Err(self.end(Ending::Gone));
+                    }
+                    if let Some(swap) = &mut append.swap {
+                        swap.generation = self.swap_again(swap).await?;
                     }
                 }
                 // What is on disk is known again after reading it.
@@ -129,6 +142,9 @@ impl LegHost {
             appended => {
                 let paused = appended == Appended::Paused;
                 self.replay.committed();
+                if let Some(swap) = &append.swap {
+                    self.swapped(swap);
+                }
                 self.waits.clear();
                 self.signalling.clear();
                 if let Some(ingest) = &append.ingest {

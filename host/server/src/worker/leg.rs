@@ -10,7 +10,7 @@ use dormouse_core::operation::{SendSignal, WaitForEvent, WaitForSignal};
 use dormouse_core::replay::{Begun, Divergence, Replay};
 use dormouse_core::run::RunError;
 use dormouse_core::step::StepOptions;
-use dormouse_core::{Failure, Json, Outcome, RunId, Seq, Timestamp, limit};
+use dormouse_core::{Digest, Failure, Json, Outcome, RunId, Seq, Timestamp, limit};
 use dormouse_engine::{
     HttpPolicy, Interrupt, Leg, LegStats, LogLevel, Module, RunContext, RunHost, RunStart, StartCall, Stop,
 };
@@ -22,6 +22,7 @@ use super::body::OpenBody;
 use super::fetching;
 use super::invoking::Invoking;
 use super::operation::Performing;
+use super::swapping::{Chosen, Trial};
 use super::{Program, Worker};
 use crate::config::ModuleGrants;
 use crate::router::SentEvent;
@@ -52,6 +53,10 @@ pub(crate) struct LegHost {
     pub(super) worker: Worker,
     pub(super) program: Program,
     pub(super) run: ClaimedRun,
+    /// The program is another version's than the run's own, and has done nothing that is durable.
+    pub(super) trial: Option<Trial>,
+    /// The run stays on its own version though it should go over to this one.
+    pub(super) refused: Option<Digest>,
     /// All events that started it: an array.
     events: Json,
     /// Held while the run executes; given back while it is parked.
@@ -87,7 +92,7 @@ pub(crate) struct LegHost {
 impl LegHost {
     pub(super) fn new(
         worker: Worker,
-        program: Program,
+        chosen: Chosen,
         (run, events): (ClaimedRun, Json),
         slot: Slot,
         mailbox: Mailbox,
@@ -95,7 +100,9 @@ impl LegHost {
     ) -> LegHost {
         LegHost {
             worker,
-            program,
+            program: chosen.program,
+            trial: chosen.trial,
+            refused: chosen.refused,
             log_lines: run.log_lines,
             repeats_lines: run.log_lines > 0,
             journal_bytes: run.journal_bytes,
@@ -166,22 +173,7 @@ impl LegHost {
                 return false;
             }
         }
-        self.reset();
         self.repeats_lines = false;
-        true
-    }
-
-    /// Takes over what was read anew from the store.
-    pub(super) fn reload(&mut self, run: ClaimedRun, replay: Replay) {
-        self.log_lines = run.log_lines;
-        self.journal_bytes = run.journal_bytes;
-        self.run = run;
-        self.replay = replay;
-        self.reset();
-        self.repeats_lines = self.log_lines > 0;
-    }
-
-    fn reset(&mut self) {
         self.body = None;
         self.options.clear();
         self.completions.clear();
@@ -192,6 +184,7 @@ impl LegHost {
         self.waits.clear();
         self.logs.clear();
         self.ending = None;
+        true
     }
 
     pub(super) fn into_mailbox(self) -> Mailbox {

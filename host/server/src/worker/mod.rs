@@ -23,12 +23,14 @@ mod probe;
 mod sending;
 mod settle;
 mod suspend;
+mod swapping;
 mod verify;
 mod waiting;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use dormouse_core::Digest;
 use dormouse_core::manifest::Function;
 use dormouse_core::run::RunError;
 use dormouse_engine::{Engine, HttpPolicy, Module};
@@ -54,6 +56,7 @@ pub(crate) use probe::{Probed, probe};
 
 use leg::LegHost;
 use settle::Next;
+use swapping::{Chosen, NotDriven};
 
 /// How long to wait before asking a store that has trouble again.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(250);
@@ -82,6 +85,9 @@ struct Program {
     grants: Arc<ModuleGrants>,
     http: HttpPolicy,
 }
+
+/// A run with what it needs to be driven.
+type Lease = (Box<ClaimedRun>, Slot);
 
 /// A worker that whoever holds this does not keep.
 #[derive(Clone)]
@@ -118,37 +124,33 @@ impl Worker {
         while let Some((run, slot)) = next {
             // Every line that is logged on the way carries these, also where only errors are let through.
             let span = tracing::error_span!("run", run_id = %id, module = run.function.module(), function = %run.function, version = %run.version);
-            mailbox = self.drive_lease(*run, slot, mailbox).instrument(span).await;
-            next = self.scheduler.table().leave(id, &mut mailbox);
+            (mailbox, next) = self.drive_lease(*run, slot, mailbox).instrument(span).await;
+            if next.is_none() {
+                next = self.scheduler.table().leave(id, &mut mailbox);
+            }
         }
     }
 
-    /// Drives a run under one lease, and under those that reach it while it is parked.
-    async fn drive_lease(&self, run: ClaimedRun, slot: Slot, mailbox: Mailbox) -> Mailbox {
-        let program = match self.program(&run).await {
-            Ok(program) => program,
+    /// Drives a run under one lease, and under those that reach it while it is parked. Answers with the run when it is to be
+    /// begun with anew under the lease it has: on the journal as it is in the store, and maybe on another version.
+    async fn drive_lease(&self, run: ClaimedRun, slot: Slot, mailbox: Mailbox) -> (Mailbox, Option<Lease>) {
+        let chosen = match self.program(&run).await {
+            Ok(chosen) => chosen,
             Err(Some(message)) => {
                 self.block(&run, RunError::new("version-unavailable", message))
                     .await;
-                return mailbox;
+                return (mailbox, None);
             }
-            // The node stops; whoever takes the run over loads it then.
-            Err(None) => return mailbox,
+            // The run is somebody else's, or the node stops; whoever takes the run over loads it then.
+            Err(None) => return (mailbox, None),
         };
         let Some(replay) = self.load_journal(&run).await else {
-            return mailbox;
+            return (mailbox, None);
         };
-        let Some(events) = self.events(&run, &program).await else {
-            return mailbox;
+        let Some(events) = self.events(&run, &chosen).await else {
+            return (mailbox, None);
         };
-        let mut host = LegHost::new(
-            self.clone(),
-            program.clone(),
-            (run, events),
-            slot,
-            mailbox,
-            replay,
-        );
+        let mut host = LegHost::new(self.clone(), chosen, (run, events), slot, mailbox, replay);
         loop {
             host.observe_begin();
             let leg = host.leg();
@@ -156,32 +158,30 @@ impl Worker {
             host = back;
             host.observe(&stats);
             match host.settle(end).await {
-                Next::Over => return host.into_mailbox(),
+                Next::Over => return (host.into_mailbox(), None),
                 Next::Again => {
                     if !host.rewind() {
-                        return host.into_mailbox();
+                        return (host.into_mailbox(), None);
                     }
                 }
                 Next::Reload => {
-                    let Some(run) = host.still_owned().await else {
-                        return host.into_mailbox();
-                    };
-                    let Some(replay) = self.load_journal(&run).await else {
-                        return host.into_mailbox();
-                    };
-                    host.reload(run, replay);
+                    let run = host.still_owned().await;
+                    let slot = host.slot.take();
+                    let lease = run.zip(slot).map(|(run, slot)| (Box::new(run), slot));
+                    return (host.into_mailbox(), lease);
                 }
             }
         }
     }
 
-    /// Loads what the run is driven with. `Err(None)`: the node stops.
-    async fn program(&self, run: &ClaimedRun) -> Result<Program, Option<String>> {
+    /// Loads what the run is driven with. `Err(None)`: it is not driven here.
+    async fn program(&self, run: &ClaimedRun) -> Result<Chosen, Option<String>> {
         loop {
-            match self.try_program(run).await {
-                Ok(program) => return Ok(program),
-                Err(Unloadable::Version(message)) => return Err(Some(message)),
-                Err(Unloadable::Store(error)) => {
+            match self.choose(run).await {
+                Ok(chosen) => return Ok(chosen),
+                Err(NotDriven::Over) => return Err(None),
+                Err(NotDriven::Unloadable(Unloadable::Version(message))) => return Err(Some(message)),
+                Err(NotDriven::Unloadable(Unloadable::Store(error))) => {
                     if !self.pause(&error).await {
                         return Err(None);
                     }
@@ -190,8 +190,8 @@ impl Worker {
         }
     }
 
-    async fn try_program(&self, run: &ClaimedRun) -> Result<Program, Unloadable> {
-        let (module, function) = self.registry.load(&run.function, run.version).await?;
+    async fn try_program(&self, run: &ClaimedRun, version: Digest) -> Result<Program, Unloadable> {
+        let (module, function) = self.registry.load(&run.function, version).await?;
         let grants = self
             .registry
             .grants(run.config_revision)
@@ -210,7 +210,18 @@ impl Worker {
     /// Blocks a run that cannot even begin a leg.
     async fn block(&self, run: &ClaimedRun, error: RunError) {
         tracing::error!(code = error.code, message = error.message, "blocked");
-        let append = Append {
+        let append = self.nothing(run, Then::Block { error });
+        while let Err(error) = self.store.append(append.clone()).await {
+            if !self.pause(&error).await {
+                return;
+            }
+        }
+        self.feed.run(run.id);
+    }
+
+    /// An append of no entries.
+    fn nothing(&self, run: &ClaimedRun, then: Then) -> Append {
+        Append {
             run: run.id,
             owner: self.scheduler.node(),
             epoch: run.epoch,
@@ -220,15 +231,10 @@ impl Worker {
             waits: Vec::new(),
             signals: Vec::new(),
             parent: None,
-            then: Then::Block { error },
+            swap: None,
+            then,
             now: self.clock.now(),
-        };
-        while let Err(error) = self.store.append(append.clone()).await {
-            if !self.pause(&error).await {
-                return;
-            }
         }
-        self.feed.run(run.id);
     }
 
     /// Waits a moment after the store had trouble. False when the node stops.

@@ -1,5 +1,6 @@
 //! What becomes of a run when a leg has ended.
 
+use dormouse_core::replay::Divergence;
 use dormouse_core::run::RunError;
 use dormouse_core::{Failure, Retry, limit};
 use dormouse_engine::{LegEnd, Stop, Trap};
@@ -16,6 +17,24 @@ pub(super) enum Next {
     Again,
     /// Another leg on the journal as it is in the store.
     Reload,
+}
+
+impl Ending {
+    /// Why a run stays on its own version when a leg on another one has ended so before it had done anything.
+    fn refusal(&self) -> Option<RunError> {
+        match self {
+            Ending::Diverged(divergence) => Some(diverged(divergence)),
+            Ending::Fail(error) | Ending::Block(error) => Some(error.clone()),
+            Ending::Suspended | Ending::Again | Ending::Reload | Ending::Gone => None,
+        }
+    }
+}
+
+/// Code and journal disagree, as a run's error.
+fn diverged(divergence: &Divergence) -> RunError {
+    let mut error = RunError::new("diverged", divergence.to_string());
+    error.details = dormouse_core::Json::from_value(divergence).ok();
+    error
 }
 
 impl LegHost {
@@ -42,7 +61,21 @@ impl LegHost {
         }
         // Ending a leg may itself find a reason to end it otherwise, once: what cannot be recorded is blocked.
         for _ in 0..2 {
-            let then = match self.ending.take() {
+            let ending = self.ending.take();
+            if let Some(why) = ending
+                .as_ref()
+                .filter(|_| self.is_trial())
+                .and_then(Ending::refusal)
+            {
+                // What it has logged is of a leg that never was.
+                self.logs.clear();
+                self.log_lines = self.run.log_lines;
+                match self.append_staying(Then::Continue, Some(why)).await {
+                    Ok(_) => return Next::Reload,
+                    Err(Stop) => continue,
+                }
+            }
+            let then = match ending {
                 Some(Ending::Suspended | Ending::Gone) => return Next::Over,
                 Some(Ending::Again) => return Next::Again,
                 Some(Ending::Reload) => return Next::Reload,
@@ -50,9 +83,9 @@ impl LegHost {
                 Some(Ending::Block(error)) => Then::Block { error },
                 Some(Ending::Diverged(divergence)) => {
                     metrics::counter!("dormouse_divergences_total").increment(1);
-                    let mut error = RunError::new("diverged", divergence.to_string());
-                    error.details = dormouse_core::Json::from_value(&divergence).ok();
-                    Then::Block { error }
+                    Then::Block {
+                        error: diverged(&divergence),
+                    }
                 }
                 None => {
                     tracing::error!("a leg ended without a reason");
@@ -132,6 +165,8 @@ impl LegHost {
                         journal_next: run.journal_next,
                         log_lines: self.log_lines,
                         journal_bytes: self.journal_bytes,
+                        version: run.version,
+                        swapped: run.swapped,
                         ..self.run.clone()
                     });
                 }

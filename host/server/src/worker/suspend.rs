@@ -209,8 +209,7 @@ impl LegHost {
         let mail = tokio::time::timeout(idle + LATE, self.mailbox.receiver.recv()).await;
         match mail {
             Ok(Some(Mail::Claimed(run, slot))) => {
-                let stands_here =
-                    run.journal_next == self.replay.next_seq() && run.version == self.run.version;
+                let stands_here = run.journal_next == self.replay.next_seq() && self.is_still_right(&run);
                 self.run = *run;
                 self.slot = Some(slot);
                 if stands_here {

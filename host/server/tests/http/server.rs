@@ -81,7 +81,7 @@ impl TestServer {
     /// Makes the version of the module `shop` that is kept the active one, as another node would.
     pub(crate) async fn activate_shop(&self) {
         let at = Timestamp::from_millis(1_790_000_000_000);
-        let changed = self.store.activate("shop", Digest::of(SHOP), at).await;
+        let changed = self.store.activate("shop", Digest::of(SHOP), None, at).await;
         changed.expect("activated");
     }
 
@@ -233,6 +233,7 @@ async fn fill(store: &dyn Store) -> Runs {
         uploaded_by: "tests".to_owned(),
         message: None,
         activate: false,
+        policy: None,
         now,
     };
     store.put_version(version).await.expect("stored");
@@ -406,6 +407,7 @@ impl Writer<'_> {
             ingest: None,
             waits: Vec::new(),
             signals: Vec::new(),
+            swap: None,
             parent: None,
             then,
             now: self.now,

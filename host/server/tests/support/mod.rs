@@ -57,7 +57,7 @@ impl Running {
         let deployed = self
             .server
             .app()
-            .deploy(module, component(guest), "test", None)
+            .deploy(module, component(guest), "test", None, None)
             .await;
         deployed.unwrap_or_else(|problem| panic!("{guest}: {problem:?}"));
     }

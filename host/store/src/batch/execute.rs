@@ -7,7 +7,7 @@ use dormouse_core::run::{End, Event, Status};
 use dormouse_core::{Failure, Json, Outcome, RunId, Seq, Timestamp};
 
 use super::runs::{Hold, RunRow, Work, place};
-use super::{children, waits};
+use super::{children, swaps, waits};
 use crate::error::{Error, Result};
 use crate::execute::{Append, Appended, Completion, Lost, Then};
 
@@ -40,11 +40,13 @@ pub(crate) trait Look: Send {
     fn load(&mut self, work: &mut Work, run: RunId) -> impl Future<Output = Result<()>> + Send;
 }
 
-/// Applies one append to the batch. True: what comes with the entries is to be stored too.
+/// Applies one append to the batch. `to` is the number of the version that its swap is about. True: what comes with the
+/// entries is to be stored too.
 pub(crate) async fn append(
     look: &mut impl Look,
     work: &mut Work,
     append: &Append,
+    to: Option<i64>,
 ) -> Result<(Appended, bool)> {
     let id = append.run;
     let row = match fence(work.get(id), append) {
@@ -78,6 +80,9 @@ pub(crate) async fn append(
     }
     store(work, append, fresh)?;
     if !repeated {
+        if let Some(to) = to {
+            swaps::apply(work, append, to, known)?;
+        }
         waits::register(look, work, append).await?;
         waits::send(look, work, append).await?;
     }

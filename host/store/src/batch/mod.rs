@@ -29,6 +29,7 @@ pub(crate) mod request;
 pub(crate) mod runs;
 pub(crate) mod schedule;
 pub(crate) mod slots;
+pub(crate) mod swaps;
 pub(crate) mod throttles;
 pub(crate) mod waits;
 pub(crate) mod windows;

@@ -1,5 +1,6 @@
 //! What may be asked of the writer, and what it answers.
 
+use dormouse_core::swap::Policy;
 use dormouse_core::{Digest, FunctionName, Json, RunId, Seq, Timestamp};
 
 use crate::cancellation::{Cancellation, CancellationId, Examined, NewCancellation};
@@ -47,7 +48,7 @@ pub(crate) enum Request {
     Signal(String, Json, Timestamp),
     PutSchedules(NewSchedules),
     PutVersion(NewVersion),
-    Activate(String, Digest, Timestamp),
+    Activate(String, Digest, Option<Policy>, Timestamp),
     DeleteVersion(String, Digest),
     PutConfig(Json, Timestamp),
     Probe(Timestamp),
@@ -63,6 +64,7 @@ impl Request {
                     + append.logs.len()
                     + append.waits.len()
                     + append.signals.len()
+                    + usize::from(append.swap.is_some())
                     + append.ingest.as_ref().map_or(0, ingested)
             }
             Request::Ingest(ingest) => 1 + ingested(ingest),

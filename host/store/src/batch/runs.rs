@@ -12,6 +12,7 @@ use dormouse_core::run::{Event, Phase, RunError, State, Status};
 use dormouse_core::system::Kinds;
 use dormouse_core::{FunctionName, Json, RunId, Seq, Timestamp};
 
+use super::swaps::SwapRow;
 use crate::error::{Error, Result};
 use crate::execute::{Completion, LogLine};
 use crate::schedule::Incarnation;
@@ -248,6 +249,7 @@ pub(crate) struct Work {
     waits_reset: Vec<RunId>,
     orphans: Vec<RunId>,
     ends: Vec<(RunId, Kinds)>,
+    swaps: Vec<(RunId, SwapRow)>,
     /// Waiting runs were made ready by what they waited for, or may go by what was freed.
     pub(crate) woke: bool,
     /// Slots were freed.
@@ -408,6 +410,11 @@ impl Work {
         self.waits_reset.push(run);
     }
 
+    /// A run goes over to another version, or does not.
+    pub(crate) fn swap(&mut self, run: RunId, row: SwapRow) {
+        self.swaps.push((run, row));
+    }
+
     /// A run has ended, which is to be told if somebody listens.
     pub(crate) fn ended(&mut self, run: RunId) {
         let Some(row) = self.get(run) else { return };
@@ -473,6 +480,7 @@ impl Work {
             waits_given_up: std::mem::take(&mut self.waits_given_up),
             orphans: std::mem::take(&mut self.orphans),
             ends: std::mem::take(&mut self.ends),
+            swaps: std::mem::take(&mut self.swaps),
             waits_ended: std::mem::take(&mut self.waits_ended),
             waits: std::mem::take(&mut self.waits),
             journal: std::mem::take(&mut self.journal),
@@ -554,6 +562,8 @@ pub(crate) struct Changes {
     pub(crate) orphans: Vec<RunId>,
     /// Ends that are to be told.
     pub(crate) ends: Vec<(RunId, Kinds)>,
+    /// Versions that runs go over to, or do not.
+    pub(crate) swaps: Vec<(RunId, SwapRow)>,
     /// Single waits to drop.
     pub(crate) waits_ended: Vec<(RunId, Seq)>,
     /// Waits to add.

@@ -7,6 +7,7 @@ use super::runs::{RunRow, Work};
 use super::throttles::Throttles;
 use crate::error::{Error, Result};
 use crate::schedule::{ClaimedRun, FireTimers, Fired, crash_loop};
+use crate::swap::Swapped;
 
 /// Fires the timers of runs that are loaded, in order, but for those that their throttles hold back. Answers with those
 /// that are leased, and the rest of the answer. `digest` knows the versions of these runs by their numbers.
@@ -74,6 +75,7 @@ pub(crate) struct Details {
     pub(crate) event: Option<Json>,
     /// When its journal began, where that is not when it was queued.
     pub(crate) began: Option<Timestamp>,
+    pub(crate) swapped: Swapped,
 }
 
 /// A claimed run with all that a node needs to drive it.
@@ -98,5 +100,6 @@ pub(crate) fn claimed_run(row: &RunRow, details: Details) -> Result<ClaimedRun> 
         log_lines: row.log_lines,
         journal_bytes: row.journal_bytes,
         host_traps: row.host_traps,
+        swapped: details.swapped,
     })
 }

@@ -18,7 +18,7 @@ use crate::contract::Store;
 use crate::error::Error;
 use crate::ingest::{Copied, Created, Ingest, NewEvent, NewRun};
 use crate::read::{Run, RunFilter};
-use crate::registry::Changed;
+use crate::registry::{Changed, NewVersion};
 use crate::schedule::{Claim, FireTimers, Incarnation, NewNode, Node, Standing};
 
 /// How often each kind of operation has to succeed.
@@ -33,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 83] = [
+const KINDS: [&str; 86] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -75,6 +75,9 @@ const KINDS: [&str; 83] = [
     "orphan",
     "signal",
     "append-signals",
+    "swap-moves",
+    "swap-stays",
+    "swap-stale",
     "release",
     "host-trap",
     "complete",
@@ -193,6 +196,7 @@ mod ends;
 mod pausing;
 mod reads;
 mod slotting;
+mod swapping;
 mod ticking;
 
 fn digest(number: u64) -> Digest {
@@ -702,14 +706,19 @@ impl Pair {
         let number = self.random.below(5);
         let digest = digest(number);
         let activate = self.random.one_in(2);
+        let policy = self.policy();
         match self.random.below(3) {
             0 => {
-                let version = slotting::numbered(module, number, activate, now);
+                let version = NewVersion {
+                    policy,
+                    ..slotting::numbered(module, number, activate, now)
+                };
                 both!(self, put_version(version.clone())).expect("stores");
                 self.succeeded("put-version");
             }
             1 => {
-                if let Changed::Done(_) = both!(self, activate(module, digest, now)).expect("answers") {
+                if let Changed::Done(_) = both!(self, activate(module, digest, policy, now)).expect("answers")
+                {
                     self.succeeded("activate");
                 }
             }

@@ -48,6 +48,7 @@ pub(super) fn version(module: &str, digest: Digest, activate: bool, now: Timesta
         uploaded_by: "conformance".to_owned(),
         message: Some("for a check".to_owned()),
         activate,
+        policy: None,
         now,
     }
 }
@@ -201,6 +202,7 @@ impl Fixture {
             ingest: None,
             waits: Vec::new(),
             signals: Vec::new(),
+            swap: None,
             parent: None,
             then,
             now,

@@ -22,6 +22,7 @@ mod scheduling;
 mod sending;
 mod signalling;
 mod slotting;
+mod swapping;
 mod throttling;
 mod ticking;
 mod upkeep;
@@ -166,6 +167,12 @@ checks![
     ends::an_end_is_left_for_who_listens_when_it_ends,
     ends::an_end_is_told_once,
     ends::who_waits_for_an_end_listens,
+    swapping::the_first_entry_of_another_version_takes_the_run_over,
+    swapping::a_run_may_go_over_with_its_wait_or_its_end,
+    swapping::who_cannot_go_over_stays_and_says_why,
+    swapping::a_swap_is_decided_on_what_is_active_and_under_the_lease,
+    swapping::an_activation_says_what_becomes_of_runs_in_flight,
+    swapping::swaps_are_deleted_with_their_run,
     versions::activation_is_one_step,
     versions::a_version_in_use_is_kept,
     versions::a_deleted_version_can_come_back,

@@ -34,16 +34,22 @@ pub(super) async fn activation_is_one_step(store: Arc<dyn Store>) {
         (again.new, again.activated, again.generation),
         (false, false, stored.generation)
     );
-    let changed = store.activate("shop", second, at(7)).await.expect("activates");
+    let changed = store
+        .activate("shop", second, None, at(7))
+        .await
+        .expect("activates");
     let Changed::Done(generation) = changed else {
         panic!("{changed:?}")
     };
     assert!(generation > stored.generation);
     assert_eq!(
-        store.activate("shop", second, at(8)).await.expect("answers"),
+        store
+            .activate("shop", second, None, at(8))
+            .await
+            .expect("answers"),
         Changed::Unchanged(generation)
     );
-    let unknown = store.activate("shop", Digest::of(b"unknown"), at(8)).await;
+    let unknown = store.activate("shop", Digest::of(b"unknown"), None, at(8)).await;
     assert_eq!(unknown.expect("answers"), Changed::NotFound);
     let registry = store.registry().await.expect("reads");
     assert_eq!(

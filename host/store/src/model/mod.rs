@@ -24,6 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dormouse_core::flow::{Gate, Standing as Limit};
 use dormouse_core::journal::Record;
+use dormouse_core::swap::{Policy, Swap};
 use dormouse_core::system::Kinds;
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::watch;
@@ -360,8 +361,14 @@ impl Store for MemoryStore {
         Ok(self.world()?.put_version(version))
     }
 
-    async fn activate(&self, module: &str, digest: Digest, now: Timestamp) -> Result<Changed> {
-        Ok(self.world()?.activate(module, digest, now))
+    async fn activate(
+        &self,
+        module: &str,
+        digest: Digest,
+        policy: Option<Policy>,
+        now: Timestamp,
+    ) -> Result<Changed> {
+        Ok(self.world()?.activate(module, digest, policy, now))
     }
 
     async fn delete_version(&self, module: &str, digest: Digest) -> Result<Changed> {
@@ -433,6 +440,15 @@ impl Store for MemoryStore {
             .filter(live)
             .map(|id| world.claimed(id))
             .collect()
+    }
+
+    async fn swaps(&self, run: RunId) -> Result<Vec<Swap>> {
+        let world = self.world()?;
+        Ok(world
+            .runs
+            .get(&run)
+            .map(|run| run.swaps.clone())
+            .unwrap_or_default())
     }
 
     async fn run(&self, run: RunId) -> Result<Option<Run>> {

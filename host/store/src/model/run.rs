@@ -7,6 +7,7 @@ use dormouse_core::flow::{Limited, Need};
 use dormouse_core::journal::{Entry, Event as Recorded, Record, RecordKind};
 use dormouse_core::limit::CLAIMS_WITHOUT_ENTRY_MAX;
 use dormouse_core::run::{End, Event, Phase, RunError};
+use dormouse_core::swap::Swap;
 use dormouse_core::{Json, RunId, Seq, Timestamp};
 
 use crate::error::{Error, Result};
@@ -14,6 +15,7 @@ use crate::execute::{Appended, Completion, LogLine, Then};
 use crate::ingest::Copied;
 use crate::read::Run;
 use crate::schedule::{Glance, Incarnation, crash_loop};
+use crate::swap::NewSwap;
 use crate::wait::{NewWait, WaitOn};
 
 /// A run and all that belongs to it.
@@ -48,6 +50,8 @@ pub(super) struct ModelRun {
     pub(super) needs: Vec<Need>,
     /// Which of that it waits for in a line, and since when.
     pub(super) line: Option<(usize, Timestamp)>,
+    /// The versions it went over to, or could not, oldest first.
+    pub(super) swaps: Vec<Swap>,
     /// When its journal began, and with which entry, where that is not when it was queued.
     pub(super) began: Option<(Seq, Timestamp)>,
 }
@@ -157,6 +161,30 @@ impl ModelRun {
         self.shown.started_at = self.shown.started_at.or(Some(now));
         self.claims += 1;
         Ok(true)
+    }
+
+    /// It goes over to another version, or could not. `seq` is the number of the entry that comes first.
+    pub(super) fn swap(&mut self, swap: NewSwap, seq: Seq, at: Timestamp) {
+        let from = self.shown.version;
+        if from == swap.to {
+            return;
+        }
+        self.host_traps = 0;
+        match swap.stays {
+            Some(_) => self.shown.swapped.stayed = true,
+            None => {
+                self.shown.swapped.moved = true;
+                self.shown.version = swap.to;
+            }
+        }
+        self.swaps.push(Swap {
+            seq,
+            from,
+            to: swap.to,
+            at,
+            stayed: swap.stays,
+        });
+        self.swaps.sort_by_key(|swap| (swap.seq, swap.at, swap.to));
     }
 
     pub(super) fn log_lines(&self) -> u32 {

@@ -18,6 +18,7 @@ use crate::execute::{Append, Appended, Completion, Lost, Then};
 use crate::ingest::{Created, Ingest, NewRun};
 use crate::read::{Counts, Decided, Run, StoredEvent};
 use crate::schedule::{Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, LACKING_MAX};
+use crate::swap::Swapped;
 
 impl World {
     pub(super) fn ingest(&mut self, ingest: Ingest) -> Result<Vec<Created>> {
@@ -231,6 +232,7 @@ impl World {
                 journal_base: 0,
                 rerun_of: run.rerun_of,
                 parent: run.parent,
+                swapped: Swapped::default(),
             },
             journal: Vec::new(),
             logs: BTreeMap::new(),
@@ -254,6 +256,7 @@ impl World {
                 .zip(held.map(|held| held.turn.then_some(held.until))),
             needs: run.admission.concurrency,
             line: None,
+            swaps: Vec::new(),
             began: None,
         };
         if let Some(copy) = run.copy {
@@ -379,6 +382,7 @@ impl World {
             log_lines: run.log_lines(),
             journal_bytes: run.journal_bytes,
             host_traps: run.host_traps,
+            swapped: run.shown.swapped,
         })
     }
 
@@ -405,6 +409,11 @@ impl World {
     pub(super) fn append(&mut self, append: Append) -> Result<Appended> {
         if let Some(ingest) = &append.ingest
             && ingest.generation != self.generation()
+        {
+            return Err(Error::StaleRegistry);
+        }
+        if let Some(swap) = &append.swap
+            && (swap.generation != self.generation() || self.find_version(&swap.module, swap.to).is_none())
         {
             return Err(Error::StaleRegistry);
         }
@@ -459,6 +468,9 @@ impl World {
         }
         for line in append.logs {
             run.logs.insert(line.number, line);
+        }
+        if let Some(swap) = append.swap.filter(|_| !repeated) {
+            run.swap(swap, first, append.now);
         }
         if !repeated {
             for wait in append.waits {

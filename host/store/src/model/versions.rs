@@ -1,5 +1,6 @@
 //! Modules and their versions in the model.
 
+use dormouse_core::swap::Policy;
 use dormouse_core::{Digest, Timestamp};
 
 use super::World;
@@ -21,10 +22,13 @@ impl World {
         live.count() as u64
     }
 
-    /// Makes a version active; false if it was.
-    fn set_active(&mut self, index: usize, now: Timestamp) -> bool {
-        if self.versions[index].active {
-            return false;
+    /// Makes a version active under a policy; false if it was.
+    fn set_active(&mut self, index: usize, policy: Option<Policy>, now: Timestamp) -> bool {
+        let version = &mut self.versions[index];
+        if version.active {
+            let changes = policy.is_some_and(|policy| policy != version.policy);
+            version.policy = policy.unwrap_or(version.policy);
+            return changes;
         }
         let module = self.versions[index].module.clone();
         for version in self
@@ -34,9 +38,11 @@ impl World {
         {
             version.active = false;
             version.activated_at = None;
+            version.policy = Policy::Pin;
         }
         self.versions[index].active = true;
         self.versions[index].activated_at = Some(now);
+        self.versions[index].policy = policy.unwrap_or_default();
         true
     }
 
@@ -54,11 +60,12 @@ impl World {
                 uploaded_at: version.now,
                 active: false,
                 activated_at: None,
+                policy: Policy::Pin,
                 live_runs: 0,
             });
             self.versions.len() - 1
         });
-        let activated = version.activate && self.set_active(index, version.now);
+        let activated = version.activate && self.set_active(index, version.policy, version.now);
         if new || activated {
             self.registry_changes += 1;
         }
@@ -69,11 +76,17 @@ impl World {
         }
     }
 
-    pub(super) fn activate(&mut self, module: &str, digest: Digest, now: Timestamp) -> Changed {
+    pub(super) fn activate(
+        &mut self,
+        module: &str,
+        digest: Digest,
+        policy: Option<Policy>,
+        now: Timestamp,
+    ) -> Changed {
         let Some(index) = self.find_version(module, digest) else {
             return Changed::NotFound;
         };
-        if !self.set_active(index, now) {
+        if !self.set_active(index, policy, now) {
             return Changed::Unchanged(self.generation());
         }
         self.registry_changes += 1;

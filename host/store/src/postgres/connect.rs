@@ -29,7 +29,7 @@ const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 pub type Migration = (i64, &'static str, &'static str);
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [Migration; 12] = [
+const MIGRATIONS: [Migration; 13] = [
     (
         1,
         "initial",
@@ -89,6 +89,11 @@ const MIGRATIONS: [Migration; 12] = [
         12,
         "batches",
         include_str!("../../../../migrations/postgres/0012_batches.sql"),
+    ),
+    (
+        13,
+        "swaps",
+        include_str!("../../../../migrations/postgres/0013_swaps.sql"),
     ),
 ];
 

@@ -41,6 +41,7 @@ mod runs;
 mod schedule;
 mod slots;
 mod sql;
+mod swaps;
 mod throttles;
 mod upkeep;
 mod waits;
@@ -54,6 +55,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
+use dormouse_core::swap::{Policy, Swap};
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -497,8 +499,14 @@ impl Store for PostgresStore {
         expect!(self.queue.submit(Request::PutVersion(version)).await, Answer::Stored(stored) => stored)
     }
 
-    async fn activate(&self, module: &str, digest: Digest, now: Timestamp) -> Result<Changed> {
-        let request = Request::Activate(module.to_owned(), digest, now);
+    async fn activate(
+        &self,
+        module: &str,
+        digest: Digest,
+        policy: Option<Policy>,
+        now: Timestamp,
+    ) -> Result<Changed> {
+        let request = Request::Activate(module.to_owned(), digest, policy, now);
         expect!(self.queue.submit(request).await, Answer::Changed(changed) => changed)
     }
 
@@ -570,6 +578,10 @@ impl Store for PostgresStore {
 
     async fn batch(&self, run: RunId) -> Result<Vec<BatchEvent>> {
         on!(self.readers, () conn => windows::batch(conn, run)).await
+    }
+
+    async fn swaps(&self, run: RunId) -> Result<Vec<Swap>> {
+        on!(self.readers, () conn => swaps::of(conn, run)).await
     }
 
     async fn decisions(&self, event: EventId) -> Result<Vec<Decided>> {

@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 use super::fault::Attempt;
 use super::marks::Marks;
 use super::sql::{Args, Cells, Conn, Key, Together};
-use super::{ends, slots, waits};
+use super::{ends, slots, swaps, waits};
 use crate::batch::execute::completion_payload;
 use crate::batch::runs::{Changes, Hold, RunRow, SHARD, Work, inline, is_large, state};
 use crate::error::Result;
@@ -172,6 +172,7 @@ pub(super) async fn flush(conn: &mut Conn, work: &mut Work, marks: &Marks) -> At
     ends::insert(&mut together, &changes.ends);
     update(&mut together, &changes);
     together.run(conn).await?;
+    swaps::insert(conn, changes.swaps).await?;
     marks.lower(&changes.ready, &changes.timers);
     let ended = changes.moved.iter().any(|row| row.state.phase.is_none());
     Ok(ended || !changes.ready.is_empty() || !changes.slots_freed.is_empty())

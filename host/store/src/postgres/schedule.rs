@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::schedule::{
     Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Incarnation, LACKING_MAX, NewNode, Node, Standing,
 };
+use crate::swap::Swapped;
 
 /// The server's clock in milliseconds, as text of a statement.
 macro_rules! clock {
@@ -32,7 +33,7 @@ macro_rules! clock {
 const DETAILS: &str = "SELECT r.id, r.function_id, r.config_revision, r.event_id, r.depth, r.seed, \
      CASE WHEN r.continued THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = r.id AND b.seq = -2) END, \
      CASE WHEN e.large THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END, \
-     CASE WHEN r.began_base = r.journal_base THEN r.began_ms END \
+     CASE WHEN r.began_base = r.journal_base THEN r.began_ms END, r.swapped \
      FROM runs r LEFT JOIN events e ON e.id = r.event_id WHERE r.id = ANY($1)";
 const _: () = assert!(place::CONTINUED == -2 && place::EVENT == -3);
 
@@ -447,6 +448,7 @@ pub(super) fn details(cells: &mut Cells<'_>, function: FunctionName, version: Di
         continued: cells.text_or_null()?.map(Json::trusted),
         event: cells.text_or_null()?.map(Json::trusted),
         began: cells.time_or_null()?,
+        swapped: Swapped::from_bits(cells.int()?),
     })
 }
 

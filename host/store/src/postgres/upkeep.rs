@@ -14,7 +14,7 @@ pub(super) async fn probe(conn: &mut Conn, now: Timestamp) -> Attempt<()> {
 }
 
 /// All that belongs to runs, and their rows.
-const OF_RUNS: [&str; 9] = [
+const OF_RUNS: [&str; 10] = [
     "DELETE FROM journal WHERE run_id = ANY($1)",
     "DELETE FROM logs WHERE run_id = ANY($1)",
     "DELETE FROM outcomes WHERE run_id = ANY($1)",
@@ -22,6 +22,7 @@ const OF_RUNS: [&str; 9] = [
     "DELETE FROM batched WHERE run_id = ANY($1)",
     "DELETE FROM slots WHERE run_id = ANY($1)",
     "DELETE FROM completions WHERE run_id = ANY($1)",
+    "DELETE FROM swaps WHERE run_id = ANY($1)",
     "DELETE FROM blobs WHERE owner_id = ANY($1)",
     "DELETE FROM runs WHERE id = ANY($1)",
 ];

@@ -366,8 +366,12 @@ impl Writer {
                     | Request::PutSchedules(..)
             )
         });
-        let reads_registry =
-            !ingests.is_empty() || requests.iter().any(|request| matches!(request, Request::Tick(_)));
+        let decided_on_registry = |request: &&Request| match request {
+            Request::Tick(_) => true,
+            Request::Append(append) => append.swap.is_some(),
+            _ => false,
+        };
+        let reads_registry = !ingests.is_empty() || requests.iter().any(decided_on_registry);
         let functions = || {
             ingests
                 .iter()
@@ -581,8 +585,8 @@ impl Writer {
             Request::PutVersion(version) => {
                 Answer::Stored(registry::put_version(conn, cache, version).await?)
             }
-            Request::Activate(module, digest, now) => {
-                Answer::Changed(registry::activate(conn, cache, module, *digest, *now).await?)
+            Request::Activate(module, digest, policy, now) => {
+                Answer::Changed(registry::activate(conn, cache, module, *digest, *policy, *now).await?)
             }
             Request::DeleteVersion(module, digest) => {
                 Answer::Changed(registry::delete_version(conn, cache, module, *digest).await?)
@@ -624,8 +628,15 @@ async fn appends<'r>(
             *answer = Some(Err(error));
             continue;
         }
+        let to = match batch::swaps::target(&*cache, append) {
+            Ok(to) => to,
+            Err(error) => {
+                *answer = Some(Err(error));
+                continue;
+            }
+        };
         let mut writing = Writing::on(conn);
-        let appended = batch::execute::append(&mut writing, &mut work, append).await;
+        let appended = batch::execute::append(&mut writing, &mut work, append, to).await;
         let (appended, fresh) = writing.settle(appended)?;
         carried.extend(append.ingest.as_ref().filter(|_| fresh));
         *answer = Some(Ok(Answer::Appended(appended)));

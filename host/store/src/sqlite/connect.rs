@@ -26,7 +26,7 @@ const STATEMENTS: usize = 400;
 const ROW_BUFFER: usize = 1 << 15;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 13] = [
+const MIGRATIONS: [(i64, &str, &str); 14] = [
     (
         1,
         "initial",
@@ -91,6 +91,11 @@ const MIGRATIONS: [(i64, &str, &str); 13] = [
         13,
         "batches",
         include_str!("../../../../migrations/sqlite/0013_batches.sql"),
+    ),
+    (
+        14,
+        "swaps",
+        include_str!("../../../../migrations/sqlite/0014_swaps.sql"),
     ),
 ];
 

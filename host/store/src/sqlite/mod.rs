@@ -38,6 +38,7 @@ mod runs;
 mod schedule;
 mod slots;
 mod sql;
+mod swaps;
 mod throttles;
 mod upkeep;
 mod waits;
@@ -49,6 +50,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dormouse_core::journal::Record;
+use dormouse_core::swap::{Policy, Swap};
 use dormouse_core::{Digest, EventId, FunctionName, Json, RunId, Seq, Timestamp};
 use sqlx::SqliteConnection;
 use sqlx::pool::PoolConnection;
@@ -374,8 +376,14 @@ impl Store for SqliteStore {
         expect!(self.queue.submit(Request::PutVersion(version)).await, Answer::Stored(stored) => stored)
     }
 
-    async fn activate(&self, module: &str, digest: Digest, now: Timestamp) -> Result<Changed> {
-        let request = Request::Activate(module.to_owned(), digest, now);
+    async fn activate(
+        &self,
+        module: &str,
+        digest: Digest,
+        policy: Option<Policy>,
+        now: Timestamp,
+    ) -> Result<Changed> {
+        let request = Request::Activate(module.to_owned(), digest, policy, now);
         expect!(self.queue.submit(request).await, Answer::Changed(changed) => changed)
     }
 
@@ -440,6 +448,10 @@ impl Store for SqliteStore {
 
     async fn batch(&self, run: RunId) -> Result<Vec<BatchEvent>> {
         self.read(async |conn| windows::batch(conn, run).await).await
+    }
+
+    async fn swaps(&self, run: RunId) -> Result<Vec<Swap>> {
+        self.read(async |conn| swaps::of(conn, run).await).await
     }
 
     async fn decisions(&self, event: EventId) -> Result<Vec<Decided>> {

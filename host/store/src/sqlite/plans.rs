@@ -5,11 +5,11 @@ use sqlx::Row as _;
 use super::sql::{Rows, fetch_dynamic};
 use super::{
     cancellations, command, connect, copies, cron, ending, ends, examine, ingest, journal, limits, pausing,
-    read, runs, schedule, slots, throttles, upkeep, waits, windows,
+    read, runs, schedule, slots, swaps, throttles, upkeep, waits, windows,
 };
 
 /// Tables that grow with use.
-const LARGE: [&str; 17] = [
+const LARGE: [&str; 18] = [
     "runs",
     "journal",
     "events",
@@ -26,6 +26,7 @@ const LARGE: [&str; 17] = [
     "batched",
     "slots",
     "slots_freed",
+    "swaps",
     "decisions",
 ];
 
@@ -64,6 +65,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
         cron::statements(),
         ending::statements(),
         ends::statements(),
+        swaps::statements(),
     ]
     .concat();
     assert!(rows.len() > 25);

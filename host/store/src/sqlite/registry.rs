@@ -1,5 +1,6 @@
 //! Versions of modules, activation, configuration documents.
 
+use dormouse_core::swap::Policy;
 use dormouse_core::{Digest, Json, Timestamp};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
@@ -9,13 +10,14 @@ use super::sql::{Cells, execute, fetch};
 use super::{ends, pausing, slots};
 use crate::batch::ends::listens;
 use crate::batch::ingest::Small;
+use crate::batch::swaps::policy;
 use crate::error::{Error, Result};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 
 /// The cells of [`read_version`].
 macro_rules! version_columns {
     () => {
-        "v.module, v.digest, v.manifest, v.size, v.uploaded_by, v.message, v.uploaded_ms, m.activated_ms"
+        "v.module, v.digest, v.manifest, v.size, v.uploaded_by, v.message, v.uploaded_ms, m.activated_ms, m.policy"
     };
 }
 
@@ -47,8 +49,16 @@ pub(super) async fn put_version(
         .await?;
         cache.reload_versions(conn).await?;
     }
-    let activated =
-        version.activate && set_active(conn, cache, &version.module, version.digest, version.now).await?;
+    let activated = version.activate
+        && set_active(
+            conn,
+            cache,
+            &version.module,
+            version.digest,
+            version.policy,
+            version.now,
+        )
+        .await?;
     if new || activated {
         next_generation(conn, cache).await?;
     }
@@ -64,12 +74,13 @@ pub(super) async fn activate(
     cache: &mut Cache,
     module: &str,
     digest: Digest,
+    policy: Option<Policy>,
     now: Timestamp,
 ) -> Result<Changed> {
     if cache.version_id(module, digest).is_none() {
         return Ok(Changed::NotFound);
     }
-    if !set_active(conn, cache, module, digest, now).await? {
+    if !set_active(conn, cache, module, digest, policy, now).await? {
         return Ok(Changed::Unchanged(cache.generation));
     }
     next_generation(conn, cache).await?;
@@ -85,7 +96,10 @@ pub(super) async fn delete_version(
     let Some(id) = cache.version_id(module, digest) else {
         return Ok(Changed::NotFound);
     };
-    if active_id(conn, module).await? == Some(id) {
+    if active(conn, module)
+        .await?
+        .is_some_and(|(active, _)| active == id)
+    {
         return Ok(Changed::Needed(0));
     }
     let rows = fetch(
@@ -114,34 +128,50 @@ pub(super) async fn delete_version(
     Ok(Changed::Done(cache.generation))
 }
 
-async fn active_id(conn: &mut SqliteConnection, module: &str) -> Result<Option<i64>> {
-    let rows = fetch(conn, "SELECT version_id FROM modules WHERE module = ?", |args| {
-        args.text(module);
-    })
+/// A module's active version, by its number, and its policy.
+async fn active(conn: &mut SqliteConnection, module: &str) -> Result<Option<(i64, Policy)>> {
+    let rows = fetch(
+        conn,
+        "SELECT version_id, policy FROM modules WHERE module = ?",
+        |args| {
+            args.text(module);
+        },
+    )
     .await?;
-    rows.first().map(|row| Cells::of(row).int()).transpose()
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let mut cells = Cells::of(row);
+    Ok(Some((cells.int()?, policy(cells.int()?)?)))
 }
 
-/// Makes a version active; false if it was.
+/// Makes a version active, and says what becomes of runs in flight: if that is not said, it stays as it is where the version is
+/// active already. False: it was so.
 async fn set_active(
     conn: &mut SqliteConnection,
     cache: &Cache,
     module: &str,
     digest: Digest,
+    policy: Option<Policy>,
     now: Timestamp,
 ) -> Result<bool> {
     let id = cache
         .version_id(module, digest)
         .ok_or_else(|| Error::Corrupt(format!("version {digest} of {module} is not stored")))?;
-    if active_id(conn, module).await? == Some(id) {
+    let before = active(conn, module).await?.filter(|(active, _)| *active == id);
+    if let Some((_, before)) = before
+        && policy.is_none_or(|policy| policy == before)
+    {
         return Ok(false);
     }
+    let policy = policy.unwrap_or_default();
     execute(
         conn,
-        "INSERT INTO modules (module, version_id, activated_ms) VALUES (?1, ?2, ?3) \
-         ON CONFLICT (module) DO UPDATE SET version_id = ?2, activated_ms = ?3",
+        "INSERT INTO modules (module, version_id, activated_ms, policy) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT (module) DO UPDATE SET version_id = ?2, policy = ?4, \
+         activated_ms = CASE WHEN version_id = ?2 THEN activated_ms ELSE ?3 END",
         |args| {
-            args.text(module).int(id).time(now);
+            args.text(module).int(id).time(now).int(policy as i64);
         },
     )
     .await?;
@@ -198,6 +228,7 @@ fn read_version(row: &SqliteRow) -> Result<Version> {
     let message = cells.text_or_null()?.map(str::to_owned);
     let uploaded_at = cells.time()?;
     let activated_at = cells.time_or_null()?;
+    let policy = policy(cells.int_or_null()?.unwrap_or_default())?;
     Ok(Version {
         module,
         digest,
@@ -208,6 +239,7 @@ fn read_version(row: &SqliteRow) -> Result<Version> {
         uploaded_at,
         active: activated_at.is_some(),
         activated_at,
+        policy,
         live_runs: cells.int()?.unsigned_abs(),
     })
 }
@@ -228,7 +260,7 @@ pub(super) async fn registry(conn: &mut SqliteConnection) -> Result<Registry> {
     let mut registry = Registry::default();
     for row in &rows {
         /// The generation stands behind the version's cells.
-        const GENERATION: usize = 9;
+        const GENERATION: usize = 10;
         registry.generation = Cells::at(row, GENERATION).int()?;
         if Cells::of(row).text_or_null()?.is_some() {
             registry.active.push(read_version(row)?);

@@ -5,7 +5,7 @@ use dormouse_core::{Json, RunId, Timestamp};
 use sqlx::SqliteConnection;
 
 use super::sql::{Args, Cells, Rows};
-use super::{ends, slots, waits};
+use super::{ends, slots, swaps, waits};
 use crate::batch::execute::completion_payload;
 use crate::batch::runs::{Changes, Hold, RunRow, SHARD, Work, inline, is_large, state};
 use crate::error::Result;
@@ -144,6 +144,7 @@ pub(super) async fn flush(conn: &mut SqliteConnection, work: &mut Work) -> Resul
     remove(conn, &changes).await?;
     add(conn, &changes).await?;
     update(conn, &changes).await?;
+    swaps::insert(conn, &changes.swaps).await?;
     slots::write(conn, &changes).await
 }
 

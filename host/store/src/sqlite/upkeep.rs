@@ -18,7 +18,7 @@ pub(super) async fn probe(conn: &mut SqliteConnection, now: Timestamp) -> Result
 }
 
 /// All that belongs to runs, beside their rows.
-static BELONGINGS: [Rows; 8] = [
+static BELONGINGS: [Rows; 9] = [
     Rows::new("DELETE FROM journal WHERE run_id IN (VALUES ", 1, ")"),
     Rows::new("DELETE FROM logs WHERE run_id IN (VALUES ", 1, ")"),
     Rows::new("DELETE FROM outcomes WHERE run_id IN (VALUES ", 1, ")"),
@@ -26,6 +26,7 @@ static BELONGINGS: [Rows; 8] = [
     Rows::new("DELETE FROM batched WHERE run_id IN (VALUES ", 1, ")"),
     Rows::new("DELETE FROM slots WHERE run_id IN (VALUES ", 1, ")"),
     Rows::new("DELETE FROM completions WHERE run_id IN (VALUES ", 1, ")"),
+    Rows::new("DELETE FROM swaps WHERE run_id IN (VALUES ", 1, ")"),
     Rows::new("DELETE FROM blobs WHERE owner_id IN (VALUES ", 1, ")"),
 ];
 static RUNS: Rows = Rows::new("DELETE FROM runs WHERE id IN (VALUES ", 1, ")");

@@ -212,8 +212,15 @@ impl Writer {
                 *answer = Some(Err(error));
                 continue;
             }
+            let to = match batch::swaps::target(&self.cache, append) {
+                Ok(to) => to,
+                Err(error) => {
+                    *answer = Some(Err(error));
+                    continue;
+                }
+            };
             let (appended, fresh) =
-                batch::execute::append(&mut Writing(&mut self.conn), &mut work, append).await?;
+                batch::execute::append(&mut Writing(&mut self.conn), &mut work, append, to).await?;
             carried.extend(append.ingest.as_ref().filter(|_| fresh));
             *answer = Some(Ok(Answer::Appended(appended)));
         }
@@ -389,8 +396,8 @@ impl Writer {
             Request::PutVersion(version) => {
                 Answer::Stored(registry::put_version(conn, cache, version).await?)
             }
-            Request::Activate(module, digest, now) => {
-                Answer::Changed(registry::activate(conn, cache, module, *digest, *now).await?)
+            Request::Activate(module, digest, policy, now) => {
+                Answer::Changed(registry::activate(conn, cache, module, *digest, *policy, *now).await?)
             }
             Request::DeleteVersion(module, digest) => {
                 Answer::Changed(registry::delete_version(conn, cache, module, *digest).await?)

@@ -92,6 +92,7 @@ impl Worker {
                 uploaded_by: "child".to_owned(),
                 message: None,
                 activate: true,
+                policy: None,
                 now: now(),
             })
             .await?;
@@ -160,6 +161,7 @@ impl Worker {
             ingest: None,
             waits: Vec::new(),
             signals: Vec::new(),
+            swap: None,
             parent: None,
             then,
             now: now(),

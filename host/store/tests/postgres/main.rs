@@ -92,6 +92,7 @@ impl Member {
             uploaded_by: "a test".to_owned(),
             message: None,
             activate: true,
+            policy: None,
             now: at(0),
         };
         let stored = store.put_version(version).await.expect("stores");
@@ -158,6 +159,7 @@ impl Member {
             ingest: None,
             waits: Vec::new(),
             signals: Vec::new(),
+            swap: None,
             parent: None,
             logs: Vec::new(),
             then,

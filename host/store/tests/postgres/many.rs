@@ -232,6 +232,7 @@ async fn deploys_on_many_nodes_come_one_after_the_other() {
                     uploaded_by: "a test".to_owned(),
                     message: None,
                     activate: true,
+                    policy: None,
                     now: at(0),
                 };
                 let config = store

@@ -52,6 +52,7 @@ impl Pair {
             ingest: None,
             waits: Vec::new(),
             signals: Vec::new(),
+            swap: None,
             parent: None,
             then,
             now: self.time(),
@@ -63,11 +64,20 @@ impl Pair {
         append.waits = self.waits(&mut append);
         append.signals = self.signals(&append);
         append.parent = run.parent;
+        append.swap = self.swap(&run);
         let signals = !append.signals.is_empty() && fresh && first == run.journal_next;
         let waits = !append.waits.is_empty() && first == run.journal_next;
         let sends = append.ingest.is_some() && fresh && first == run.journal_next;
         match both!(self, append(append.clone())) {
             Ok(Appended::Done) => {
+                if first == run.journal_next
+                    && let Some(swap) = append.swap.as_ref().filter(|swap| swap.to != run.version)
+                {
+                    self.succeeded(match swap.stays {
+                        Some(_) => "swap-stays",
+                        None => "swap-moves",
+                    });
+                }
                 if append.parent.is_some() && matches!(kind, "complete" | "fail") {
                     self.succeeded("child-ends");
                 }
@@ -101,6 +111,7 @@ impl Pair {
             Ok(Appended::Lost(Lost::Cancelled)) => self.succeeded("cancelled"),
             Ok(Appended::Lost(Lost::TakenOver)) => self.succeeded("lost"),
             Ok(Appended::Lost(Lost::Gone)) => self.succeeded("gone"),
+            Err(Error::StaleRegistry) if append.ingest.is_none() => self.succeeded("swap-stale"),
             Err(Error::StaleRegistry) => self.succeeded("ingest-stale"),
             Err(_) if fresh => self.succeeded("refused-append"),
             Err(error) => panic!("seed {} step {}: {error}", self.seed, self.step),

@@ -45,6 +45,7 @@ impl Pair {
                 self.succeeded("batch-read");
             }
             both!(self, logs(id, 0, 1000)).expect("reads");
+            both!(self, swaps(id)).expect("reads");
         }
         let events = both!(
             self,
