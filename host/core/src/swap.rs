@@ -120,7 +120,7 @@ pub fn refusal(swaps: &[Swap], to: Digest) -> Option<&RunError> {
 /// The version that wrote an entry of a run whose version now is `own`.
 pub fn writer(swaps: &[Swap], own: Digest, seq: Seq) -> Digest {
     let moves = || swaps.iter().filter(|swap| swap.stayed.is_none());
-    let before = moves().filter(|swap| swap.seq <= seq).next_back();
+    let before = moves().rfind(|swap| swap.seq <= seq);
     match (before, moves().next()) {
         (Some(swap), _) => swap.to,
         (None, Some(first)) => first.from,
