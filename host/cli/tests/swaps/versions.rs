@@ -8,7 +8,7 @@ use crate::support::guest;
 /// How a version differs from the first: the guest's own words, in its own order; or it is another guest, which does not have
 /// the function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub(crate) enum Kind {
     First,
     Compatible,
     Appending,
@@ -22,7 +22,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 9] = [
+    pub(crate) const ALL: [Kind; 9] = [
         Kind::First,
         Kind::Compatible,
         Kind::Appending,
@@ -35,7 +35,7 @@ impl Kind {
     ];
 
     /// The component, and the version that it is.
-    pub fn component(self) -> (Vec<u8>, String) {
+    pub(crate) fn component(self) -> (Vec<u8>, String) {
         if self == Kind::FunctionGone {
             let bytes = guest("bench");
             let version = Digest::of(&bytes).to_string();
@@ -60,7 +60,7 @@ impl Kind {
 
     /// What a run of a plan asks for on such a version, in order: names of steps, and of naps their length too. Where the
     /// version traps, it asks for nothing more.
-    pub fn asks(self, plan: &Plan) -> Vec<String> {
+    pub(crate) fn asks(self, plan: &Plan) -> Vec<String> {
         let mut asks = Vec::new();
         if matches!(self, Kind::Trapping | Kind::FunctionGone) {
             return asks;
@@ -88,7 +88,7 @@ impl Kind {
     }
 
     /// Whether a run that has recorded this can go over to such a version; none: it depends on what is known outside the record.
-    pub fn fits(self, plan: &Plan, recorded: &Recorded) -> bool {
+    pub(crate) fn fits(self, plan: &Plan, recorded: &Recorded) -> bool {
         let asks = self.asks(plan);
         if self == Kind::FunctionGone || !asks.starts_with(&recorded.asks) {
             return false;
@@ -105,15 +105,15 @@ impl Kind {
 
 /// What an event asks for.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    pub laps: u64,
-    pub ms: u64,
-    pub waits: bool,
+pub(crate) struct Plan {
+    pub(crate) laps: u64,
+    pub(crate) ms: u64,
+    pub(crate) waits: bool,
 }
 
 impl Plan {
     /// From the event's data.
-    pub fn of(data: &Value) -> Plan {
+    pub(crate) fn of(data: &Value) -> Plan {
         Plan {
             laps: data["laps"].as_u64().expect("laps"),
             ms: data["ms"].as_u64().expect("ms"),
@@ -124,16 +124,16 @@ impl Plan {
 
 /// What a journal says of what was asked for.
 #[derive(Debug, Default)]
-pub struct Recorded {
+pub(crate) struct Recorded {
     /// In order, each once: the tries of a body are one.
-    pub asks: Vec<String>,
+    pub(crate) asks: Vec<String>,
     /// How many of these are not over.
-    pub open: usize,
+    pub(crate) open: usize,
 }
 
 impl Recorded {
     /// Of the first entries of a journal.
-    pub fn of(entries: &[Value]) -> Recorded {
+    pub(crate) fn of(entries: &[Value]) -> Recorded {
         let mut recorded = Recorded::default();
         for entry in entries {
             let name = entry["name"].as_str().unwrap_or_default();
