@@ -141,7 +141,7 @@ impl Delete {
 }
 
 /// The one version whose digest begins as given.
-async fn resolve(client: &Client, module: &str, given: &str) -> Outcome<String> {
+pub(crate) async fn resolve(client: &Client, module: &str, given: &str) -> Outcome<String> {
     let data = client.get(&["v1", "modules", module, "versions"]).await?;
     let digests = data
         .as_array()

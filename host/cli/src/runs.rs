@@ -1,4 +1,4 @@
-//! `dormouse runs`: list, get (and watch), journal, logs, cancel, wake, pause, resume, rerun.
+//! `dormouse runs`: list, get (and watch), journal, logs, cancel, wake, pause, resume, migrate, pin, follow, rerun.
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ use crate::failure::Outcome;
 use crate::output::{Format, Table, ago, short_digest, text};
 use crate::run::Run;
 use crate::units::show_duration;
-use crate::{terminal, watch};
+use crate::{modules, terminal, watch};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Runs {
@@ -38,6 +38,12 @@ pub(crate) enum Runs {
     Pause(Id),
     /// Let a paused run go on
     Resume(Id),
+    /// Have a run go over to another version with the next thing it does, and stay there
+    Migrate(Migrate),
+    /// Have a run stay on the version it has, whatever is deployed
+    Pin(Id),
+    /// Have a run go by what deploys say again
+    Follow(Id),
     /// Do a run once more, on the active version; prints the new run's id
     #[command(after_help = "Examples:\n  dormouse runs rerun 01JD7Z…\n  \
                             dormouse runs rerun 01JD7Z… --from-step charge-card\n  \
@@ -90,6 +96,37 @@ pub(crate) struct Get {
 pub(crate) struct Id {
     /// The run's id
     run: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Migrate {
+    /// The run's id
+    run: String,
+
+    /// The version: its digest, or as much of its beginning as no other version shares; the active one when not given
+    #[arg(long)]
+    version: Option<String>,
+}
+
+impl Migrate {
+    async fn run(self, client: &Client) -> Outcome {
+        let version = match self.version {
+            None => None,
+            Some(version) => {
+                let run = client.get(&["v1", "runs", &self.run]).await?;
+                let function = text(&run, "function_id");
+                let module = function.split('/').next().unwrap_or_default();
+                Some(modules::resolve(client, module, &version).await?)
+            }
+        };
+        client
+            .request(Method::POST, &["v1", "runs", &self.run, "migrate"])
+            .json(&serde_json::json!({ "version": version }))
+            .answer()
+            .await?;
+        terminal::say(format!("run {} goes over with the next thing it does", self.run));
+        Ok(())
+    }
 }
 
 #[derive(Debug, Args)]
@@ -161,6 +198,19 @@ impl Runs {
                         id.run
                     )),
                 }
+                Ok(())
+            }
+            Runs::Migrate(migrate) => migrate.run(&client).await,
+            Runs::Pin(id) => {
+                let path = ["v1", "runs", &id.run, "pin"];
+                client.request(Method::POST, &path).answer().await?;
+                terminal::say(format!("run {} stays on its version", id.run));
+                Ok(())
+            }
+            Runs::Follow(id) => {
+                let path = ["v1", "runs", &id.run, "follow"];
+                client.request(Method::POST, &path).answer().await?;
+                terminal::say(format!("run {} goes by what deploys say", id.run));
                 Ok(())
             }
             Runs::Rerun(rerun) => rerun.run(&client, format).await,
@@ -256,6 +306,7 @@ fn describe(run: &Run, data: &Value) -> String {
     line("function", &run.function_id);
     line("version", short_digest(&run.version));
     line("status", &run.state());
+    line("asked for", short_digest(&text(data, "asked_version")));
     line("goes to", &migration(data));
     line("reason", run.reason.as_deref().unwrap_or_default());
     line("event", run.event_id.as_deref().unwrap_or_default());
@@ -327,6 +378,7 @@ fn migration(data: &Value) -> String {
     let to = text(migration, "to");
     match migration["state"].as_str() {
         Some("due") => format!("{} with the next thing it does", short_digest(&to)),
+        Some("restarts") => format!("{}, where it begins again", short_digest(&to)),
         Some(_) => format!(
             "nowhere: it stays where it is and not at {}, because {}",
             short_digest(&to),
@@ -342,13 +394,11 @@ fn swap(swap: &Value) -> String {
     let to = short_digest(&to);
     match swap["outcome"].as_str() {
         Some("stayed") => format!("stayed    not at {to}: {}", text(&swap["error"], "message")),
-        _ => {
+        outcome => {
             let from = text(swap, "from");
-            format!(
-                "moved     from {} to {to}, with entry {}",
-                short_digest(&from),
-                swap["seq"]
-            )
+            let outcome = outcome.unwrap_or_default();
+            let from = short_digest(&from);
+            format!("{outcome:<9} from {from} to {to}, with entry {}", swap["seq"])
         }
     }
 }

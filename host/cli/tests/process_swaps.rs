@@ -152,7 +152,11 @@ async fn storm(storm: Storm) {
         let module = MODULES[dice.below(2) as usize];
         // Each kind comes up, and after a version that new runs fail on there is soon another.
         let kind = Kind::ALL[(number % Kind::ALL.len() as u64) as usize];
-        let policy = if dice.one_in(3) { "pin" } else { "migrate" };
+        let policy = match dice.below(6) {
+            0 | 1 => "pin",
+            2 => "restart",
+            _ => "migrate",
+        };
         activations.push(activate(&client, module, kind, policy, &components).await);
         if dice.below(storm.swaps) < storm.kills {
             let node = dice.below(storm.nodes as u64) as usize;
@@ -201,6 +205,7 @@ async fn all_ended(fleet: &mut Fleet, client: &Client) {
 #[derive(Debug, Default)]
 struct Counts {
     moved: usize,
+    restarted: usize,
     stayed: HashMap<String, usize>,
     failed: usize,
 }
@@ -239,7 +244,7 @@ async fn check(client: &Client, witness: &Witness, activations: &[Activation], r
         check_swaps(&run, journal, &plan, &history, &mut counts);
     }
     println!("{} runs: {counts:?}", runs.len());
-    assert!(counts.moved > 0, "{counts:?}");
+    assert!(counts.moved > 0 && counts.restarted > 0, "{counts:?}");
     for code in ["diverged", "guest-panic", "function-gone"] {
         assert!(counts.stayed.contains_key(code), "{code}: {counts:?}");
     }
@@ -325,28 +330,44 @@ fn check_end(run: &Value, history: &[&Activation], counts: &mut Counts) {
 fn check_swaps(run: &Value, journal: &[Value], plan: &Plan, history: &[&Activation], counts: &mut Counts) {
     let empty = Vec::new();
     let swaps = run["swaps"].as_array().unwrap_or(&empty);
+    let base = swaps
+        .iter()
+        .filter(|swap| swap["outcome"] == "restarted")
+        .filter_map(|swap| swap["seq"].as_u64())
+        .max()
+        .unwrap_or(0);
     let mut current = swaps.first().map_or(&run["version"], |first| &first["from"]);
     for swap in swaps {
         assert_eq!(&swap["from"], current, "{run:#}");
         let at = millis(&swap["at"]);
         let asked_for = history.iter().enumerate().any(|(place, activation)| {
             let until = history.get(place + 1).map_or(i64::MAX, |next| next.answered_ms);
+            let policy = match swap["outcome"].as_str() {
+                Some("restarted") => &["restart"][..],
+                _ if swap["error"]["code"] == "function-gone" => &["migrate", "restart"],
+                _ => &["migrate"],
+            };
             swap["to"] == activation.version
-                && activation.policy == "migrate"
+                && policy.contains(&activation.policy)
                 && activation.asked_ms <= at
                 && at <= until.saturating_add(LATE_MS)
         });
         assert!(asked_for, "nobody asked for {swap:#} of {run:#}: {history:#?}");
         let seq = swap["seq"].as_u64().expect("a number");
+        if swap["outcome"] == "restarted" {
+            current = &swap["to"];
+            counts.restarted += 1;
+            continue;
+        }
         let before = journal
             .iter()
             .take_while(|entry| entry["seq"].as_u64() < Some(seq));
         let recorded = Recorded::of(&before.cloned().collect::<Vec<_>>());
         let kind = kind_of(history, &swap["to"]);
         let moved = swap["outcome"] == "moved";
-        assert_eq!(
-            moved,
-            kind.fits(plan, &recorded),
+        // What was recorded before it began again is gone.
+        assert!(
+            seq < base || moved == kind.fits(plan, &recorded),
             "to {kind:?} with {recorded:?} of {plan:?}: {run:#}"
         );
         if moved {
@@ -358,7 +379,10 @@ fn check_swaps(run: &Value, journal: &[Value], plan: &Plan, history: &[&Activati
         }
     }
     assert_eq!(current, &run["version"], "{run:#}");
-    let tried: Vec<&Value> = swaps.iter().filter(|swap| swap["outcome"] == "stayed").collect();
+    let tried: Vec<&Value> = swaps
+        .iter()
+        .filter(|swap| swap["outcome"] == "stayed" && swap["seq"].as_u64() >= Some(base))
+        .collect();
     for (place, swap) in tried.iter().enumerate() {
         let again = tried[place + 1..].iter().any(|other| other["to"] == swap["to"]);
         assert!(!again, "the same version was tried again: {run:#}");

@@ -67,21 +67,33 @@ pub enum Course {
     Stay,
     /// Over to this version, if that asks for all that the run has recorded.
     Move(Digest),
+    /// Back to the beginning, on this version.
+    Restart(Digest),
     /// On, on the version it has, because this one, which it should go over to, does not have its function.
     FunctionGone(Digest),
 }
 
-/// Where a run goes whose version is `own`. `refused` says whether it could not go over to a version before: that is not
-/// tried again.
-pub fn course(own: Digest, active: Option<Active>, refused: impl FnOnce(Digest) -> bool) -> Course {
+/// Where a run goes whose version is `own`. What a person has asked for this run alone counts before what its module says of all.
+/// `refused` says whether it could not go over to a version before: that is not tried again.
+pub fn course(
+    own: Digest,
+    asked: Option<Digest>,
+    active: Option<Active>,
+    refused: impl FnOnce(Digest) -> bool,
+) -> Course {
+    if let Some(asked) = asked {
+        return match asked == own || refused(asked) {
+            true => Course::Stay,
+            false => Course::Move(asked),
+        };
+    }
     match active {
-        Some(active) if active.policy == Policy::Migrate && active.version != own => {
-            if refused(active.version) {
-                Course::Stay
-            } else if active.has_function {
-                Course::Move(active.version)
-            } else {
-                Course::FunctionGone(active.version)
+        Some(active) if active.policy != Policy::Pin && active.version != own => {
+            match (refused(active.version), active.has_function, active.policy) {
+                (true, ..) => Course::Stay,
+                (false, false, _) => Course::FunctionGone(active.version),
+                (false, true, Policy::Restart) => Course::Restart(active.version),
+                (false, true, Policy::Pin | Policy::Migrate) => Course::Move(active.version),
             }
         }
         _ => Course::Stay,
@@ -109,11 +121,16 @@ pub struct Swap {
     pub at: Timestamp,
     /// Why it could not; none: it went over.
     pub stayed: Option<RunError>,
+    /// It began again, and what it had recorded before is gone.
+    pub restarted: bool,
 }
 
-/// Why a run could not go over to a version, if that is so.
-pub fn refusal(swaps: &[Swap], to: Digest) -> Option<&RunError> {
-    let last = swaps.iter().rev().find(|swap| swap.to == to)?;
+/// Why a run could not go over to a version, if that is so: with the journal that begins with the entry `base`.
+pub fn refusal(swaps: &[Swap], base: Seq, to: Digest) -> Option<&RunError> {
+    let last = swaps
+        .iter()
+        .rev()
+        .find(|swap| swap.seq >= base && swap.to == to)?;
     last.stayed.as_ref()
 }
 
@@ -144,6 +161,7 @@ mod tests {
             to: version(to),
             at: Timestamp::from_millis(seq.into()),
             stayed: stayed.then(|| RunError::new("diverged", "it does")),
+            restarted: false,
         }
     }
 
@@ -158,20 +176,27 @@ mod tests {
     }
 
     proptest! {
-        /// A run moves only under `migrate`, only to another version, which is the active one and has its function, and never
+        /// A run leaves its version only where it was asked to, or under `migrate` or `restart`, only for another version, which is the active one and has its function, and never
         /// to one that it could not go over to.
         #[test]
         fn a_run_goes_only_where_it_should(
-            own in 0u8..3, to in 0u8..3, policy in 0i64..3, has_function: bool, refused: bool, none: bool,
+            own in 0u8..3, to in 0u8..3, asked in 0u8..6, policy in 0i64..3, has_function: bool, refused: bool, none: bool,
         ) {
             let policy = Policy::from_number(policy).expect("a policy");
             let active = (!none).then_some(Active { version: version(to), policy, has_function });
-            let course = course(version(own), active, |_| refused);
-            let should = !none && policy == Policy::Migrate && own != to && !refused;
+            let asked = (asked < 3).then_some(asked);
+            let course = course(version(own), asked.map(version), active, |_| refused);
+            if let Some(asked) = asked {
+                let moves = asked != own && !refused;
+                prop_assert_eq!(course, if moves { Course::Move(version(asked)) } else { Course::Stay });
+                return Ok(());
+            }
+            let should = !none && policy != Policy::Pin && own != to && !refused;
             let expected = match (should, has_function) {
                 (false, _) => Course::Stay,
-                (true, true) => Course::Move(version(to)),
                 (true, false) => Course::FunctionGone(version(to)),
+                (true, true) if policy == Policy::Restart => Course::Restart(version(to)),
+                (true, true) => Course::Move(version(to)),
             };
             prop_assert_eq!(course, expected);
         }
@@ -197,11 +222,12 @@ mod tests {
     fn the_last_word_on_a_version_counts() {
         let swaps = [swap(1, 0, 1, true), swap(2, 0, 2, false), swap(3, 2, 1, false)];
         assert_eq!(
-            refusal(&swaps[..1], version(1)).map(|error| &*error.code),
+            refusal(&swaps[..1], 0, version(1)).map(|error| &*error.code),
             Some("diverged")
         );
-        assert_eq!(refusal(&swaps, version(1)), None);
-        assert_eq!(refusal(&swaps, version(2)), None);
-        assert_eq!(refusal(&swaps, version(3)), None);
+        assert_eq!(refusal(&swaps[..1], 2, version(1)), None, "it has begun anew");
+        assert_eq!(refusal(&swaps, 0, version(1)), None);
+        assert_eq!(refusal(&swaps, 0, version(2)), None);
+        assert_eq!(refusal(&swaps, 0, version(3)), None);
     }
 }

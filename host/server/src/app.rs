@@ -6,6 +6,7 @@ mod cancellations;
 mod pausing;
 mod reruns;
 mod schedules;
+mod versions;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -422,6 +423,7 @@ impl App {
             Ok(count) => tracing::info!(module, count, "blocked runs are tried again"),
             Err(error) => tracing::warn!(module, %error, "blocked runs could not be tried again"),
         }
+        self.0.scheduler.restarting();
         self.0.scheduler.nudge();
         self.0.feed.registry();
     }

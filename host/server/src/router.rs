@@ -443,6 +443,7 @@ fn claimed(run: NewRun, event: Json) -> ClaimedRun {
         journal_bytes: 0,
         host_traps: 0,
         swapped: Swapped::default(),
+        asked: None,
     }
 }
 

@@ -3,6 +3,10 @@
 
 mod support;
 
+#[path = "swapping/asking.rs"]
+mod asking;
+#[path = "swapping/restarting.rs"]
+mod restarting;
 #[path = "swapping/staying.rs"]
 mod staying;
 #[path = "swapping/versions.rs"]

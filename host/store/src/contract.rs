@@ -35,6 +35,7 @@ use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{
     Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing,
 };
+use crate::swap::{Asked, ToRestart};
 
 /// A durable store. Cheap calls to make from many tasks at once: writes are grouped by the implementation.
 #[async_trait]
@@ -134,6 +135,15 @@ pub trait Store: Send + Sync + 'static {
     /// their journals ([`unreadable`](crate::command::unreadable)). Call until it returns 0; any node may. Reads all runs
     /// that have not ended.
     async fn retry_unreadable(&self, release: &str, limit: u32, now: Timestamp) -> Result<u32>;
+
+    /// Remembers which version a person wants a run on, whatever is active; none: it goes by its module's policy again. Tries a
+    /// blocked run again. Refused when it has ended; [`Error::StaleRegistry`](crate::Error::StaleRegistry) when the module does
+    /// not have that version.
+    async fn ask_version(&self, run: RunId, asked: Option<Asked>, now: Timestamp) -> Result<Commanded>;
+
+    /// Makes runs ready that sleep, wait or back off on other versions of a module than one, and about which no person has said
+    /// anything: whoever claims them sees that they are to begin again. Call until it returns 0; any node may.
+    async fn wake_to_restart(&self, restart: ToRestart) -> Result<u32>;
 
     /// Pauses a run: at once, or while it executes, with the next entries that its node appends
     /// ([`Appended::Paused`]). Done again for one that is paused; refused when it has ended or is blocked.

@@ -79,6 +79,8 @@ pub enum Then {
         /// What the next round is given.
         continued: Json,
     },
+    /// Begins again from its event, under its id: as with `ContinueWith`, but with nothing handed on.
+    Restart,
     /// Cannot go on until a person does something.
     Block {
         /// Why.

@@ -48,6 +48,8 @@ pub struct Run {
     pub parent: Option<RunId>,
     /// Whether it has gone over to another version, or could not.
     pub swapped: Swapped,
+    /// The version that a person wants it on; none: it goes by its module's policy.
+    pub asked: Option<Digest>,
 }
 
 /// Which runs to list. All members narrow; newest first.

@@ -136,6 +136,8 @@ pub struct ClaimedRun {
     pub host_traps: u32,
     /// Whether it has gone over to another version, or could not.
     pub swapped: Swapped,
+    /// The version that a person wants it on; none: it goes by its module's policy.
+    pub asked: Option<Digest>,
 }
 
 /// A request for ready runs.

@@ -7,6 +7,7 @@
 //! | [`runs`], [`stream`] | runs: lists, one run, its journal and logs, cancel, wake; and one live |
 //! | [`pausing`] | pausing and resuming runs and functions |
 //! | [`reruns`] | a run once more |
+//! | [`versions`] | which version a single run is on |
 //! | [`cancellations`] | cancelling many runs |
 //! | [`modules`] | modules, versions, functions, invoke |
 //! | [`schedules`] | when functions start by the clock |
@@ -38,6 +39,7 @@ mod signals;
 mod steps;
 mod stream;
 mod triggers;
+mod versions;
 mod view;
 
 use axum::Router;
@@ -81,6 +83,9 @@ pub fn routes(app: App) -> Router {
         .route("/runs/{id}/rerun", post(reruns::rerun))
         .route("/runs/{id}/pause", post(pausing::pause))
         .route("/runs/{id}/resume", post(pausing::resume))
+        .route("/runs/{id}/migrate", post(versions::migrate))
+        .route("/runs/{id}/pin", post(versions::pin))
+        .route("/runs/{id}/follow", post(versions::follow))
         .route("/functions", get(modules::functions))
         .route(
             "/functions/{module}/{function}/pause",

@@ -184,7 +184,7 @@ pub(super) async fn upload(
 ) -> Answer {
     params.only(&["policy"])?;
     let module = query::module(&name)?.to_owned();
-    let policy = policy(params.get("policy"))?;
+    let policy = query::policy(params.get("policy"))?;
     let message = message(&headers)?;
     let component = body::read(&headers, body, COMPONENT).await?;
     let deployed = app.deploy(&module, component, UPLOADER, message, policy).await?;
@@ -238,7 +238,7 @@ pub(super) async fn activate(
     params.only(&[])?;
     let module = query::module(&name)?.to_owned();
     let asked: Activate = body::json(&headers, body, None).await?;
-    let policy = policy(asked.policy.as_deref())?;
+    let policy = query::policy(asked.policy.as_deref())?;
     let version = query::digest(&asked.version)?;
     let (changed, policy) = app.activate(&module, version, policy).await?;
     let changed = matches!(changed, Changed::Done(_));
@@ -323,15 +323,6 @@ pub(super) async fn invoke(
 
 fn no_module(module: &str) -> Problem {
     Problem::not_found("module", format!("\"{module}\""))
-}
-
-/// What becomes of the runs in flight, if that is said.
-fn policy(policy: Option<&str>) -> Result<Option<Policy>, Problem> {
-    match query::policy(policy)? {
-        Some(Policy::Restart) => Err(Problem::not_supported("the policy \"restart\"")
-            .help("with \"migrate\", runs go over to the version where it fits what they have recorded; others can be cancelled and rerun")),
-        known => Ok(known),
-    }
 }
 
 /// What the uploader says about the version: UTF-8 in a header.

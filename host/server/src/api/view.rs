@@ -58,6 +58,9 @@ pub(crate) struct RunView {
     pub(crate) output: Option<Json>,
     /// Why it failed or is blocked.
     pub(crate) error: Option<RunError>,
+    /// The version that a person wants it on, whatever is active.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) asked_version: Option<Digest>,
     /// The version that it is to go over to, and whether it can. Not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) migration: Option<MigrationView>,
@@ -94,6 +97,7 @@ impl RunView {
             ended_at: run.ended_at,
             output: run.output.clone(),
             error: run.error.clone(),
+            asked_version: run.asked,
             migration: None,
             swaps: Vec::new(),
             steps: None,
@@ -121,12 +125,12 @@ impl RunView {
     }
 }
 
-/// What a run is to become, as its module's policy has it.
+/// What a run is to become, as its module's policy has it, or a person.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct MigrationView {
-    /// The active version.
+    /// The active version, or the one that a person wants it on.
     pub(crate) to: Digest,
-    /// `due`: it goes over when it next does something. `stays`: it cannot.
+    /// `due`: it goes over when it next does something. `restarts`: it is about to begin again there. `stays`: it cannot.
     pub(crate) state: &'static str,
     /// Why it stays.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,9 +141,16 @@ impl MigrationView {
     /// Of a run in flight with these swaps.
     pub(crate) fn of(run: &Run, active: Option<Active>, swaps: &[Swap]) -> Option<MigrationView> {
         run.state.phase?;
-        let (to, error) = match course(run.version, active, |_| false) {
+        let (to, error) = match course(run.version, run.asked, active, |_| false) {
             Course::Stay => return None,
-            Course::Move(to) => (to, refusal(swaps, to).cloned()),
+            Course::Restart(to) => {
+                return Some(MigrationView {
+                    to,
+                    state: "restarts",
+                    error: None,
+                });
+            }
+            Course::Move(to) => (to, refusal(swaps, run.journal_base, to).cloned()),
             Course::FunctionGone(to) => (to, Some(function_gone(run.function.function(), to))),
         };
         let state = if error.is_some() { "stays" } else { "due" };
@@ -155,7 +166,7 @@ pub(crate) struct SwapView {
     pub(crate) at: Timestamp,
     pub(crate) from: Digest,
     pub(crate) to: Digest,
-    /// `moved` or `stayed`.
+    /// `moved`, `restarted` or `stayed`.
     pub(crate) outcome: &'static str,
     /// Why it stayed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -170,7 +181,11 @@ impl SwapView {
             at: swap.at,
             from: swap.from,
             to: swap.to,
-            outcome: if swap.stayed.is_some() { "stayed" } else { "moved" },
+            outcome: match (&swap.stayed, swap.restarted) {
+                (Some(_), _) => "stayed",
+                (None, true) => "restarted",
+                (None, false) => "moved",
+            },
             error: swap.stayed.clone(),
         }
     }

@@ -65,6 +65,7 @@ pub(super) fn all(scheduler: &Scheduler) -> Vec<Task> {
         of(|scheduler| Box::pin(trying_again(scheduler))),
         of(|scheduler| Box::pin(super::held::releasing(scheduler))),
         of(|scheduler| Box::pin(super::many::cancelling(scheduler))),
+        of(|scheduler| Box::pin(super::restarting::restarting(scheduler))),
         of(|scheduler| Box::pin(super::ticking::ticking(scheduler))),
         of(|scheduler| Box::pin(super::telling::telling(scheduler))),
         of(|scheduler| Box::pin(super::expiring::expiring(scheduler))),

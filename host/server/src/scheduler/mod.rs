@@ -15,6 +15,7 @@ mod lease;
 mod loops;
 mod many;
 mod others;
+mod restarting;
 mod table;
 mod telling;
 mod ticking;
@@ -81,6 +82,8 @@ struct Inner {
     resumed: Notify,
     /// Many runs are to be cancelled.
     cancellations: Notify,
+    /// Runs may have to begin again.
+    restarts: Notify,
     tasks: TaskTracker,
     /// Set once, when everything else is there.
     worker: std::sync::OnceLock<WeakWorker>,
@@ -126,6 +129,7 @@ impl Scheduler {
             listened: AtomicBool::new(false),
             resumed: Notify::new(),
             cancellations: Notify::new(),
+            restarts: Notify::new(),
             tasks: TaskTracker::new(),
             worker: std::sync::OnceLock::new(),
             draining: AtomicBool::new(false),
@@ -265,6 +269,11 @@ impl Scheduler {
     /// Many runs are to be cancelled.
     pub(crate) fn cancelling(&self) {
         self.0.cancellations.notify_one();
+    }
+
+    /// Another version is active: runs may have to begin again on it.
+    pub(crate) fn restarting(&self) {
+        self.0.restarts.notify_one();
     }
 
     /// Timers were set whose times only the store knows: read ahead.

@@ -168,7 +168,7 @@ const ALL: [(&str, Kind, Unit, &str); 22] = [
         "dormouse_swaps_total",
         Kind::Counter,
         Unit::Count,
-        "Runs that went over to another version of their module (moved), or could not (stayed), by outcome.",
+        "Runs that went over to another version of their module (moved), began again on it (restarted), or could not (stayed), by outcome.",
     ),
 ];
 

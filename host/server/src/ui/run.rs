@@ -196,6 +196,8 @@ fn migration(run: &RunView) -> Markup {
         p.moving {
             @if let Some(error) = &migration.error {
                 "It stays on its version and does not go over to " span.mono title=(to) { (to.short()) } ": " strong { (error.message) }
+            } @else if migration.state == "restarts" {
+                "It begins again on version " span.mono title=(to) { (to.short()) } "."
             } @else {
                 "It goes over to version " span.mono title=(to) { (to.short()) } " when it next does something."
             }
@@ -222,7 +224,7 @@ fn versions(run: &RunView) -> Markup {
                         td.mono title=(swap.to) { (swap.to.short()) }
                         td {
                             @match &swap.error {
-                                None => { "moved, from entry " (swap.seq) " on" }
+                                None => { (swap.outcome) ", from entry " (swap.seq) " on" }
                                 Some(error) => { "stayed: " (error.message) }
                             }
                         }

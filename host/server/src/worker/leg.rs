@@ -57,6 +57,8 @@ pub(crate) struct LegHost {
     pub(super) trial: Option<Trial>,
     /// The run stays on its own version though it should go over to this one.
     pub(super) refused: Option<Digest>,
+    /// The registry's generation that was looked at last.
+    pub(super) generation: i64,
     /// All events that started it: an array.
     events: Json,
     /// Held while the run executes; given back while it is parked.
@@ -103,6 +105,7 @@ impl LegHost {
             program: chosen.program,
             trial: chosen.trial,
             refused: chosen.refused,
+            generation: 0,
             log_lines: run.log_lines,
             repeats_lines: run.log_lines > 0,
             journal_bytes: run.journal_bytes,
@@ -217,7 +220,7 @@ impl LegHost {
                 return Err(self.end(Ending::Gone));
             }
         }
-        Ok(())
+        self.check_version()
     }
 
     /// Checks the limits on what a run may begin.

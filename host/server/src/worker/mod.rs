@@ -180,6 +180,7 @@ impl Worker {
             match self.choose(run).await {
                 Ok(chosen) => return Ok(chosen),
                 Err(NotDriven::Over) => return Err(None),
+                Err(NotDriven::Again) => {}
                 Err(NotDriven::Unloadable(Unloadable::Version(message))) => return Err(Some(message)),
                 Err(NotDriven::Unloadable(Unloadable::Store(error))) => {
                     if !self.pause(&error).await {

@@ -167,6 +167,7 @@ impl LegHost {
                         journal_bytes: self.journal_bytes,
                         version: run.version,
                         swapped: run.swapped,
+                        asked: run.asked,
                         ..self.run.clone()
                     });
                 }

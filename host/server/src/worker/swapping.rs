@@ -5,10 +5,10 @@
 //! recorded, or is ended before it has done anything, the run stays on its own version, which is kept with the run, and goes
 //! on there under the same lease. Which way a run goes is decided by `dormouse_core::swap`.
 
+use dormouse_core::Digest;
 use dormouse_core::journal::Event;
 use dormouse_core::run::RunError;
 use dormouse_core::swap::{Course, course, function_gone, refusal};
-use dormouse_core::{Digest, FunctionName};
 use dormouse_engine::Stop;
 use dormouse_store::Error;
 use dormouse_store::execute::{Append, Appended, Then};
@@ -43,6 +43,8 @@ pub(super) enum NotDriven {
     Unloadable(Unloadable),
     /// It is not this node's to drive any more.
     Over,
+    /// What is active has changed: it is to be decided again.
+    Again,
 }
 
 impl From<Error> for NotDriven {
@@ -56,12 +58,14 @@ impl Worker {
     pub(super) async fn choose(&self, run: &ClaimedRun) -> Result<Chosen, NotDriven> {
         loop {
             let snapshot = self.registry.snapshot();
-            let (to, gone) = match course(run.version, snapshot.active(&run.function), |_| false) {
+            let (to, gone) = match course(run.version, run.asked, snapshot.active(&run.function), |_| false) {
                 Course::Stay => return self.own(run, None).await,
                 Course::Move(to) => (to, None),
+                Course::Restart(to) => return self.begin_anew(run, to, snapshot.generation).await,
                 Course::FunctionGone(to) => (to, Some(function_gone(run.function.function(), to))),
             };
-            if run.swapped.stayed && refusal(&self.store.swaps(run.id).await?, to).is_some() {
+            if run.swapped.stayed && refusal(&self.store.swaps(run.id).await?, run.journal_base, to).is_some()
+            {
                 return self.own(run, Some(to)).await;
             }
             let generation = snapshot.generation;
@@ -88,6 +92,47 @@ impl Worker {
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// Drops what a run has recorded, and makes it ready on another version: whoever claims it begins at the beginning.
+    async fn begin_anew(&self, run: &ClaimedRun, to: Digest, generation: i64) -> Result<Chosen, NotDriven> {
+        match self.try_program(run, to).await {
+            Ok(_) => {}
+            Err(Unloadable::Store(error)) => return Err(error.into()),
+            // What is recorded is not dropped for a version that cannot be run here.
+            Err(Unloadable::Version(why)) => {
+                tracing::error!(%to, why, "the run does not begin again");
+                return self.own(run, Some(to)).await;
+            }
+        }
+        let swap = NewSwap {
+            module: run.function.module().to_owned(),
+            to,
+            stays: None,
+            generation,
+        };
+        let append = Append {
+            swap: Some(swap),
+            ..self.nothing(run, Then::Restart)
+        };
+        match self.store.append(append).await {
+            Ok(appended) => {
+                if appended == Appended::Done {
+                    metrics::counter!("dormouse_swaps_total", "outcome" => "restarted").increment(1);
+                    tracing::info!(%to, "the run begins again on another version");
+                }
+                self.scheduler.orphaned();
+                self.scheduler.nudge();
+                self.feed.run(run.id);
+                Err(NotDriven::Over)
+            }
+            // Something else is active: it is decided again.
+            Err(Error::StaleRegistry) => {
+                self.registry.refresh().await?;
+                Err(NotDriven::Again)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -129,13 +174,13 @@ impl Worker {
     /// Whether a run that is claimed anew would be driven with another version than its own.
     fn goes_over(&self, run: &ClaimedRun, refused: Option<Digest>) -> bool {
         let active = self.registry.snapshot().active(&run.function);
-        course(run.version, active, |to| refused == Some(to)) != Course::Stay
+        course(run.version, run.asked, active, |to| refused == Some(to)) != Course::Stay
     }
 
-    /// Whether a run of a version should go over to this one, as far as is known here.
-    fn should_go(&self, function: &FunctionName, own: Digest, to: Digest) -> bool {
-        let active = self.registry.snapshot().active(function);
-        matches!(course(own, active, |_| false), Course::Move(version) | Course::FunctionGone(version) if version == to)
+    /// Whether a run should go over to a version, as far as is known here.
+    fn should_go(&self, run: &ClaimedRun, to: Digest) -> bool {
+        let active = self.registry.snapshot().active(&run.function);
+        matches!(course(run.version, run.asked, active, |_| false), Course::Move(version) | Course::FunctionGone(version) if version == to)
     }
 }
 
@@ -148,6 +193,21 @@ impl LegHost {
     /// Whether another version than the run's own is being tried, and has done nothing yet.
     pub(super) fn is_trial(&self) -> bool {
         self.trial.is_some() && self.replay.pending().is_empty()
+    }
+
+    /// Ends the leg when the run is to begin again on another version. Looked at when the registry has changed.
+    pub(super) fn check_version(&mut self) -> Result<(), Stop> {
+        let generation = self.worker.registry.snapshot().generation;
+        if self.generation == generation {
+            return Ok(());
+        }
+        self.generation = generation;
+        let active = self.worker.registry.snapshot().active(&self.run.function);
+        let refused = |to| self.refused == Some(to);
+        match course(self.run.version, self.run.asked, active, refused) {
+            Course::Restart(_) => Err(self.end(Ending::Reload)),
+            Course::Stay | Course::Move(_) | Course::FunctionGone(_) => Ok(()),
+        }
     }
 
     /// Whether the instance may go on with a run that is claimed anew, as far as versions are concerned.
@@ -177,8 +237,7 @@ impl LegHost {
     /// When the run is to be driven with another version than it was.
     pub(super) async fn swap_again(&mut self, swap: &NewSwap) -> Result<i64, Stop> {
         let generation = self.worker.registry.snapshot().generation;
-        let function = &self.run.function;
-        if self.worker.should_go(function, self.run.version, swap.to) {
+        if self.worker.should_go(&self.run, swap.to) {
             return Ok(generation);
         }
         // A body that was executed is not executed again by another version, if that can be helped.

@@ -606,7 +606,6 @@ async fn what_a_later_release_brings_is_told_apart_from_a_mistake(server: &TestS
         ("GET", "/v1/keys".to_owned()),
         ("GET", "/v1/grants".to_owned()),
         ("GET", "/v1/audit".to_owned()),
-        ("PUT", "/v1/modules/shop?policy=restart".to_owned()),
     ] {
         let answer = server.send(method, &path, &[], b"").await;
         assert_eq!(

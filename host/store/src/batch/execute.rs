@@ -207,23 +207,11 @@ fn follow(work: &mut Work, append: &Append) -> Result<()> {
             Ok(())
         }
         Then::ContinueWith { continued } => {
-            work.change(id, |row| {
-                row.ready(Event::Release, now)?;
-                row.journal_base = row.journal_next;
-                row.journal_bytes = 0;
-                row.claims = 0;
-                row.host_traps = 0;
-                row.continued = true;
-                row.queued_at = now;
-                row.completions = false;
-                Ok(())
-            })?;
-            work.reset_waits(id);
-            work.clear_journal(id);
-            work.clear_completions(id);
+            begin_anew(work, append, true)?;
             work.blob(id.to_bytes(), place::CONTINUED, continued.clone());
             Ok(())
         }
+        Then::Restart => begin_anew(work, append, false),
         Then::Block { error } => {
             work.change(id, |row| {
                 row.on(Event::Block, Some(error.message.clone()))?;
@@ -235,6 +223,26 @@ fn follow(work: &mut Work, append: &Append) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Drops what a run has recorded and what comes of it, and makes it ready under the numbers that follow.
+fn begin_anew(work: &mut Work, append: &Append, continued: bool) -> Result<()> {
+    let id = append.run;
+    work.change(id, |row| {
+        row.ready(Event::Release, append.now)?;
+        row.journal_base = row.journal_next;
+        row.journal_bytes = 0;
+        row.claims = 0;
+        row.host_traps = 0;
+        row.continued = continued;
+        row.queued_at = append.now;
+        row.completions = false;
+        Ok(())
+    })?;
+    work.reset_waits(id);
+    work.clear_journal(id);
+    work.clear_completions(id);
+    Ok(())
 }
 
 fn end(work: &mut Work, append: &Append, end: End) -> Result<()> {

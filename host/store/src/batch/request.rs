@@ -11,6 +11,7 @@ use crate::execute::{Append, Appended};
 use crate::ingest::{Created, Ingest};
 use crate::registry::{Changed, NewVersion, Stored};
 use crate::schedule::{Claim, ClaimedBatch, FireTimers, Fired, Incarnation, NewNode, Standing};
+use crate::swap::{Asked, ToRestart};
 
 /// A write.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub(crate) enum Request {
     Wake(RunId, Option<Seq>, Timestamp),
     Unblock(String, Timestamp),
     RetryUnreadable(String, u32, Timestamp),
+    AskVersion(RunId, Option<Asked>, Timestamp),
+    WakeToRestart(ToRestart),
     Pause(RunId),
     Resume(RunId, Timestamp),
     PauseFunction(FunctionName, Timestamp),
@@ -79,6 +82,7 @@ impl Request {
             | Request::Expire(limit, _)
             | Request::RetryUnreadable(_, limit, _)
             | Request::ReleaseHeld(limit, _) => 1 + *limit as usize,
+            Request::WakeToRestart(restart) => 1 + restart.limit as usize,
             Request::CancelExamined(examined) => 1 + examined.runs.len(),
             _ => 1,
         }

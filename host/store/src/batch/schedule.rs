@@ -76,6 +76,7 @@ pub(crate) struct Details {
     /// When its journal began, where that is not when it was queued.
     pub(crate) began: Option<Timestamp>,
     pub(crate) swapped: Swapped,
+    pub(crate) asked: Option<Digest>,
 }
 
 /// A claimed run with all that a node needs to drive it.
@@ -101,5 +102,6 @@ pub(crate) fn claimed_run(row: &RunRow, details: Details) -> Result<ClaimedRun> 
         journal_bytes: row.journal_bytes,
         host_traps: row.host_traps,
         swapped: details.swapped,
+        asked: details.asked,
     })
 }

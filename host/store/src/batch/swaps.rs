@@ -1,14 +1,15 @@
 //! Going over to another version, or not, with an append. The same on every database.
 
-use dormouse_core::run::RunError;
+use dormouse_core::run::{Event, Phase, RunError};
 use dormouse_core::swap::Policy;
 use dormouse_core::{RunId, Seq, Timestamp};
 
 use super::ingest::Small;
 use super::runs::Work;
+use crate::command::Commanded;
 use crate::error::{Error, Result};
-use crate::execute::Append;
-use crate::swap::Swapped;
+use crate::execute::{Append, Then};
+use crate::swap::{Asked, Swapped};
 
 /// A row of `swaps`.
 #[derive(Clone, Debug)]
@@ -18,6 +19,7 @@ pub(crate) struct SwapRow {
     pub(crate) from_id: i64,
     pub(crate) to_id: i64,
     pub(crate) stayed: Option<RunError>,
+    pub(crate) restarted: bool,
 }
 
 impl SwapRow {
@@ -80,8 +82,44 @@ pub(crate) fn apply(work: &mut Work, append: &Append, to_id: i64, seq: Seq) -> R
             from_id,
             to_id,
             stayed,
+            restarted: matches!(append.then, Then::Restart),
         },
     );
+    Ok(())
+}
+
+/// The number of the version that a person wants a run on.
+///
+/// # Errors
+/// [`Error::StaleRegistry`] when the module does not have it.
+pub(crate) fn asked(small: &impl Small, asked: Option<&Asked>) -> Result<Option<i64>> {
+    let id = |asked: &Asked| {
+        small
+            .version_id(&asked.module, asked.version)
+            .ok_or(Error::StaleRegistry)
+    };
+    asked.map(id).transpose()
+}
+
+/// Lets a run that is loaded go by what was asked for: one that is blocked is tried again.
+pub(crate) fn ask(work: &mut Work, run: RunId, now: Timestamp) -> Result<Commanded> {
+    let Some(row) = work.get(run) else {
+        return Ok(Commanded::NotFound);
+    };
+    match row.state.phase {
+        None => return Ok(Commanded::Refused(row.state)),
+        Some(Phase::Blocked) => super::command::unblock(work, run, now)?,
+        Some(_) => {}
+    }
+    let state = work.get(run).map(|row| row.state);
+    Ok(state.map_or(Commanded::NotFound, Commanded::Done))
+}
+
+/// Makes runs that are loaded ready, to begin again.
+pub(crate) fn wake_to_restart(work: &mut Work, runs: &[RunId], now: Timestamp) -> Result<()> {
+    for run in runs {
+        work.change(*run, |row| row.ready(Event::Wake, now))?;
+    }
     Ok(())
 }
 

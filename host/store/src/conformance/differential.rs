@@ -33,7 +33,7 @@ const SAMPLE: u64 = 25;
 const RUNS_MAX: usize = 150;
 
 /// What has to happen at least [`SUCCESSES`] times.
-const KINDS: [&str; 86] = [
+const KINDS: [&str; 89] = [
     "join",
     "heartbeat",
     "heartbeat-dead",
@@ -78,6 +78,9 @@ const KINDS: [&str; 86] = [
     "swap-moves",
     "swap-stays",
     "swap-stale",
+    "ask-version",
+    "restart",
+    "wake-to-restart",
     "release",
     "host-trap",
     "complete",
@@ -621,6 +624,11 @@ impl Pair {
     }
 
     async fn wake(&mut self) {
+        match self.random.below(6) {
+            0 => return self.ask_version().await,
+            1 => return self.wake_to_restart().await,
+            _ => {}
+        }
         let phases = [
             None,
             Some(Phase::Sleeping),

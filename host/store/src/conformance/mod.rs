@@ -173,6 +173,8 @@ checks![
     swapping::a_swap_is_decided_on_what_is_active_and_under_the_lease,
     swapping::an_activation_says_what_becomes_of_runs_in_flight,
     swapping::swaps_are_deleted_with_their_run,
+    swapping::a_person_says_which_version_a_run_is_on,
+    swapping::a_run_begins_again_on_another_version,
     versions::activation_is_one_step,
     versions::a_version_in_use_is_kept,
     versions::a_deleted_version_can_come_back,

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use dormouse_core::run::RunError;
+use dormouse_core::run::{Phase, RunError, State, Status};
 use dormouse_core::swap::{Policy, Swap};
 use dormouse_core::{Digest, RunId, Timestamp};
 
-use super::fixture::{Fixture, at, json, node, step, suspend, version};
+use super::fixture::{Fixture, at, json, node, sleep, step, suspend, version};
+use crate::command::Commanded;
 use crate::contract::Store;
 use crate::error::Error;
 use crate::execute::{Append, Appended, Lost, Then};
 use crate::registry::{Changed, NewVersion};
-use crate::swap::{NewSwap, Swapped};
+use crate::swap::{Asked, NewSwap, Swapped, ToRestart};
 
 const STAYED: Swapped = Swapped {
     moved: false,
@@ -49,6 +50,7 @@ fn swapped(seq: u32, from: Digest, to: Digest, at: Timestamp, stayed: Option<Run
         to,
         at,
         stayed,
+        restarted: false,
     }
 }
 
@@ -324,4 +326,140 @@ pub(super) async fn swaps_are_deleted_with_their_run(store: Arc<dyn Store>) {
     assert_eq!(fixture.store.prune(at(601), 10).await.expect("prunes"), 1);
     assert_eq!(swaps(&fixture, id).await, []);
     assert_eq!(fixture.store.run(id).await.expect("reads"), None);
+}
+
+pub(super) async fn a_person_says_which_version_a_run_is_on(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let store = &fixture.store;
+    let id = fixture.leased(at(0)).await;
+    let (second, third) = (Digest::of(b"second"), Digest::of(b"third"));
+    for (digest, activate) in [(second, false), (third, true)] {
+        store
+            .put_version(version("shop", digest, activate, at(5)))
+            .await
+            .expect("stores");
+    }
+    let ask = async |version: Option<Digest>| {
+        let asked = version.map(|version| Asked {
+            module: "shop".to_owned(),
+            version,
+        });
+        store.ask_version(id, asked, at(6)).await
+    };
+    assert_eq!(fixture.get(id).await.asked, None);
+    let asked = ask(Some(second)).await.expect("answers");
+    assert!(matches!(asked, Commanded::Done(_)), "{asked:?}");
+    let run = fixture.get(id).await;
+    assert_eq!(
+        (run.asked, run.version, run.owner),
+        (Some(second), fixture.digest, Some(fixture.node))
+    );
+    // It is needed by that, as the run's own is.
+    for needed in [second, fixture.digest] {
+        let kept = store.delete_version("shop", needed).await.expect("answers");
+        assert_eq!(kept, Changed::Needed(1));
+    }
+    fixture.append(id, 1, Vec::new(), suspend(Some(at(10)))).await;
+    assert_eq!(fixture.fire(at(10), 1, 1).await.claimed[0].asked, Some(second));
+    assert_eq!(store.examine(&[id]).await.expect("reads")[0].asked, Some(second));
+    let unknown = ask(Some(Digest::of(b"unknown"))).await;
+    assert!(matches!(unknown, Err(Error::StaleRegistry)), "{unknown:?}");
+    ask(None).await.expect("answers");
+    assert_eq!(fixture.get(id).await.asked, None);
+    let deleted = store.delete_version("shop", second).await;
+    assert!(matches!(deleted, Ok(Changed::Done(_))), "{deleted:?}");
+
+    // One that is blocked is tried again; one that has ended is left alone.
+    let error = RunError::new("diverged", "it does");
+    fixture.append(id, 2, Vec::new(), Then::Block { error }).await;
+    let asked = ask(Some(fixture.digest)).await.expect("answers");
+    assert_eq!(
+        asked,
+        Commanded::Done(State::live(Status::Running, Phase::Queued))
+    );
+    assert_eq!(fixture.claim(1, at(20)).await[0].asked, Some(fixture.digest));
+    fixture
+        .append(id, 3, Vec::new(), Then::Complete { output: json("1") })
+        .await;
+    let ended = ask(Some(third)).await.expect("answers");
+    assert!(matches!(ended, Commanded::Refused(_)), "{ended:?}");
+    let nobody = RunId::from_parts(at(0), [9; 10]);
+    assert_eq!(
+        store.ask_version(nobody, None, at(6)).await.expect("answers"),
+        Commanded::NotFound
+    );
+}
+
+pub(super) async fn a_run_begins_again_on_another_version(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let id = fixture.leased(at(0)).await;
+    fixture
+        .append(id, 1, vec![step(0, "1"), sleep(1)], Then::Continue)
+        .await;
+    let then = Then::ContinueWith { continued: json("7") };
+    fixture.append(id, 1, Vec::new(), then).await;
+    fixture.claim(1, at(550)).await;
+    fixture
+        .append(id, 2, vec![step(2, "1"), sleep(3)], suspend(Some(at(5_000))))
+        .await;
+    let other = fixture.leased(at(1)).await;
+    let (second, generation) = second(&fixture).await;
+    let restart = |to, functions: &[&str], limit| ToRestart {
+        module: "shop".to_owned(),
+        to,
+        functions: functions.iter().map(|name| (*name).to_owned()).collect(),
+        limit,
+        now: at(600),
+    };
+    let store = &fixture.store;
+    // Not those on the version, of other functions, or that do something.
+    for (to, functions, limit) in [
+        (fixture.digest, &["order"][..], 9),
+        (second, &["other"][..], 9),
+        (second, &[][..], 9),
+        (second, &["order"][..], 0),
+    ] {
+        let woken = store.wake_to_restart(restart(to, functions, limit)).await;
+        assert_eq!(woken.expect("answers"), 0, "{functions:?}");
+    }
+    let woken = store.wake_to_restart(restart(second, &["order"], 9)).await;
+    assert_eq!(woken.expect("answers"), 1);
+    assert_eq!(fixture.get(id).await.state.phase, Some(Phase::Queued));
+    assert_eq!(fixture.get(other).await.state.phase, Some(Phase::Executing));
+    assert_eq!(store.upcoming_timers(Timestamp::MAX, 9).await.expect("reads"), []);
+
+    let claimed = &fixture.claim(1, at(610)).await[0];
+    assert_eq!((claimed.id, claimed.continued.clone()), (id, Some(json("7"))));
+    let again = Append {
+        swap: swap(second, generation, None),
+        ..fixture.append_of(id, 3, Vec::new(), Then::Restart, at(620))
+    };
+    assert_eq!(append(&fixture, again).await, Appended::Done);
+    assert_eq!(store.journal(id, 0).await.expect("reads"), []);
+    let claimed = &fixture.claim(1, at(630)).await[0];
+    assert_eq!((claimed.version, claimed.continued.clone()), (second, None));
+    assert_eq!(
+        (claimed.journal_base, claimed.journal_next, claimed.journal_bytes),
+        (4, 4, 0)
+    );
+    assert_eq!((claimed.queued_at, claimed.swapped), (at(620), MOVED));
+    let told = Swap {
+        restarted: true,
+        ..swapped(4, fixture.digest, second, at(620), None)
+    };
+    assert_eq!(swaps(&fixture, id).await, [told]);
+    // One that a person wants somewhere is left alone.
+    fixture.append(id, 4, vec![sleep(4)], suspend(None)).await;
+    let asked = Asked {
+        module: "shop".to_owned(),
+        version: second,
+    };
+    store
+        .ask_version(id, Some(asked), at(640))
+        .await
+        .expect("answers");
+    let woken = store
+        .wake_to_restart(restart(fixture.digest, &["order"], 9))
+        .await;
+    assert_eq!(woken.expect("answers"), 0);
 }

@@ -45,6 +45,7 @@ use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{
     Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing,
 };
+use crate::swap::{Asked, ToRestart};
 
 /// A [`Store`] that forgets everything when it is dropped.
 #[derive(Default)]
@@ -440,6 +441,14 @@ impl Store for MemoryStore {
             .filter(live)
             .map(|id| world.claimed(id))
             .collect()
+    }
+
+    async fn ask_version(&self, run: RunId, asked: Option<Asked>, now: Timestamp) -> Result<Commanded> {
+        self.world()?.ask_version(run, asked, now)
+    }
+
+    async fn wake_to_restart(&self, restart: ToRestart) -> Result<u32> {
+        self.world()?.wake_to_restart(restart)
     }
 
     async fn swaps(&self, run: RunId) -> Result<Vec<Swap>> {

@@ -164,7 +164,7 @@ impl ModelRun {
     }
 
     /// It goes over to another version, or could not. `seq` is the number of the entry that comes first.
-    pub(super) fn swap(&mut self, swap: NewSwap, seq: Seq, at: Timestamp) {
+    pub(super) fn swap(&mut self, swap: NewSwap, restarted: bool, seq: Seq, at: Timestamp) {
         let from = self.shown.version;
         if from == swap.to {
             return;
@@ -183,6 +183,7 @@ impl ModelRun {
             to: swap.to,
             at,
             stayed: swap.stays,
+            restarted,
         });
         self.swaps.sort_by_key(|swap| (swap.seq, swap.at, swap.to));
     }
@@ -245,6 +246,20 @@ pub(super) fn closed_by(record: &Record) -> Option<Seq> {
     }
 }
 impl ModelRun {
+    fn begin_anew(&mut self, continued: Option<Json>, now: Timestamp) -> Result<()> {
+        self.ready(Event::Release, now)?;
+        self.journal.clear();
+        self.completions.clear();
+        self.give_up_all();
+        self.shown.journal_base = self.shown.journal_next;
+        self.shown.queued_at = now;
+        self.journal_bytes = 0;
+        self.claims = 0;
+        self.host_traps = 0;
+        self.continued = continued;
+        Ok(())
+    }
+
     /// What a run does after an append.
     pub(super) fn follow(&mut self, then: Then, now: Timestamp) -> Result<Appended> {
         let asked = self.to_pause;
@@ -290,18 +305,8 @@ impl ModelRun {
                 self.end(Event::Finish(End::Failed), now)?;
                 self.shown.error = Some(error);
             }
-            Then::ContinueWith { continued } => {
-                self.ready(Event::Release, now)?;
-                self.journal.clear();
-                self.completions.clear();
-                self.give_up_all();
-                self.shown.journal_base = self.shown.journal_next;
-                self.shown.queued_at = now;
-                self.journal_bytes = 0;
-                self.claims = 0;
-                self.host_traps = 0;
-                self.continued = Some(continued);
-            }
+            Then::ContinueWith { continued } => self.begin_anew(Some(continued), now)?,
+            Then::Restart => self.begin_anew(None, now)?,
             Then::Block { error } => self.block(error)?,
         }
         if asked && self.shown.state.phase == Some(Phase::Paused) {

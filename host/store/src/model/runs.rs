@@ -233,6 +233,7 @@ impl World {
                 rerun_of: run.rerun_of,
                 parent: run.parent,
                 swapped: Swapped::default(),
+                asked: None,
             },
             journal: Vec::new(),
             logs: BTreeMap::new(),
@@ -383,6 +384,7 @@ impl World {
             journal_bytes: run.journal_bytes,
             host_traps: run.host_traps,
             swapped: run.shown.swapped,
+            asked: run.shown.asked,
         })
     }
 
@@ -470,7 +472,7 @@ impl World {
             run.logs.insert(line.number, line);
         }
         if let Some(swap) = append.swap.filter(|_| !repeated) {
-            run.swap(swap, first, append.now);
+            run.swap(swap, matches!(append.then, Then::Restart), first, append.now);
         }
         if !repeated {
             for wait in append.waits {

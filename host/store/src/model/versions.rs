@@ -1,10 +1,14 @@
 //! Modules and their versions in the model.
 
+use dormouse_core::run::{Event, Phase, Status};
 use dormouse_core::swap::Policy;
-use dormouse_core::{Digest, Timestamp};
+use dormouse_core::{Digest, RunId, Timestamp};
 
 use super::World;
+use crate::command::Commanded;
+use crate::error::{Error, Result};
 use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
+use crate::swap::{Asked, ToRestart};
 
 impl World {
     pub(super) fn find_version(&self, module: &str, digest: Digest) -> Option<usize> {
@@ -100,13 +104,66 @@ impl World {
         if self.versions[index].active {
             return Changed::Needed(0);
         }
-        let live = self.live_runs(&self.versions[index]);
+        let asked = self.runs.values().map(|run| &run.shown).filter(|run| {
+            !run.state.status.is_terminal()
+                && run.function.module() == module
+                && run.version != digest
+                && run.asked == Some(digest)
+        });
+        let live = self.live_runs(&self.versions[index]) + asked.count() as u64;
         if live > 0 {
             return Changed::Needed(live);
         }
         self.versions.remove(index);
         self.registry_changes += 1;
         Changed::Done(self.generation())
+    }
+
+    pub(super) fn ask_version(
+        &mut self,
+        run: RunId,
+        asked: Option<Asked>,
+        now: Timestamp,
+    ) -> Result<Commanded> {
+        let known = |asked: &Asked| self.find_version(&asked.module, asked.version).is_some();
+        if !asked.as_ref().is_none_or(known) {
+            return Err(Error::StaleRegistry);
+        }
+        let Some(run) = self.runs.get_mut(&run) else {
+            return Ok(Commanded::NotFound);
+        };
+        match run.shown.state.phase {
+            None => return Ok(Commanded::Refused(run.shown.state)),
+            Some(Phase::Blocked) => run.unblock(now)?,
+            Some(_) => {}
+        }
+        run.shown.asked = asked.map(|asked| asked.version);
+        Ok(Commanded::Done(run.shown.state))
+    }
+
+    pub(super) fn wake_to_restart(&mut self, restart: ToRestart) -> Result<u32> {
+        let mut count = 0;
+        for run in self.runs.values_mut() {
+            let shown = &run.shown;
+            let rests = matches!(
+                shown.state.phase,
+                Some(Phase::Sleeping | Phase::Waiting | Phase::BackingOff)
+            );
+            let meant = rests
+                && shown.state.status == Status::Running
+                && shown.asked.is_none()
+                && shown.version != restart.to
+                && shown.function.module() == restart.module
+                && restart
+                    .functions
+                    .iter()
+                    .any(|name| name == shown.function.function());
+            if meant && count < restart.limit {
+                run.ready(Event::Wake, restart.now)?;
+                count += 1;
+            }
+        }
+        Ok(count)
     }
 
     pub(super) fn registry(&self) -> Registry {

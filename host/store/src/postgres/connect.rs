@@ -29,7 +29,7 @@ const MIGRATION_LOCK: i64 = 0x646f_726d_6f75_7301;
 pub type Migration = (i64, &'static str, &'static str);
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [Migration; 13] = [
+const MIGRATIONS: [Migration; 14] = [
     (
         1,
         "initial",
@@ -94,6 +94,11 @@ const MIGRATIONS: [Migration; 13] = [
         13,
         "swaps",
         include_str!("../../../../migrations/postgres/0013_swaps.sql"),
+    ),
+    (
+        14,
+        "asked",
+        include_str!("../../../../migrations/postgres/0014_asked.sql"),
     ),
 ];
 

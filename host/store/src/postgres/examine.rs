@@ -17,7 +17,8 @@ const EXAMINE: &str = concat!(
     ", f.module, f.function, v.digest, r.config_revision, r.event_id, r.depth, r.seed, \
      CASE WHEN r.continued THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = r.id AND b.seq = -2) END, \
      CASE WHEN e.large THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END, \
-     CASE WHEN r.began_base = r.journal_base THEN r.began_ms END, r.swapped \
+     CASE WHEN r.began_base = r.journal_base THEN r.began_ms END, r.swapped, \
+     CASE WHEN r.asked_id IS NOT NULL THEN (SELECT a.digest FROM versions a WHERE a.id = r.asked_id) END \
      FROM runs r JOIN functions f ON f.id = r.function_id JOIN versions v ON v.id = r.version_id \
      LEFT JOIN events e ON e.id = r.event_id WHERE r.live AND r.id = ANY($1) ORDER BY r.id"
 );

@@ -81,6 +81,7 @@ use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{
     Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing,
 };
+use crate::swap::{Asked, ToRestart};
 
 /// Counting reads all live runs. Up to so many, it is done each time;
 const COUNTED_EACH_TIME: u64 = 10_000;
@@ -578,6 +579,17 @@ impl Store for PostgresStore {
 
     async fn batch(&self, run: RunId) -> Result<Vec<BatchEvent>> {
         on!(self.readers, () conn => windows::batch(conn, run)).await
+    }
+
+    async fn ask_version(&self, run: RunId, asked: Option<Asked>, now: Timestamp) -> Result<Commanded> {
+        let request = Request::AskVersion(run, asked, now);
+        expect!(self.queue.submit(request).await, Answer::Commanded(commanded) => commanded)
+    }
+
+    async fn wake_to_restart(&self, restart: ToRestart) -> Result<u32> {
+        let request = Request::WakeToRestart(restart);
+        let count = expect!(self.queue.submit(request).await, Answer::Count(count) => count);
+        Ok(count? as u32)
     }
 
     async fn swaps(&self, run: RunId) -> Result<Vec<Swap>> {

@@ -99,7 +99,7 @@ pub(super) async fn delete_version(
     }
     let rows = conn
         .fetch(
-            "SELECT count(*) FROM runs WHERE live AND version_id = $1",
+            "SELECT count(*) FROM runs WHERE live AND (version_id = $1 OR asked_id = $1)",
             |args| {
                 args.int(id);
             },

@@ -107,6 +107,10 @@ impl Args {
         self.add(value)
     }
 
+    pub(super) fn int_or_null(&mut self, value: Option<i64>) -> &mut Args {
+        self.add(value)
+    }
+
     pub(super) fn time(&mut self, value: Timestamp) -> &mut Args {
         self.add(value.as_millis())
     }

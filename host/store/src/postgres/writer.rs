@@ -20,8 +20,8 @@ use super::fault::{Attempt, Fault};
 use super::marks::Marks;
 use super::sql::{Cells, Conn, Key};
 use super::{
-    cancellations, command, cron, ending, ends, ingest, pausing, registry, runs, schedule, upkeep, waits,
-    windows,
+    cancellations, command, cron, ending, ends, ingest, pausing, registry, runs, schedule, swaps, upkeep,
+    waits, windows,
 };
 use crate::batch;
 use crate::batch::queue::Inbox;
@@ -369,6 +369,7 @@ impl Writer {
         let decided_on_registry = |request: &&Request| match request {
             Request::Tick(_) => true,
             Request::Append(append) => append.swap.is_some(),
+            Request::AskVersion(_, asked, _) => asked.is_some(),
             _ => false,
         };
         let reads_registry = !ingests.is_empty() || requests.iter().any(decided_on_registry);
@@ -556,6 +557,12 @@ impl Writer {
             }
             Request::RetryUnreadable(release, limit, now) => {
                 Answer::Count(command::retry_unreadable(conn, effects, release, *limit, *now).await?)
+            }
+            Request::AskVersion(run, asked, now) => {
+                Answer::Commanded(swaps::ask(conn, cache, effects, *run, asked.as_ref(), *now).await?)
+            }
+            Request::WakeToRestart(restart) => {
+                Answer::Count(swaps::wake_to_restart(conn, effects, restart).await?)
             }
             Request::Pause(run) => Answer::Commanded(pausing::pause(conn, effects, *run).await?),
             Request::Resume(run, now) => Answer::Commanded(pausing::resume(conn, effects, *run, *now).await?),

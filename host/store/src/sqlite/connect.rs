@@ -26,7 +26,7 @@ const STATEMENTS: usize = 400;
 const ROW_BUFFER: usize = 1 << 15;
 
 /// Schema changes, oldest first. The text is part of the binary; once released, it is never edited.
-const MIGRATIONS: [(i64, &str, &str); 14] = [
+const MIGRATIONS: [(i64, &str, &str); 15] = [
     (
         1,
         "initial",
@@ -96,6 +96,11 @@ const MIGRATIONS: [(i64, &str, &str); 14] = [
         14,
         "swaps",
         include_str!("../../../../migrations/sqlite/0014_swaps.sql"),
+    ),
+    (
+        15,
+        "asked",
+        include_str!("../../../../migrations/sqlite/0015_asked.sql"),
     ),
 ];
 

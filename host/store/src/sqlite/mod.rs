@@ -74,6 +74,7 @@ use crate::registry::{Changed, NewVersion, Registry, Stored, Version};
 use crate::schedule::{
     Claim, ClaimedBatch, ClaimedRun, FireTimers, Fired, Glance, Incarnation, NewNode, Node, Standing,
 };
+use crate::swap::{Asked, ToRestart};
 
 /// How to open a SQLite store.
 #[derive(Clone, Debug)]
@@ -448,6 +449,17 @@ impl Store for SqliteStore {
 
     async fn batch(&self, run: RunId) -> Result<Vec<BatchEvent>> {
         self.read(async |conn| windows::batch(conn, run).await).await
+    }
+
+    async fn ask_version(&self, run: RunId, asked: Option<Asked>, now: Timestamp) -> Result<Commanded> {
+        let request = Request::AskVersion(run, asked, now);
+        expect!(self.queue.submit(request).await, Answer::Commanded(commanded) => commanded)
+    }
+
+    async fn wake_to_restart(&self, restart: ToRestart) -> Result<u32> {
+        let request = Request::WakeToRestart(restart);
+        let count = expect!(self.queue.submit(request).await, Answer::Count(count) => count);
+        Ok(count? as u32)
     }
 
     async fn swaps(&self, run: RunId) -> Result<Vec<Swap>> {

@@ -87,6 +87,7 @@ async fn no_statement_of_the_hot_path_reads_a_whole_table() {
             slots::NEXT_LINE,
             slots::LINE,
             command::UNREADABLE,
+            swaps::TO_RESTART,
             "SELECT 1 FROM runs r WHERE r.phase = 1 AND r.version_id IN (SELECT id FROM versions)",
         ]
         .map(str::to_owned),

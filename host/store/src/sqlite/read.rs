@@ -16,6 +16,7 @@ use crate::swap::Swapped;
 /// The cells of [`read_run`], but for the output, which comes last.
 const RUN_COLUMNS: &str = "r.id, f.module, f.function, v.digest, r.event_id, r.status, r.phase, r.reason, r.due_ms, \
      r.queued_ms, r.started_ms, r.ended_ms, r.owner, r.epoch, r.journal_next, r.journal_base, r.rerun_of, r.parent_id, r.swapped, \
+     CASE WHEN r.asked_id IS NOT NULL THEN (SELECT a.digest FROM versions a WHERE a.id = r.asked_id) END, \
      CASE WHEN r.status = 3 OR r.phase = 7 THEN o.error END";
 
 const RUN_JOINS: &str = "LEFT JOIN functions f ON f.id = r.function_id LEFT JOIN versions v ON v.id = r.version_id \
@@ -53,6 +54,7 @@ fn read_run(row: &SqliteRow) -> Result<Run> {
         rerun_of: cells.bytes_or_null()?.map(RunId::from_bytes),
         parent: cells.bytes_or_null()?.map(RunId::from_bytes),
         swapped: Swapped::from_bits(cells.int()?),
+        asked: cells.bytes_or_null()?.map(Digest::from_bytes),
         error: cells
             .text_or_null()?
             .map(serde_json::from_str::<RunError>)

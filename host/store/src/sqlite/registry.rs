@@ -104,7 +104,7 @@ pub(super) async fn delete_version(
     }
     let rows = fetch(
         conn,
-        "SELECT count(*) FROM runs WHERE phase IS NOT NULL AND version_id = ?",
+        "SELECT count(*) FROM runs WHERE phase IS NOT NULL AND (version_id = ?1 OR asked_id = ?1)",
         |args| {
             args.int(id);
         },

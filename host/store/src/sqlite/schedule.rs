@@ -26,7 +26,8 @@ static DETAILS: Rows = Rows::new(
     "SELECT r.id, r.function_id, r.config_revision, r.event_id, r.depth, r.seed, \
      CASE WHEN r.continued THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = r.id AND b.seq = -2) END, \
      CASE WHEN e.large THEN (SELECT b.bytes FROM blobs b WHERE b.owner_id = e.id AND b.seq = -3) ELSE e.payload END, \
-     CASE WHEN r.began_base = r.journal_base THEN r.began_ms END, r.swapped \
+     CASE WHEN r.began_base = r.journal_base THEN r.began_ms END, r.swapped, \
+     CASE WHEN r.asked_id IS NOT NULL THEN (SELECT a.digest FROM versions a WHERE a.id = r.asked_id) END \
      FROM runs r LEFT JOIN events e ON e.id = r.event_id WHERE r.id IN (VALUES ",
     1,
     ")",
@@ -287,6 +288,7 @@ pub(super) fn details(cells: &mut Cells<'_>, function: FunctionName, version: Di
         event: cells.text_or_null()?.map(Json::trusted),
         began: cells.time_or_null()?,
         swapped: Swapped::from_bits(cells.int()?),
+        asked: cells.bytes_or_null()?.map(Digest::from_bytes),
     })
 }
 

@@ -14,7 +14,8 @@ use super::cache::Cache;
 use super::execute::Writing;
 use super::sql::execute;
 use super::{
-    cancellations, command, cron, ending, ends, ingest, pausing, registry, runs, schedule, upkeep, waits,
+    cancellations, command, cron, ending, ends, ingest, pausing, registry, runs, schedule, swaps, upkeep,
+    waits,
 };
 use crate::batch;
 use crate::batch::queue::{Inbox, Queue, queue};
@@ -366,6 +367,10 @@ impl Writer {
             Request::RetryUnreadable(release, limit, now) => {
                 Answer::Count(command::retry_unreadable(conn, release, *limit, *now).await?)
             }
+            Request::AskVersion(run, asked, now) => {
+                Answer::Commanded(swaps::ask(conn, cache, *run, asked.as_ref(), *now).await?)
+            }
+            Request::WakeToRestart(restart) => Answer::Count(swaps::wake_to_restart(conn, restart).await?),
             Request::Pause(run) => Answer::Commanded(pausing::pause(conn, *run).await?),
             Request::Resume(run, now) => Answer::Commanded(pausing::resume(conn, *run, *now).await?),
             Request::PauseFunction(function, now) => {

@@ -230,6 +230,7 @@ impl Pair {
                     continued: self.payload(),
                 },
             ),
+            22 if self.random.one_in(2) => ("restart", Then::Restart),
             _ => (
                 "block",
                 Then::Block {
