@@ -240,8 +240,10 @@ async fn check(client: &Client, witness: &Witness, activations: &[Activation], r
     }
     println!("{} runs: {counts:?}", runs.len());
     assert!(counts.moved > 0, "{counts:?}");
+    assert!(!counts.stayed.is_empty(), "{counts:?}");
+    // In a short storm not each of them need come up.
     for code in ["diverged", "guest-panic", "function-gone"] {
-        assert!(counts.stayed.contains_key(code), "{code}: {counts:?}");
+        assert!(!long() || counts.stayed.contains_key(code), "{code}: {counts:?}");
     }
 }
 
